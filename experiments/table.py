@@ -1,0 +1,91 @@
+"""Run the rows of a table, print it, and keep its record: what every experiment file calls.
+
+An experiment is data: ROWS, BASELINE, METRICS. Runs resume and finished ones are read, so a table can be made in
+pieces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssl_gen import run
+from ssl_gen.reports import records, tables
+from ssl_gen.setting import Options
+from ssl_gen.training import devices
+
+HERE = Path(__file__).parent
+TINY_STEPS = 20  # with --tiny: enough to pass through every part
+
+
+class Row(NamedTuple):
+    """One line of a table: a method, its settings, its data."""
+
+    method: str
+    config: Any
+    options: Options
+
+
+def shrunk(row: Row) -> Row:
+    """The row with few steps and two seeds, to see that the file works."""
+    options = dataclasses.replace(row.options, seeds=2)
+    return row._replace(config=dataclasses.replace(row.config, steps=TINY_STEPS), options=options)
+
+
+def train(rows: Mapping[str, Row], folder: Path) -> dict[str, dict[str, Any]]:
+    """final.json of every row that could be finished, by name; a signal ends the process where it stands."""
+    finals = {}
+    for name, row in rows.items():
+        started = time.perf_counter()
+        result = run.train(row.method, row.config, dataclasses.replace(row.options, out=folder / name))
+        if result.final is None:
+            print("stopped; the same command goes on")
+            raise SystemExit(0)
+        finals[name] = records.finished(folder / name)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    return finals
+
+
+def layout(
+    finals: Mapping[str, dict[str, Any]], baseline: str, metrics: Sequence[str], report: bool = True
+) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows: the name, then what `tables.comparison` says, with or without the path of the report."""
+    headers, rows = tables.comparison(list(finals.values()), list(finals).index(baseline), metrics)
+    keep = [i for i, header in enumerate(headers) if header != "method" and (report or header != "report")]
+    return ["run", *(headers[i] for i in keep)], [
+        [name, *(row[i] for i in keep)] for name, row in zip(finals, rows, strict=True)
+    ]
+
+
+def main(name: str, rows: Mapping[str, Row], baseline: str, metrics: Sequence[str], title: str) -> None:
+    """The command of an experiment: python -m experiments.NAME [--tiny] [--only ROW] [--out DIR] [--record]."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}", description=title)
+    parser.add_argument("--tiny", action="store_true", help=f"{TINY_STEPS} steps and two seeds, to see that it works")
+    parser.add_argument("--only", choices=list(rows), help="this row alone, without the table")
+    parser.add_argument("--out", type=Path, help=f"where the runs go; by default runs/{name}")
+    parser.add_argument("--record", action="store_true", help=f"write the results to experiments/{name}.json")
+    asked = parser.parse_args()
+    devices.keep_compiled()
+    started = time.perf_counter()
+    chosen = {asked.only: rows[asked.only]} if asked.only else dict(rows)
+    chosen = {key: shrunk(row) for key, row in chosen.items()} if asked.tiny else chosen
+    folder = asked.out or Path("runs") / (f"{name}-tiny" if asked.tiny else name)
+    print(title, flush=True)
+    finals = train(chosen, folder)
+    if asked.only:
+        return
+    print(f"\n{tables.text_table(*layout(finals, baseline, metrics))}")
+    print(f"\n{time.perf_counter() - started:.0f} s in all")
+    if asked.record:
+        (HERE / f"{name}.json").write_text(json.dumps(tracked(finals, baseline, metrics), indent=1) + "\n")
+
+
+def tracked(finals: Mapping[str, dict[str, Any]], baseline: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """What is kept in the repository of a table: the records without the paths of this machine."""
+    kept = {name: {key: value for key, value in final.items() if key != "report"} for name, final in finals.items()}
+    return {"baseline": baseline, "metrics": list(metrics), "rows": kept}

@@ -1,0 +1,253 @@
+"""The command `ssl-gen`: parsing and printing, nothing else. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+USAGE = """usage: ssl-gen COMMAND ...
+
+Semi-supervised image generation: many images, few labels.
+
+commands:
+  train METHOD       train with one or several seeds; the same command again resumes
+  evaluate RUN       measure a finished run again, or by other metrics
+  sample RUN         draw images from a run's generator
+  predict RUN PATH   label images: file, label, probability
+  list WHAT          what there is: methods, datasets or metrics
+
+`ssl-gen COMMAND --help` says what each takes, `ssl-gen train METHOD --help` the settings of a method.
+"""
+
+
+Run = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measure a finished run again, by all metrics that apply or by those named; adds to its final.json."""
+
+    run: Run  # the run's folder
+    metrics: tuple[str, ...] = ()  # names of `ssl-gen list metrics`; by default all that apply
+    data_dir: Path | None = None  # where raw or prepared data lie, if not where they were
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Draw images from a run's generator into one PNG: a column a class, or one class alone."""
+
+    run: Run  # the run's folder
+    label: str | None = None  # a class by name or number; by default all, a column each
+    count: int = 25  # images in all of one class, or of each
+    seed: int = 0  # of the noise
+    replica: int = 0  # which of the run's seeds
+    out: Path | None = None  # the PNG; by default grid.png in the run's folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Label images with a run's classifier (the mean over its seeds): file, label, probability."""
+
+    run: Run  # the run's folder
+    path: Run  # an image or a folder of images, searched through
+    out: Path = Path("labels.csv")  # the table
+    skip_unreadable: bool = False  # leave out files that cannot be read, and count them
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """What there is, by name."""
+
+    what: Annotated[Literal["methods", "datasets", "metrics"], tyro.conf.Positional]
+    json: bool = False  # as a JSON list of objects
+
+
+def parse(kind: Any, arguments: Sequence[str], program: str, description: str | None = None) -> Any:
+    """The arguments as a `kind`; whatever is wrong becomes one line (UserError)."""
+    from ssl_gen.types import UserError
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=list(arguments), prog=program, description=description)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(one_line(said.getvalue(), program)) from None
+
+
+def one_line(message: str, program: str) -> str:
+    """What tyro says in a box, in one line: without its rules, its title and the help of the argument."""
+    lines = [
+        line.strip(" │─╭╮╰╯-") if set(line) <= set(" │─╭╮╰╯-") else line.strip(" │") for line in message.splitlines()
+    ]
+    body = " ".join(line for line in lines[1:] if line)
+    body = re.split(r"Argument helptext:|For full helptext", body)[0].strip()
+    return f"{re.sub(' +', ' ', body)} (see {program} --help)"
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`ssl-gen train METHOD ...`"""
+    from ssl_gen import run
+    from ssl_gen.methods import METHODS
+    from ssl_gen.setting import Options
+    from ssl_gen.training import devices
+    from ssl_gen.types import UserError
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: ssl-gen train METHOD ...\n\nmethods: {', '.join(METHODS)}")
+        print("\n`ssl-gen train METHOD --help` says what each can be set to.")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name.startswith("-"):
+        raise UserError(f"give a method before {name}: ssl-gen train METHOD {name} ...")
+    module = run.find_method(name)
+    devices.keep_compiled()
+    fields = [
+        ("options", Annotated[Options, tyro.conf.arg(name="")], dataclasses.field(default=Options())),
+        (
+            "steps",
+            Annotated[int | None, tyro.conf.arg(help="updates in all; the same as --config.steps")],
+            dataclasses.field(default=None),
+        ),
+        ("config", module.Config, dataclasses.field(default=module.Config())),
+    ]
+    settings = dataclasses.make_dataclass("Settings", fields, frozen=True)
+    title = module.__doc__.split("\n\n")[0].replace("\n", " ")
+    chosen = parse(settings, rest, f"ssl-gen train {name}", f"{title} {module.PAPER}")
+    config = chosen.config
+    if chosen.steps is not None:
+        config = dataclasses.replace(config, steps=chosen.steps)
+    return report(run.train(name, config, chosen.options))
+
+
+def report(result: Any) -> int:
+    """Print what a run came to."""
+    from ssl_gen.reports import tables
+
+    if result.final is None:
+        print(f"stopped; the same command goes on: {result.command}")
+        return 0
+    rows = [[name, tables.measured(name, values)] for name, values in result.final["metrics"].items()]
+    print(tables.text_table(["metric", "mean ± std (n)"], rows))
+    for entry in result.final["stopped"]:
+        print(f"seed {entry['seed']} stopped at step {entry['step']}: {entry['metric']} was {entry['value']}")
+    print(f"{result.final['seconds']:.0f} s of training; report: {result.folder / 'report.html'}")
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`ssl-gen evaluate RUN ...`"""
+    asked = parse(Evaluate, arguments, "ssl-gen evaluate")
+    from ssl_gen import run
+    from ssl_gen.reports import tables
+
+    final = run.evaluate(asked.run, asked.metrics, asked.data_dir)
+    rows = [[name, tables.measured(name, values)] for name, values in final["metrics"].items()]
+    print(tables.text_table(["metric", "mean ± std (n)"], rows))
+    return 0
+
+
+def sample(arguments: Sequence[str]) -> int:
+    """`ssl-gen sample RUN ...`"""
+    asked = parse(Sample, arguments, "ssl-gen sample")
+    import numpy as np
+
+    from ssl_gen import run
+    from ssl_gen.reports import pictures
+    from ssl_gen.types import UserError
+
+    loaded = run.load(asked.run)
+    names, seeds = loaded.about["data"]["class_names"], loaded.about["seeds"]
+    if asked.count < 1 or not 0 <= asked.replica < len(seeds):
+        raise UserError(f"--count is at least 1, --replica one of 0 to {len(seeds) - 1}")
+    if asked.label is None:
+        classes = list(range(len(names)))
+    else:
+        classes = [run.find_class(asked.label, names, loaded.tools.method.conditional)]
+    labels = np.tile(classes, asked.count)
+    images = run.sample(loaded, labels, asked.seed, asked.replica)
+    columns = len(classes) if len(classes) > 1 else max(1, round(asked.count**0.5))
+    rows = len(labels) // columns
+    grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
+    titles = [names[k] for k in classes] if len(classes) > 1 and loaded.tools.method.conditional else None
+    mask = loaded.about["masks"][asked.replica]
+    text = {"method": loaded.about["method"], "mask": mask["name"], "mask_sha256": mask["sha256"]}
+    path = asked.out or loaded.folder / "grid.png"
+    with run.writing(path):
+        pictures.save_grid(path, grid, titles, text=text)
+    print(path)
+    return 0
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """`ssl-gen predict RUN PATH ...`"""
+    asked = parse(Predict, arguments, "ssl-gen predict")
+    import csv
+
+    from ssl_gen import run
+    from ssl_gen.datasets import folders
+
+    loaded = run.load(asked.run)
+    data = loaded.about["data"]
+    shape = data["height"], data["width"], data["channels"]
+    files, images, skipped = folders.read_to_fit(asked.path, shape, asked.skip_unreadable)
+    probabilities = run.predict(loaded, images)
+    with run.writing(asked.out), open(asked.out, "w", newline="") as handle:
+        table = csv.writer(handle)
+        table.writerow(["file", "label", "probability"])
+        for file, row in zip(files, probabilities, strict=True):
+            table.writerow([file, data["class_names"][row.argmax()], f"{row.max():.4f}"])
+    print(f"{len(files)} images labelled in {asked.out}" + (f", {skipped} unreadable left out" if skipped else ""))
+    return 0
+
+
+def listing(arguments: Sequence[str]) -> int:
+    """`ssl-gen list WHAT`"""
+    asked = parse(List, arguments, "ssl-gen list")
+    import json
+
+    from ssl_gen import run
+
+    entries = run.catalogue(asked.what)
+    if asked.json:
+        print(json.dumps(entries, indent=1))
+        return 0
+    for entry in entries:
+        print(f"{entry['name']:20} {entry['description']}")
+    return 0
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample, "predict": predict, "list": listing}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; what the user did wrong is one line on the error stream and status 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] not in COMMANDS:
+        near = difflib.get_close_matches(arguments[0], COMMANDS) or COMMANDS
+        print(f"ssl-gen: there is no command {arguments[0]}; did you mean {' or '.join(near)}?", file=sys.stderr)
+        return 2
+    from ssl_gen.types import UserError
+
+    try:
+        return COMMANDS[arguments[0]](arguments[1:])
+    except UserError as error:
+        print(f"ssl-gen: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Which images step t sees: a pure function of (seed, t), so that a resumed run goes on where it stood.
+
+Row numbers are drawn on the host, an epoch's permutation once; the images stay on the device as uint8 and are gathered
+there. Only visible labels ever leave this module: hidden ones are not in the mask.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+STREAMS = {"labelled": 0, "unlabelled": 1}
+
+
+class Rows(NamedTuple):
+    """The images of one or more steps: row numbers into the training images, and the visible labels of the labelled."""
+
+    labelled: np.ndarray  # (..., L) int32
+    labels: np.ndarray  # (..., L) int32
+    unlabelled: np.ndarray  # (..., U) int32
+
+
+@functools.lru_cache(maxsize=64)
+def permutation(size: int, seed: int, stream: str, phase: int, epoch: int) -> np.ndarray:
+    """One epoch's order of `size` rows, (size,) int."""
+    source = np.random.SeedSequence([seed, STREAMS[stream], phase, epoch])
+    return np.random.Generator(np.random.Philox(source)).permutation(size)
+
+
+def stretch(size: int, seed: int, stream: str, phase: int, start: int, count: int) -> np.ndarray:
+    """Entries start .. start + count - 1 of the endless sequence of epochs, each a permutation of `size` rows."""
+    first, last = start // size, (start + count - 1) // size
+    epochs = [permutation(size, seed, stream, phase, epoch) for epoch in range(first, last + 1)]
+    return np.concatenate(epochs)[start - first * size :][:count]
+
+
+def rows(
+    visible: np.ndarray, pool: np.ndarray, sizes: tuple[int, int], seed: int, phase: int, start: int, steps: int
+) -> Rows:
+    """The batches of steps start .. start + steps - 1 of one phase.
+
+    visible (N,) int32: the mask's labels, negative where hidden; pool (M,): rows of the unlabelled; sizes (L, U) images
+    a step; `start` counts from the phase's own beginning. Returns Rows with leading axis `steps`. Every image of the
+    labelled set and of the pool comes once an epoch.
+    """
+    candidates = np.flatnonzero(visible >= 0)
+    labelled_size, unlabelled_size = sizes
+    labelled = candidates[
+        stretch(len(candidates), seed, "labelled", phase, start * labelled_size, steps * labelled_size)
+    ].reshape(steps, labelled_size)
+    if unlabelled_size:
+        order = stretch(len(pool), seed, "unlabelled", phase, start * unlabelled_size, steps * unlabelled_size)
+        unlabelled = pool[order].reshape(steps, unlabelled_size)
+    else:
+        unlabelled = np.zeros((steps, 0))
+    return Rows(labelled.astype(np.int32), visible[labelled].astype(np.int32), unlabelled.astype(np.int32))

@@ -1,0 +1,124 @@
+"""A data set as arrays, and what is done to a whole one: resizing, adding foreign images, holding some out."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ssl_gen.datasets import stratify
+from ssl_gen.types import ImageSpec, UserError
+
+HIDDEN = -1  # label of an image whose class is not known
+FOREIGN = -2  # label of an image that belongs to no class
+SMALLEST, LARGEST = 8, 128  # pixels; the sides the networks are built for
+DEFAULT_SIDE = 32  # pixels; for mixed sizes when none is asked for; ours
+
+
+class Dataset(NamedTuple):
+    """Images and their true classes; uint8, NHWC, 1 (grey) or 3 (RGB) channels."""
+
+    name: str
+    train_images: np.ndarray  # (N, H, W, C) uint8
+    train_labels: np.ndarray  # (N,) int32: 0..K-1, HIDDEN or FOREIGN
+    test_images: np.ndarray  # (T, H, W, C) uint8
+    test_labels: np.ndarray  # (T,) int32, 0..K-1
+    class_names: tuple[str, ...]
+    skipped: tuple[str, ...] = ()  # files left out because they could not be read
+
+    @property
+    def spec(self) -> ImageSpec:
+        return ImageSpec(*self.train_images.shape[1:], len(self.class_names))
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest over class names, images and labels; not over `name`, so that a folder may be moved."""
+        digest = hashlib.sha256("\0".join(self.class_names).encode())
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            kind = "u1" if array.dtype == np.uint8 else "<i4"  # the same bytes on every machine
+            digest.update(f"{array.shape}{kind}".encode())
+            digest.update(np.ascontiguousarray(array, kind))
+        return digest.hexdigest()
+
+
+def check_sides(height: int, width: int, what: str) -> None:
+    """Raises UserError, naming `what`, where a side is outside 8..128 pixels."""
+    if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST):
+        raise UserError(
+            f"{what} is {height}x{width} pixels: sides must be {SMALLEST} to {LARGEST}; give a size in that range."
+        )
+
+
+def resize_one(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """image (h, w) or (h, w, C) uint8 -> the same at `height` x `width`, antialiased (bicubic)."""
+    grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    if image.shape[:2] == (height, width):
+        return image
+    resized = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC))
+    return resized.reshape(height, width, *image.shape[2:])
+
+
+def recolour_one(image: np.ndarray, channels: int) -> np.ndarray:
+    """image (h, w) or (h, w, 1 or 3) uint8 -> (h, w, channels): grey is repeated, RGB becomes luma (ITU-R 601-2)."""
+    image = image if image.ndim == 3 else image[..., None]
+    if image.shape[-1] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=-1)
+    return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+
+
+def fit(images: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+    """images (N, h, w, c) uint8 -> (N, height, width, channels); returned as they are where they fit already."""
+    if images.shape[1:] == (height, width, channels):
+        return images
+    fitted = np.empty((len(images), height, width, channels), np.uint8)
+    for row, image in enumerate(images):
+        fitted[row] = resize_one(recolour_one(image, channels), height, width)
+    return fitted
+
+
+def resize(dataset: Dataset, size: int) -> Dataset:
+    """The data set with every image at `size` x `size`, antialiased."""
+    channels = dataset.spec.channels
+    return dataset._replace(
+        train_images=fit(dataset.train_images, size, size, channels),
+        test_images=fit(dataset.test_images, size, size, channels),
+    )
+
+
+def with_foreign(dataset: Dataset, other: Dataset) -> Dataset:
+    """Appends the other's training images, resized and recoloured to fit, to the training images with label FOREIGN.
+
+    A mask takes them into the unlabelled pool only as its scheme asks (`masking.Scheme.foreign`).
+    """
+    spec = dataset.spec
+    images = fit(other.train_images, spec.height, spec.width, spec.channels)
+    return dataset._replace(
+        name=f"{dataset.name}+{other.name}",
+        train_images=np.concatenate([dataset.train_images, images]),
+        train_labels=np.concatenate([dataset.train_labels, np.full(len(images), FOREIGN, np.int32)]),
+        skipped=dataset.skipped + other.skipped,
+    )
+
+
+def hold_out(dataset: Dataset, count: int, seed: int = 0) -> tuple[Dataset, np.ndarray, np.ndarray]:
+    """Cuts a validation split of `count` labelled images out of training: (the rest, images (V, H, W, C), labels (V,)).
+
+    Stratified in proportion to what each class can spare: every class keeps at least one labelled image. Which images
+    go depends on (labels, count, seed) alone. Raises UserError where `count` is below 1 or more than can be spared.
+    """
+    spare = np.maximum(stratify.sizes(dataset.train_labels, len(dataset.class_names)) - 1, 0)
+    if not 0 < count <= spare.sum():
+        raise UserError(
+            f"{count} validation images cannot be held out of {dataset.name}: "
+            f"give a number from 1 to {spare.sum()} (every class keeps one labelled image)."
+        )
+    shares = stratify.apportion(spare, count)
+    rows = stratify.draw(dataset.train_labels, shares, stratify.generator(seed))
+    rest = dataset._replace(
+        train_images=np.delete(dataset.train_images, rows, axis=0), train_labels=np.delete(dataset.train_labels, rows)
+    )
+    return rest, dataset.train_images[rows], dataset.train_labels[rows]

@@ -1,0 +1,55 @@
+"""Dense layers of the early semi-supervised GANs: weight norm with data-dependent initialisation, Gaussian noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_gen.types import Array
+
+
+class GaussianNoise(nn.Module):
+    """Adds N(0, deviation^2) noise in training (stream `noise`), nothing otherwise; any shape."""
+
+    deviation: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        if not train or self.deviation == 0:
+            return x
+        return x + self.deviation * jax.random.normal(self.make_rng("noise"), x.shape, x.dtype)
+
+
+class WeightNormDense(nn.Module):
+    """x (B, F) -> (B, features): w = scale * v / |v|, scale and bias set from the first batch.
+
+    At `init` each output of the given batch gets mean 0 and deviation `init_deviation`. With `train_scale` False the
+    scale stays at that value (collection `constants`).
+
+    Source: Salimans and Kingma 2016, arXiv:1602.07868, sec. 3; the fixed scale: Salimans et al. 2016, code.
+    """
+
+    features: int
+    train_scale: bool = True
+    init_deviation: float = 1.0
+    kernel_init: Callable = nn.initializers.normal(0.1)  # Salimans et al. 2016, code
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        direction = self.param("direction", self.kernel_init, (x.shape[-1], self.features))
+        x = x @ (direction / jnp.linalg.norm(direction, axis=0))
+
+        def first_scale() -> Array:
+            return self.init_deviation / jnp.sqrt(x.var(tuple(range(x.ndim - 1))) + 1e-8)
+
+        def first_bias() -> Array:
+            return -x.mean(tuple(range(x.ndim - 1))) * first_scale()
+
+        if self.train_scale:
+            scale = self.param("scale", lambda _: first_scale())
+        else:
+            scale = self.variable("constants", "scale", first_scale).value
+        return x * scale + self.param("bias", lambda _: first_bias())

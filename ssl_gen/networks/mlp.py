@@ -1,0 +1,126 @@
+"""Dense networks for images of any size: the permutation-invariant nets of the MNIST papers.
+
+Every network flattens its images and sees pixels in [0, 1], as these papers do; at the doors images stay (B, H, W, C)
+in [-1, 1]. Labels condition by concatenation of their one-hot vectors, at every layer (Triple-GAN) where given.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_gen.networks.layers import GaussianNoise, WeightNormDense
+from ssl_gen.types import Array
+
+
+def flatten(images: Array) -> Array:
+    """images (B, H, W, C) in [-1, 1] -> pixels (B, H W C) in [0, 1]."""
+    return (images.reshape(images.shape[0], -1) + 1) / 2
+
+
+def unflatten(pixels: Array, shape: tuple[int, int, int]) -> Array:
+    """pixels (B, H W C) in [0, 1] -> images (B, H, W, C) in [-1, 1]."""
+    return pixels.reshape(-1, *shape) * 2 - 1
+
+
+def beside(x: Array, labels: Array | None, classes: int) -> Array:
+    """x (B, F), labels (B,) or soft (B, K), or None -> (B, F + K), or x as it is."""
+    if labels is None:
+        return x
+    if labels.ndim == 1:
+        labels = jax.nn.one_hot(labels, classes, dtype=x.dtype)
+    return jnp.concatenate([x, labels], -1)
+
+
+class Generator(nn.Module):
+    """latents (B, Z), labels (B,) or None -> images (B, H, W, C): softplus layers with batch norm, sigmoid output.
+
+    Source: Salimans et al. 2016, arXiv:1606.03498, MNIST code; with labels: Li et al. 2017, arXiv:1703.02291.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    hidden: tuple[int, ...] = (500, 500)
+
+    @nn.compact
+    def __call__(self, latents: Array, labels: Array | None, train: bool) -> Array:
+        x = latents
+        for width in self.hidden:
+            x = nn.Dense(width, use_bias=False)(beside(x, labels, self.classes))
+            x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-6, use_scale=False)(x)
+            x = nn.softplus(x)
+        pixels = WeightNormDense(math.prod(self.shape))(beside(x, labels, self.classes))
+        return unflatten(nn.sigmoid(pixels), self.shape)
+
+
+class Discriminator(nn.Module):
+    """images (B, H, W, C), labels (B,) or None -> logits (B, outputs), features (B, F).
+
+    Gaussian noise before every weight-normalised layer; the features are the last hidden layer before its noise.
+    Source: Salimans et al. 2016, arXiv:1606.03498, MNIST code; with labels: Li et al. 2017, arXiv:1703.02291.
+    """
+
+    outputs: int
+    classes: int
+    hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)
+    input_noise: float = 0.3
+    noise: float = 0.5
+
+    @nn.compact
+    def __call__(self, images: Array, labels: Array | None, train: bool) -> tuple[Array, Array]:
+        x = flatten(images)
+        for layer, width in enumerate(self.hidden):
+            x = GaussianNoise(self.noise if layer else self.input_noise)(x, train)
+            x = nn.relu(WeightNormDense(width, train_scale=False)(beside(x, labels, self.classes)))
+        noisy = GaussianNoise(self.noise)(x, train)
+        return WeightNormDense(self.outputs)(beside(noisy, labels, self.classes)), x
+
+
+class Classifier(nn.Module):
+    """images (B, H, W, C) -> logits (B, K): batch norm, ReLU and dropout (stream `dropout`)."""
+
+    classes: int
+    hidden: tuple[int, ...] = (500, 500)
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Array:
+        x = flatten(images)
+        for width in self.hidden:
+            x = nn.Dense(width, use_bias=False)(x)
+            x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.classes)(x)
+
+
+class Encoder(nn.Module):
+    """images (B, H, W, C), labels (B,) or None -> (B, outputs), softplus layers (Kingma et al. 2014)."""
+
+    outputs: int
+    classes: int
+    hidden: tuple[int, ...] = (500, 500)
+
+    @nn.compact
+    def __call__(self, images: Array, labels: Array | None, train: bool) -> Array:
+        x = beside(flatten(images), labels, self.classes)
+        for width in self.hidden:
+            x = nn.softplus(nn.Dense(width)(x))
+        return nn.Dense(self.outputs)(x)
+
+
+class Decoder(nn.Module):
+    """latents (B, Z), labels (B,) or None -> pixel logits (B, H, W, C), softplus layers (Kingma et al. 2014)."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    hidden: tuple[int, ...] = (500, 500)
+
+    @nn.compact
+    def __call__(self, latents: Array, labels: Array | None, train: bool) -> Array:
+        x = beside(latents, labels, self.classes)
+        for width in self.hidden:
+            x = nn.softplus(nn.Dense(width)(x))
+        return nn.Dense(math.prod(self.shape))(x).reshape(-1, *self.shape)

@@ -1,0 +1,170 @@
+"""What a run says of itself: run.json before it starts, final.json when it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import platform
+import shlex
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssl_gen import evaluation
+from ssl_gen.methods import METHODS, family
+from ssl_gen.metrics import agreement, classification, statistics
+from ssl_gen.setting import Data, Options
+from ssl_gen.training import loop
+from ssl_gen.types import Method, State
+
+FORMAT = 1  # of run.json
+LAST = 20  # evaluations in the median; Sohn et al. 2020, arXiv:2001.07685
+
+
+def commit() -> str | None:
+    """The commit of the checkout this package is in, with + where files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        run = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True)
+        revision = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        return revision + ("+" if run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def device() -> str:
+    """The accelerators, or the processor, in words."""
+    kinds = [d.device_kind for d in jax.local_devices()]
+    if kinds[0] != "cpu":
+        return f"{len(kinds)} x {kinds[0]}"
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.split(":")[1].strip()
+        for line in (info.read_text() if info.exists() else "").splitlines()
+        if "model name" in line
+    ]
+    return f"{len(names) or 1} cores, {names[0] if names else platform.processor() or platform.machine()}"
+
+
+def command_line(name: str, config: Any, options: Options) -> str:
+    """The command that makes this run: what differs from the defaults."""
+    words = ["ssl-gen", "train", name]
+
+    def add(prefix: str, value: Any, default: Any) -> None:
+        for field in dataclasses.fields(value):
+            new, old = getattr(value, field.name), getattr(default, field.name)
+            flag = f"{prefix}{field.name.replace('_', '-')}"
+            if dataclasses.is_dataclass(new):
+                add(f"{flag}.", new, old)
+            elif new == old:
+                continue
+            elif isinstance(new, bool):
+                words.append(f"--{flag}" if new else f"--{prefix}no-{field.name.replace('_', '-')}")
+            else:
+                words.extend([f"--{flag}", *map(str, new if isinstance(new, tuple) else (new,))])
+
+    add("", options, Options())
+    add("config.", config, type(config)())
+    return shlex.join(words)
+
+
+def describe(name: str, config: Any, options: Options, data: Data, method: Method, every: loop.Every) -> dict:
+    """run.json."""
+    spec = data.dataset.spec
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "format": FORMAT,
+        "method": name,
+        "family": family(name),
+        "paper": METHODS[name].PAPER,
+        "config": dataclasses.asdict(config),
+        "dataset": options.dataset,
+        "data": {
+            **spec._asdict(),
+            "class_names": list(data.dataset.class_names),
+            "train": len(data.dataset.train_labels),
+            "test": len(data.dataset.test_labels),
+            "validation": len(data.validation[1]),
+            "skipped": list(data.dataset.skipped),
+            "sha256": data.dataset.sha256,
+        },
+        "labels": options.labels if options.labels == "all" else int(options.labels),
+        "mask": dataclasses.asdict(options.mask),
+        "masks": [
+            {"name": m.name, "sha256": m.sha256, "visible": int((m.labels >= 0).sum()), "pool": len(m.pool)}
+            for m in data.masks
+        ],
+        "seeds": list(range(options.seeds)),
+        "options": {
+            key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(options).items()
+        },
+        "steps": sum(phase.steps for phase in method.phases),
+        "phases": [{"name": phase.name, "steps": phase.steps} for phase in method.phases],
+        "every": every._asdict(),
+        "versions": {"ssl_gen": metadata.version("ssl-gen"), "python": platform.python_version()}
+        | {package: metadata.version(package) for package in packages},
+        "commit": commit(),
+        "device": device(),
+        "command": command_line(name, config, options),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def conclude(
+    about: dict,
+    tools: evaluation.Tools,
+    data: Data,
+    states: dict[int, State],
+    outcome: loop.Outcome,
+    lines: list[dict],
+) -> dict[str, Any]:
+    """final.json: the metrics of the seeds that did not stop, and what the log says of the way there."""
+    names = evaluation.applicable(tools.method)
+    judge = functools.cache(lambda: agreement.judge(data.dataset.train_images, data.dataset.train_labels))
+    measured = {i: evaluation.measure(tools, state, data.dataset, judge, names, i) for i, state in states.items()}
+    metrics = {
+        name: statistics.summary([measured[i][name] if i in measured else None for i in about["seeds"]])
+        for name in names
+    }
+    final = {
+        **{key: about[key] for key in ("method", "dataset", "labels")},
+        "masks": [mask["sha256"] for mask in about["masks"]],
+        **{key: about[key] for key in ("seeds", "steps")},
+        "seconds": round(outcome.seconds, 2),
+        "metrics": metrics | history(lines, about["seeds"], outcome.stopped),
+        "stopped": list(outcome.stopped.values()),
+        **{key: about[key] for key in ("device", "commit", "command")},
+    }
+    if tools.classify and states:
+        labels = data.dataset.test_labels
+        outputs = [evaluation.probabilities(tools, state, data.dataset.test_images) for state in states.values()]
+        final["confusion"] = np.sum([classification.confusion(each, labels) for each in outputs], 0).tolist()
+        best = [min(curve(lines, seed, "test/error"), default=None) for seed in about["seeds"]]
+        final["oracle"] = {"error_best_test": statistics.summary(best)}
+    return final
+
+
+def curve(lines: list[dict], seed: int, name: str) -> list[float]:
+    """One number of one seed over the run."""
+    return [line[name] for line in lines if line["seed"] == seed and name in line]
+
+
+def history(lines: list[dict], seeds: list[int], stopped: dict[int, dict]) -> dict[str, dict]:
+    """The median error of the last 20 evaluations, and the error at the best validation step where there is one."""
+    alive = [i not in stopped for i in range(len(seeds))]
+    errors = [curve(lines, seed, "test/error") if ok else [] for seed, ok in zip(seeds, alive, strict=True)]
+    if not any(errors):
+        return {}
+    found = {f"error_median_last_{LAST}": [float(np.median(each[-LAST:])) if each else None for each in errors]}
+    chosen = [curve(lines, seed, "validation/error") for seed in seeds]
+    if any(chosen):
+        found["error_validation"] = [each[-1] if each and ok else None for each, ok in zip(chosen, alive, strict=True)]
+        found["error_best_validation"] = [
+            test[int(np.argmin(validation))] if test else None for test, validation in zip(errors, chosen, strict=True)
+        ]
+    return {name: statistics.summary(values) for name, values in found.items()}

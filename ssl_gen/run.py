@@ -1,0 +1,259 @@
+"""One run from its settings to its record: what the command line, the experiments and `import ssl_gen` all call."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_gen import evaluation, record
+from ssl_gen.datasets.sources import DATASETS
+from ssl_gen.methods import METHODS, family
+from ssl_gen.metrics import agreement, classification, statistics
+from ssl_gen.reports import page, pictures
+from ssl_gen.setting import Data, Options, feed, initial_rows, load_data
+from ssl_gen.training import checkpoints, devices, folder, loop
+from ssl_gen.types import Batch, ImageSpec, State, UserError
+
+GRID = 10  # rows of samples.png
+COLUMNS = 20  # classes in samples.png at most
+
+
+class Result(NamedTuple):
+    """What a call of `train` left behind."""
+
+    folder: Path
+    final: dict[str, Any] | None  # None for a run that was interrupted
+    command: str  # the same again; it resumes
+
+
+def default_folder(name: str, options: Options) -> Path:
+    """runs/METHOD-DATASET-LABELS."""
+    dataset = "".join(c if c.isalnum() or c in "_." else "-" for c in options.dataset).strip("-")
+    return Path("runs") / f"{name}-{dataset}-{options.labels}"
+
+
+def train(name: str, config: Any = None, options: Options | None = None) -> Result:
+    """Train a method with every seed, or go on where an earlier call of the same stopped; evaluate; write the record.
+
+    config: the method's own Config (None: its defaults). Raises UserError for wrong settings, for a folder that holds
+    another run or that another process writes to. After SIGTERM or Ctrl-C the state is kept and `final` is None.
+    """
+    options = options or Options()
+    module = find_method(name)
+    config = config if config is not None else module.Config()
+    data = load_data(options)
+    method = module.make(config, data.dataset.spec)
+    every = loop.choose_every(
+        sum(phase.steps for phase in method.phases),
+        options.log_every,
+        options.evaluate_every,
+        options.checkpoint_every,
+    )
+    target = Path(options.out or default_folder(name, options))
+    about = record.describe(name, config, options, data, method, every)
+    with folder.claimed(target):
+        folder.agree(target, about)
+        if (target / "final.json").exists():
+            return Result(target, folder.read_json(target / "final.json"), about["command"])
+        final = train_claimed(target, about, evaluation.compiled(method), data, options, every)
+    return Result(target, final, about["command"])
+
+
+def find_method(name: str) -> types.ModuleType:
+    """The module of a method. Raises UserError with the nearest names."""
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, cutoff=0.4) or list(METHODS)
+        raise UserError(f"there is no method {name}; did you mean {' or '.join(near)}?")
+    return METHODS[name]
+
+
+def train_claimed(
+    target: Path, about: dict, tools: evaluation.Tools, data: Data, options: Options, every: loop.Every
+) -> dict[str, Any] | None:
+    """Train in a folder that is ours; final.json's content, or None where a signal stopped it."""
+    splits = {"test": (data.dataset.test_images, data.dataset.test_labels)}
+    splits |= {"validation": data.validation} if len(data.validation[1]) else {}
+
+    def evaluate(state: State) -> dict[str, float]:
+        return {
+            f"{split}/error": classification.error(evaluation.probabilities(tools, state, images), labels)
+            for split, (images, labels) in (splits.items() if tools.classify else ())
+        }
+
+    seeds, method = about["seeds"], tools.method
+    program = devices.make_program(
+        method, data.dataset.train_images, len(seeds), options.replicas, options.data_parallel, min(every)
+    )
+    kept = checkpoints.open_checkpoints(target / "checkpoints")
+    log = folder.Log(target, kept.latest() or 0, options.tensorboard)
+    try:
+        initial = program.init(seeds, initial_rows(data))
+        outcome = loop.train(
+            program, method.phases, feed(data, method.phases), seeds, every, log, kept, evaluate, initial, options.quiet
+        )
+    finally:
+        kept.close()
+        log.close()
+    if outcome.interrupted:
+        page.write(target)
+        return None
+    states = {i: program.replica(outcome.states, i) for i in range(len(seeds)) if i not in outcome.stopped}
+    if tools.sample and states:
+        draw_grid(target / "samples.png", tools, data, states, about)
+    final = record.conclude(about, tools, data, states, outcome, log.lines)
+    folder.write_json(target / "final.json", final)
+    page.write(target)
+    return final
+
+
+def draw_grid(path: Path, tools: evaluation.Tools, data: Data, states: dict[int, State], about: dict) -> None:
+    """samples.png: ten rows, a column a class where samples obey labels, from the first seed that did not stop."""
+    seed = min(states)
+    columns = min(data.dataset.spec.classes, COLUMNS)
+    images = evaluation.draw(tools, states[seed], np.tile(np.arange(columns), GRID), seed)
+    text = {"method": about["method"], "mask": data.masks[seed].name, "mask_sha256": data.masks[seed].sha256}
+    titles = list(data.dataset.class_names[:columns]) if tools.method.conditional else None
+    pictures.save_grid(path, images.reshape(GRID, columns, *images.shape[1:]), titles, text=text)
+
+
+class Loaded(NamedTuple):
+    """A run read back from its folder."""
+
+    folder: Path
+    about: dict[str, Any]  # run.json
+    tools: evaluation.Tools
+    states: list[State]  # one a seed, of the newest checkpoint
+
+
+def load(path: str | Path) -> Loaded:
+    """A trained run: its record, its method and its states. Raises UserError where the folder holds none."""
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"there is no run folder {path}")
+    about = folder.read_json(path / "run.json")
+    module = find_method(about["method"])
+    spec = ImageSpec(*(about["data"][key] for key in ImageSpec._fields))
+    tools = evaluation.compiled(module.make(from_dict(module.Config, about["config"]), spec))
+    kept = checkpoints.open_checkpoints(path / "checkpoints")
+    try:
+        latest = kept.latest()
+        if latest is None:
+            raise UserError(f"{path} holds no checkpoint yet; its run was stopped too early: {about['command']}")
+        seeds = len(about["seeds"])
+        like = jax.eval_shape(lambda: jax.vmap(lambda _: empty_state(tools, spec))(jnp.zeros(seeds)))
+        stacked = kept.restore(latest, like)
+    finally:
+        kept.close()
+    return Loaded(
+        path, about, tools, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(about["seeds"]))]
+    )
+
+
+def empty_state(tools: evaluation.Tools, spec: ImageSpec) -> State:
+    """A state of the right tree and shapes."""
+    images = jnp.zeros((2, *spec.shape))
+    return tools.method.init(jax.random.key(0), Batch(images, jnp.zeros(2, jnp.int32), images))
+
+
+def from_dict(kind: type, values: dict[str, Any]) -> Any:
+    """A dataclass from what `dataclasses.asdict` and JSON made of it: nested ones and tuples come back."""
+    hints = typing.get_type_hints(kind)
+
+    def revive(name: str, value: Any) -> Any:
+        if dataclasses.is_dataclass(hints[name]):
+            return from_dict(hints[name], value)
+        return (
+            tuple(value) if isinstance(value, list) else Path(value) if hints[name] == Path | None and value else value
+        )
+
+    return kind(**{name: revive(name, value) for name, value in values.items()})
+
+
+def evaluate(path: str | Path, names: tuple[str, ...] = (), data_dir: Path | None = None) -> dict[str, Any]:
+    """Measure a finished run again, all metrics that apply or those named, and add them to its final.json.
+
+    `data_dir` says where the data lie now, where they have moved. Returns final.json's content. Raises UserError where
+    the run is not finished, a metric does not apply or the data are not those it was trained on.
+    """
+    run = load(path)
+    final = folder.read_json(run.folder / "final.json")
+    options = from_dict(Options, run.about["options"])
+    data = load_data(dataclasses.replace(options, data_dir=data_dir) if data_dir else options)
+    if data.dataset.sha256 != run.about["data"]["sha256"]:
+        raise UserError(f"{options.dataset} is not the data that {run.folder} was trained on: its hash differs")
+    names = evaluation.applicable(run.tools.method, names)
+    judge = functools.cache(lambda: agreement.judge(data.dataset.train_images, data.dataset.train_labels))
+    stopped = {entry["seed"] for entry in final["stopped"]}
+    values: dict[str, list] = {name: [] for name in names}
+    for seed, state in zip(run.about["seeds"], run.states, strict=True):
+        alive = seed not in stopped
+        measured = evaluation.measure(run.tools, state, data.dataset, judge, names, seed) if alive else {}
+        for name in names:
+            values[name].append(measured.get(name))
+    with folder.claimed(run.folder):
+        final["metrics"] |= {name: statistics.summary(each) for name, each in values.items()}
+        folder.write_json(run.folder / "final.json", final)
+        page.write(run.folder)
+    return final
+
+
+def find_class(label: str, names: list[str], conditional: bool) -> int:
+    """A class by its name or its number. Raises UserError with the nearest names."""
+    if not conditional:
+        raise UserError("this method's samples obey no label; leave --label out")
+    if label in names:
+        return names.index(label)
+    if label.isdecimal() and int(label) < len(names):
+        return int(label)
+    near = difflib.get_close_matches(label, names) or names[:10]
+    raise UserError(f"there is no class {label}; did you mean {' or '.join(near)}?")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within, a file that cannot be written is a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another file with --out") from error
+
+
+def catalogue(what: str) -> list[dict[str, Any]]:
+    """Methods, datasets or metrics, each with name and description; methods with family, paper and what they can do."""
+    if what == "datasets":
+        return [{"name": name, "description": text} for name, text in DATASETS.items()]
+    if what == "metrics":
+        return [
+            {"name": name, "description": metric.meaning, "needs": list(metric.needs)}
+            for name, metric in evaluation.METRICS.items()
+        ]
+    abilities = ("sample", "conditional", "classify", "encode", "decode")
+    entries = []
+    for name, module in METHODS.items():
+        method = module.make(module.Config(), ImageSpec(8, 8, 1, 10))
+        entries.append(
+            {"name": name, "description": module.__doc__.split("\n")[0], "family": family(name), "paper": module.PAPER}
+            | {ability: bool(getattr(method, ability)) for ability in abilities}
+        )
+    return entries
+
+
+def sample(run: Loaded, labels: np.ndarray, seed: int = 0, replica: int = 0) -> np.ndarray:
+    """One image (H, W, C) uint8 for each of labels (B,), from one seed's generator; UserError where it has none."""
+    return evaluation.draw(run.tools, run.states[replica], labels, seed)
+
+
+def predict(run: Loaded, images: np.ndarray) -> np.ndarray:
+    """Probabilities (B, K) of images (B, H, W, C) uint8, mean over the seeds; UserError without a classifier."""
+    return np.mean([np.exp(evaluation.probabilities(run.tools, state, images)) for state in run.states], axis=0)

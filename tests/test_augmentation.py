@@ -1,0 +1,190 @@
+"""Random changes of images, against the same changes made pixel by pixel in numpy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_gen.augmentation import Augmentation, affine, augment, cutout, random_affine
+
+KEY = jax.random.key(3)
+AFFINE = jax.jit(affine)
+TALL = np.random.default_rng(0).uniform(-1, 1, (4, 7, 5, 3)).astype(np.float32)
+SQUARE = np.random.default_rng(1).uniform(-1, 1, (2, 6, 6, 1)).astype(np.float32)
+EVERYTHING = Augmentation(translate=2, rotate=30, scale=0.2, shear=0.2, noise=0.3, cutout=0.4, flip=True)
+
+
+@functools.cache
+def jitted(config):
+    return jax.jit(lambda key, images: augment(config, key, images))
+
+
+def same_for_all(images, matrix, shift):
+    """`affine` with one matrix (2, 2) and one shift (2,) for every image."""
+    matrices = np.tile(np.float32(matrix), (len(images), 1, 1))
+    return AFFINE(images, matrices, np.tile(np.float32(shift), (len(images), 1)))
+
+
+def resampled(image, matrix, shift):
+    """One image (H, W, C), pixel by pixel: the mean of the four input pixels around the point, the edge repeated."""
+    height, width, _ = image.shape
+    centre = np.array([(height - 1) / 2, (width - 1) / 2])
+    output = np.empty_like(image)
+    for i in range(height):
+        for j in range(width):
+            y, x = np.clip(matrix @ (np.array([i, j]) - centre) + centre + shift, 0, [height - 1, width - 1])
+            output[i, j] = sum(
+                image[row, column] * (1 - abs(y - row)) * (1 - abs(x - column))
+                for row in {int(np.floor(y)), int(np.ceil(y))}
+                for column in {int(np.floor(x)), int(np.ceil(x))}
+            )
+    return output
+
+
+def test_the_default_changes_nothing():
+    images = jnp.asarray(TALL)
+    assert augment(Augmentation(), KEY, images) is images
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (1, 0), (0, -2), (-3, 2), (9, 9)])
+def test_a_shift_by_whole_pixels_moves_them_and_repeats_the_edge(shift):
+    down, right = shift
+    wide = np.pad(TALL, ((0, 0), (9, 9), (9, 9), (0, 0)), mode="edge")
+    expected = wide[:, 9 + down : 16 + down, 9 + right : 14 + right]
+    np.testing.assert_allclose(same_for_all(TALL, np.eye(2), shift), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_quarter_turn_is_that_of_numpy(turns):
+    # Output p shows input matrix @ p; np.rot90 takes output (i, j) from input (j, -i) about the centre.
+    matrix = np.linalg.matrix_power([[0, 1], [-1, 0]], turns)
+    np.testing.assert_allclose(same_for_all(SQUARE, matrix, (0, 0)), np.rot90(SQUARE, turns, axes=(1, 2)), atol=1e-6)
+
+
+def test_a_half_turn_of_an_oblong_image_is_about_its_centre():
+    np.testing.assert_allclose(same_for_all(TALL, -np.eye(2), (0, 0)), TALL[:, ::-1, ::-1], atol=1e-6)
+
+
+def test_any_affine_change_is_bilinear_resampling_of_each_image_by_its_own_matrix():
+    random = np.random.default_rng(2)
+    matrices, shifts = np.eye(2) + random.normal(0, 0.3, (4, 2, 2)), random.uniform(-2, 2, (4, 2))
+    expected = [resampled(*each) for each in zip(TALL, matrices, shifts, strict=True)]
+    np.testing.assert_allclose(AFFINE(*map(np.float32, (TALL, matrices, shifts))), expected, atol=1e-5)
+
+
+@jax.jit
+def random_affine_of(amounts):
+    return random_affine(Augmentation(*amounts), KEY, 256)
+
+
+def drawn(translate=0.0, rotate=0.0, scale=0.0, shear=0.0):
+    """256 random matrices and shifts, float64."""
+    return (np.asarray(each, np.float64) for each in random_affine_of((translate, rotate, scale, shear)))
+
+
+def test_what_is_off_is_not_drawn():
+    matrices, _ = drawn(translate=2.0)
+    np.testing.assert_array_equal(matrices, np.tile(np.eye(2), (256, 1, 1)))
+    _, shifts = drawn(rotate=40.0)
+    assert not shifts.any()
+
+
+def test_shifts_fill_the_range_asked_for():
+    _, shifts = drawn(translate=2.0)
+    assert np.abs(shifts).max() <= 2
+    assert shifts.min(0).max() < -1.8 and shifts.max(0).min() > 1.8
+
+
+def test_rotations_keep_lengths_and_stay_within_the_angle():
+    matrices, _ = drawn(rotate=40.0)
+    np.testing.assert_allclose(matrices @ matrices.swapaxes(1, 2), np.tile(np.eye(2), (256, 1, 1)), atol=1e-6)
+    angles = np.rad2deg(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
+    assert -40 <= angles.min() < -36 and 36 < angles.max() <= 40
+
+
+def test_scaling_makes_images_larger_or_smaller_by_the_share():
+    matrices, _ = drawn(scale=0.25)
+    sizes = 1 / matrices[:, 0, 0]  # from output to input: an image twice as large has the matrix 1/2
+    np.testing.assert_allclose(matrices, np.eye(2) / sizes[:, None, None], atol=1e-6)
+    assert 0.75 <= sizes.min() < 0.78 and 1.22 < sizes.max() <= 1.25
+
+
+def test_shearing_moves_rows_and_columns_within_the_share():
+    matrices, _ = drawn(shear=0.3)
+    np.testing.assert_array_equal(matrices[:, [0, 1], [0, 1]], 1)
+    sides = matrices[:, [0, 1], [1, 0]]
+    assert np.abs(sides).max() <= 0.3 and np.abs(sides).max(0).min() > 0.27
+
+
+def test_a_flip_mirrors_left_and_right_in_about_half_of_the_images():
+    images = np.tile(TALL[:1], (64, 1, 1, 1))
+    changed = np.asarray(jitted(Augmentation(flip=True))(KEY, images))
+    mirrored = (changed == images[:, :, ::-1]).all((1, 2, 3))
+    assert (mirrored | (changed == images).all((1, 2, 3))).all()
+    assert 16 < mirrored.sum() < 48
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_cutout_greys_the_rectangle_about_its_centre_and_nothing_else(share):
+    centres = np.array([[0.5, 0.5], [0.0, 0.0], [1.0, 0.25], [0.7, 0.9]])
+    expected = TALL.copy()
+    for image, (y, x) in zip(expected, centres, strict=True):
+        for i in range(7):
+            for j in range(5):
+                if abs((i + 0.5) - 7 * y) < 7 * share / 2 and abs((j + 0.5) - 5 * x) < 5 * share / 2:
+                    image[i, j] = 0
+    np.testing.assert_array_equal(cutout(jnp.asarray(TALL), jnp.float32(centres), share), expected)
+
+
+def test_a_cutout_within_the_image_has_the_side_asked_for():
+    images = cutout(jnp.ones((1, 8, 16, 3)), jnp.full((1, 2), 0.5), 0.5)
+    grey = np.zeros((8, 16, 3), bool)
+    grey[2:6, 4:12] = True
+    np.testing.assert_array_equal(images[0] == 0, grey)
+
+
+def test_noise_has_the_deviation_asked_for_and_is_cut_at_black_and_white():
+    noisy = jitted(Augmentation(noise=0.1))(KEY, jnp.zeros((8, 16, 16, 1)))
+    assert abs(float(noisy.std()) - 0.1) < 0.01 and abs(float(noisy.mean())) < 0.01
+    white = jitted(Augmentation(noise=0.1))(KEY, jnp.ones((8, 16, 16, 1)))
+    assert float(white.max()) == 1 and float(white.min()) < 0.9
+
+
+def test_images_stay_images():
+    extremes = np.sign(TALL)
+    changed = jitted(EVERYTHING)(KEY, extremes)
+    assert changed.shape == extremes.shape and changed.dtype == extremes.dtype
+    assert np.abs(changed).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Augmentation(translate=2.0),
+        Augmentation(rotate=30.0),
+        Augmentation(scale=0.3),
+        Augmentation(shear=0.3),
+        Augmentation(noise=0.1),
+        Augmentation(cutout=0.5),
+    ],
+    ids=["translate", "rotate", "scale", "shear", "noise", "cutout"],
+)
+def test_each_image_of_a_batch_is_changed_on_its_own(config):
+    changed = np.asarray(jitted(config)(KEY, np.tile(TALL[:1], (4, 1, 1, 1))))
+    assert len(np.unique(changed.reshape(4, -1), axis=0)) == 4
+    assert not (changed == TALL[:1]).all((1, 2, 3)).any()
+
+
+def test_the_key_alone_decides():
+    change = jitted(EVERYTHING)
+    np.testing.assert_array_equal(change(KEY, TALL), change(KEY, TALL))
+    assert not np.array_equal(change(KEY, TALL), change(jax.random.key(4), TALL))
+
+
+def test_the_channels_of_a_pixel_move_together():
+    moving = jitted(Augmentation(translate=2, rotate=30, scale=0.2, shear=0.2, cutout=0.4, flip=True))
+    grey = np.repeat(TALL[..., :1], 3, axis=-1)
+    changed = np.asarray(moving(KEY, grey))
+    np.testing.assert_array_equal(changed, np.repeat(changed[..., :1], 3, axis=-1))

@@ -1,0 +1,236 @@
+"""The command line as its users meet it: help, answers, and one line for each mistake."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_gen import cli, run
+from ssl_gen.datasets import sources
+from ssl_gen.methods import METHODS
+
+TINY = ["--steps", "4", "--quiet", "--config.labelled-batch", "4", "--config.hidden", "4"]
+PAIR = [
+    "--steps",
+    "4",
+    "--quiet",
+    "--config.latent",
+    "4",
+    "--config.generator-hidden",
+    "4",
+    "--config.classifier-hidden",
+]
+PAIR += ["4", "--config.classifier-network", "mlp", "--config.discriminator-hidden", "4"]
+PAIR += [f"--config.{kind}-batch=4" for kind in ("labelled", "unlabelled", "generated")]
+
+
+def complaint(capsys, *arguments):
+    """The one line that a mistake is answered with."""
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and said.err.startswith("ssl-gen: "), said.err
+    return said.err
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 3 classes with 8 images of 10 x 10 pixels each, and 4 unlabelled ones."""
+    source = np.random.default_rng(0)
+    for kind, count in (("cat", 8), ("dog", 8), ("owl", 8), ("unlabelled", 4)):
+        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        for number in range(count):
+            pixels = source.integers(0, 256, (10, 10, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / kind / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert cli.main(["train", "triple_gan", "--labels", "30", "--out", str(out), *PAIR]) == 0
+    return out
+
+
+def test_help_answers_in_under_a_second_without_jax():
+    script = "import sys; from ssl_gen.cli import main; code = main(['--help']); sys.exit('jax' in sys.modules or code)"
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        times.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+    assert "train METHOD" in done.stdout and min(times) < 1
+
+
+def test_help_of_a_method_shows_its_fields_with_their_comments(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "triple_gan", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert end.value.code in (0, None)
+    assert "--config.pseudo-label FLOAT" in text and "weight of the pseudo-label term" in text
+    assert "--labels STR" in text and "visible labels in all" in text
+
+
+def test_train_prints_its_numbers_and_where_the_report_lies(capsys, tmp_path):
+    assert cli.main(["train", "supervised", "--labels", "30", "--out", str(tmp_path / "run"), *TINY]) == 0
+    said = capsys.readouterr().out
+    error = json.loads((tmp_path / "run" / "final.json").read_text())["metrics"]["error"]["mean"]
+    assert f"{error:.2f}" in said and str(tmp_path / "run" / "report.html") in said
+
+
+def test_the_command_in_the_record_makes_the_same_run(tmp_path):
+    arguments = [
+        "train",
+        "supervised",
+        "--labels",
+        "30",
+        "--mask.missing",
+        "1",
+        "2",
+        "--out",
+        str(tmp_path / "a"),
+        *TINY,
+    ]
+    assert cli.main(arguments) == 0
+    command = json.loads((tmp_path / "a" / "run.json").read_text())["command"]
+    words = command.replace(str(tmp_path / "a"), str(tmp_path / "b")).split()
+    assert words[:3] == ["ssl-gen", "train", "supervised"] and cli.main(words[1:]) == 0
+    first, second = (json.loads((tmp_path / name / "final.json").read_text()) for name in "ab")
+    assert first["metrics"] == second["metrics"] and first["masks"] == second["masks"]
+
+
+def test_evaluate_adds_metrics_to_a_finished_run(capsys, trained):
+    before = json.loads((trained / "final.json").read_text())["metrics"]
+    assert cli.main(["evaluate", str(trained), "--metrics", "nll", "agreement_svc"]) == 0
+    assert "agreement_svc" in capsys.readouterr().out
+    assert json.loads((trained / "final.json").read_text())["metrics"] == before
+
+
+def test_sample_draws_a_column_a_class_or_one_class_alone(trained, tmp_path):
+    assert cli.main(["sample", str(trained), "--count", "2", "--out", str(tmp_path / "all.png")]) == 0
+    assert cli.main(["sample", str(trained), "--label", "3", "--count", "9", "--out", str(tmp_path / "3.png")]) == 0
+    wide, square = Image.open(tmp_path / "all.png").size, Image.open(tmp_path / "3.png").size
+    assert wide[0] > 3 * wide[1] and square[0] == square[1]
+
+
+def test_predict_writes_file_label_and_probability(capsys, trained, pictures, tmp_path):
+    (pictures / "cat" / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "labels.csv"
+    assert "broken.png" in complaint(capsys, "predict", trained, pictures, "--out", out)
+    assert cli.main(["predict", str(trained), str(pictures), "--out", str(out), "--skip-unreadable"]) == 0
+    assert "28 images" in (said := capsys.readouterr().out) and "1 unreadable" in said
+    rows = list(csv.DictReader(out.open()))
+    assert len(rows) == 28 and all(0 < float(row["probability"]) <= 1 for row in rows)
+    assert {row["label"] for row in rows} <= set("0123456789")
+
+
+@pytest.mark.parametrize("what", ["methods", "datasets", "metrics"])
+def test_list_as_json_names_everything(capsys, what):
+    assert cli.main(["list", what, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    known = {"methods": METHODS, "datasets": sources.DATASETS, "metrics": run.evaluation.METRICS}[what]
+    assert [entry["name"] for entry in entries] == list(known)
+    if what == "methods":
+        abilities = {entry["name"]: (entry["sample"], entry["conditional"], entry["classify"]) for entry in entries}
+        assert abilities["supervised"] == (False, False, True)
+        assert abilities["feature_matching"] == (True, False, True)
+        assert abilities["triple_gan"] == (True, True, True)
+        assert all(entry["family"] and entry["paper"] for entry in entries)
+
+
+def test_own_pictures_train(pictures, tmp_path):
+    arguments = ["train", "supervised", "--dataset", f"folder:{pictures}", "--labels", "all", *TINY]
+    assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (
+        about["data"]["class_names"] == ["cat", "dog", "owl"] and about["masks"][0]["visible"] < about["data"]["train"]
+    )
+
+
+MISTAKES = {
+    "an unknown command": (["trian"], "train"),
+    "an unknown method": (["train", "tripel_gan"], "triple_gan"),
+    "a missing method": (["train", "--labels", "3"], "METHOD"),
+    "an unknown data set": (["train", "supervised", "--dataset", "minst"], "mnist"),
+    "a budget of no labels": (["train", "supervised", "--labels", "0"], "0"),
+    "a budget that is no number": (["train", "supervised", "--labels", "few"], "few"),
+    "a budget above the labels there are": (["train", "supervised", "--labels", "5000"], "5000"),
+    "a field of the wrong type": (["train", "supervised", "--seeds", "two"], "--seeds"),
+    "a method's field of the wrong type": (["train", "supervised", "--config.l2", "x"], "--config.l2"),
+    "an unknown field": (["train", "supervised", "--lables", "3"], "--lables"),
+    "a missing data folder": (["train", "supervised", "--data-dir", "/no/such/folder"], "/no/such/folder"),
+    "a missing picture folder": (["train", "supervised", "--dataset", "folder:/no/such"], "/no/such"),
+    "no seeds": (["train", "supervised", "--seeds", "0"], "--seeds"),
+    "no steps": (["train", "supervised", "--steps", "0"], "--steps"),
+    "too many devices": (["train", "supervised", "--data-parallel", "64"], "--data-parallel 64"),
+    "batches that cannot be divided": (
+        ["train", "supervised", "--data-parallel", "4", "--config.labelled-batch", "6"], "labelled_batch 6",
+    ),
+    "no run folder": (["evaluate", "/no/such/run"], "/no/such/run"),
+    "an unknown list": (["list", "methos"], "methods"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_in_one_line(mistake, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, word = MISTAKES[mistake]
+    assert word in complaint(capsys, *arguments)
+    assert not list(tmp_path.glob("runs/*/checkpoints/*")), "nothing was trained"
+
+
+def test_files_that_are_no_images_are_named(capsys, pictures):
+    (pictures / "cat" / "notes.txt").write_text("no image")
+    assert "notes.txt" in complaint(capsys, "train", "supervised", "--dataset", f"folder:{pictures}")
+
+
+def test_a_truncated_image_is_named_and_can_be_skipped(capsys, pictures, tmp_path):
+    broken = pictures / "dog" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    arguments = ["train", "supervised", "--dataset", f"folder:{pictures}", "--labels", "all", *TINY]
+    assert "3.png" in complaint(capsys, *arguments)
+    assert cli.main([*arguments, "--skip-unreadable", "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["skipped"] == ["dog/3.png"]
+
+
+def test_arrays_of_objects_are_refused_and_never_unpickled(capsys, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    np.savez(tmp_path / "trap.npz", train_images=np.array([Trap()], dtype=object), allow_pickle=True)
+    assert "trap.npz" in complaint(capsys, "train", "supervised", "--dataset", f"npz:{tmp_path / 'trap.npz'}")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_labels_out_of_range_are_named(capsys, tmp_path):
+    images = np.zeros((8, 8, 8), np.uint8)
+    labels = np.array([0, 1, -7, 1, 0, 1, 0, 1])
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels % 2)
+    assert "-7" in complaint(capsys, "train", "supervised", "--dataset", f"npz:{tmp_path / 'x.npz'}")
+
+
+def test_a_class_with_too_few_images_is_named(capsys, pictures):
+    for file in list((pictures / "owl").iterdir())[2:]:
+        file.unlink()
+    said = complaint(capsys, "train", "supervised", "--dataset", f"folder:{pictures}", "--labels", "12")
+    assert "owl" in said and "has 1 images" in said
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = complaint(capsys, "train", "supervised", "--labels", "30", "--out", tmp_path / "file" / "run", *TINY)
+    assert "file/run" in said
+
+
+def test_a_class_that_is_not_there_is_answered_with_its_like(capsys, trained):
+    assert "did you mean" in complaint(capsys, "sample", trained, "--label", "eleven")
+
+
+def test_a_metric_that_does_not_apply_is_answered_with_those_that_do(capsys, trained):
+    assert "error" in complaint(capsys, "evaluate", trained, "--metrics", "bleu")

@@ -1,0 +1,226 @@
+"""What every method promises, by being in METHODS."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import IMAGES, SPEC, STEPS, VISIBLE, first_rows, numbers, same, some_rows, tiny
+
+from ssl_gen.datasets.batches import Rows
+from ssl_gen.methods import METHODS
+from ssl_gen.training import devices
+from ssl_gen.training.devices import make_program
+from ssl_gen.types import Batch, TrainState
+from ssl_gen.update import descend
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def program(name, mode="loop", replicas=1, data_parallel=1):
+    return made(name, mode, replicas, data_parallel)
+
+
+@functools.cache
+def made(name, mode, replicas, data_parallel):
+    return make_program(tiny(name).method, IMAGES, replicas, mode, data_parallel, longest=STEPS, fold=False)
+
+
+@functools.cache
+def started(name, replicas):
+    """The first states of some replicas, stacked."""
+    placed = program(name, "loop", replicas)
+    return placed.stack(placed.init(range(replicas), first_rows(replicas)))
+
+
+def train(name, program, replicas=1, visible=VISIBLE, interrupt=False):
+    """The program's states after all steps; with `interrupt` they are put away and back at every step."""
+    method = tiny(name).method
+    states = program.place(started(name, replicas))
+    begin = 0
+    for index, phase in enumerate(method.phases):
+        for step in range(begin, begin + phase.steps):
+            rows = some_rows(method, index, step - begin, 1, replicas, visible)
+            states, _ = program.advance(states, index, rows, 1, [True] * replicas)
+            states = program.place(program.stack(states)) if interrupt else states
+        begin += phase.steps
+    return states
+
+
+def trained(name, mode="loop", replicas=1, data_parallel=1):
+    return finished(name, mode, replicas, data_parallel)
+
+
+@functools.cache
+def finished(name, mode, replicas, data_parallel):
+    placed = made(name, mode, replicas, data_parallel)
+    return placed.stack(train(name, placed, replicas))
+
+
+def players(state):
+    return {name: value for name, value in state._asdict().items() if isinstance(value, TrainState)}
+
+
+def batch_of(method, phase):
+    return devices.gather(jnp.asarray(IMAGES), Rows(*(part[0, 0] for part in some_rows(method, phase, 0, 1))))
+
+
+@functools.cache
+def initial(name):
+    return jax.tree.map(lambda leaf: leaf[0], started(name, 1))
+
+
+@every_method
+def test_a_step_keeps_the_tree_shapes_and_dtypes_of_the_state(name):
+    method = tiny(name).method
+    state = initial(name)
+    for index, phase in enumerate(method.phases):
+        after, metrics = jax.eval_shape(phase.step, state, batch_of(method, index))
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert [(x.shape, x.dtype) for x in jax.tree.leaves(after)] == [
+            (x.shape, x.dtype) for x in jax.tree.leaves(state)
+        ]
+        assert all(value.shape == () for value in metrics.values())
+
+
+@every_method
+def test_each_phase_is_compiled_once(name):
+    trained(name)
+    for index, phase in enumerate(tiny(name).method.phases):
+        if phase.steps:
+            assert program(name).step(index)._cache_size() == 1
+
+
+@every_method
+def test_a_run_resumed_at_every_step_is_the_same_run_bit_for_bit(name):
+    placed = program(name)
+    assert same(placed.stack(train(name, placed, interrupt=True)), trained(name))
+
+
+@every_method
+def test_a_state_alone_determines_the_future(name):
+    state = trained(name)
+    assert int(state.step[0]) == STEPS
+    assert same(state.key[0], jax.random.key(0))
+
+
+@every_method
+@pytest.mark.parametrize("mode", ["vmap", "pmap"])
+def test_replicas_are_single_runs(name, mode):
+    single, several = trained(name, "loop", 4), trained(name, mode, 4)
+    for one, other in zip(numbers(single), numbers(several), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+@every_method
+def test_replicas_differ_from_each_other(name):
+    for player in players(trained(name, "loop", 4)).values():
+        leaves = numbers(player.params)
+        assert any(not np.array_equal(leaf[0], leaf[1]) for leaf in leaves)
+
+
+@every_method
+def test_a_batch_divided_over_four_devices_trains_as_on_one(name):
+    whole, divided = trained(name), trained(name, "loop", 1, 4)
+    for one, other in zip(numbers(whole), numbers(divided), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+@every_method
+def test_a_data_parallel_step_moves_no_activations_between_devices(name):
+    method, placed = tiny(name).method, program(name, "loop", 1, 4)
+    states = placed.place(started(name, 1))
+    for index, phase in enumerate(method.phases):
+        rows = Rows(*(part[0] for part in some_rows(method, index, 0, 1)))
+        compiled = placed.lower(states, index, rows).compile().as_text()
+        assert "all-reduce" in compiled
+        for movement in ("all-gather", "all-to-all", "collective-permute"):
+            assert movement not in compiled, f"{phase.name} has {movement}"
+
+
+@every_method
+def test_every_param_of_every_player_moves(name):
+    before, after = initial(name), jax.tree.map(lambda leaf: leaf[0], trained(name))
+    for player, trained_player in players(after).items():
+        first = getattr(before, player).params
+        moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), first, trained_player.params)
+        assert all(jax.tree.leaves(moved)), (player, moved)
+
+
+@every_method
+def test_the_labels_matter(name):
+    placed = program(name)
+    other = np.where(VISIBLE >= 0, (VISIBLE + 1) % SPEC.classes, -1).astype(np.int32)
+    assert not same(placed.stack(train(name, placed, visible=other)), trained(name))
+
+
+@every_method
+def test_the_unlabelled_images_matter_where_a_phase_uses_them(name):
+    method, placed = tiny(name).method, program(name)
+    for index, phase in enumerate(method.phases):
+        if not phase.unlabelled:
+            continue
+        rows = some_rows(method, index, 0, 1)
+        ends = []
+        for shift in (0, 1):
+            moved = rows._replace(unlabelled=(rows.unlabelled + shift) % len(IMAGES))
+            states, _ = placed.advance(placed.place(started(name, 1)), index, moved, 1, [True])
+            ends.append(placed.stack(states))
+        assert not same(*ends), phase.name
+
+
+def terms_with_gradients(name, player, optimizer, loss):
+    """`descend`, which also reports the norm of each term's own gradient."""
+    terms = list(jax.eval_shape(loss, player.params)[0])
+    gradients = jax.jacrev(lambda params: loss(params)[0])(player.params)
+    after, metrics = descend(name, player, optimizer, loss)
+    return after, metrics | {f"{name}/{term}/own": optax.tree.norm(gradients[term]) for term in terms}
+
+
+@every_method
+def test_each_term_of_each_loss_has_a_gradient_at_initialisation(name, monkeypatch):
+    module, config, method = tiny(name)
+    monkeypatch.setattr(module, "descend", terms_with_gradients)
+    method = module.make(config, SPEC)
+    state = initial(name)._replace(step=jnp.int32(STEPS))  # ramps are over, params are still the first
+    for index, phase in enumerate(method.phases):
+        _, metrics = jax.jit(phase.step)(state, batch_of(method, index))
+        norms = {term: float(value) for term, value in metrics.items() if term.endswith("/own")}
+        assert norms and all(value > 0 for value in norms.values()), norms
+
+
+@every_method
+def test_samples_are_images_and_obey_labels_where_it_says_so(name):
+    method, state = tiny(name).method, jax.tree.map(lambda leaf: leaf[0], trained(name))
+    if method.sample is None:
+        pytest.skip("this method draws no samples")
+    draw = jax.jit(method.sample)
+    images = draw(state, jax.random.key(0), jnp.zeros(6, jnp.int32))
+    assert images.shape == (6, *SPEC.shape)
+    assert -1 <= float(images.min()) < float(images.max()) <= 1
+    others = draw(state, jax.random.key(0), jnp.ones(6, jnp.int32))
+    assert bool((images != others).any()) == method.conditional
+
+
+@every_method
+def test_class_probabilities_sum_to_one(name):
+    method, state = tiny(name).method, jax.tree.map(lambda leaf: leaf[0], trained(name))
+    if method.classify is None:
+        pytest.skip("this method does not classify")
+    log_probabilities = jax.jit(method.classify)(state, jnp.asarray(IMAGES[:5], jnp.float32) / 127.5 - 1)
+    assert log_probabilities.shape == (5, SPEC.classes)
+    np.testing.assert_allclose(np.exp(log_probabilities).sum(-1), 1, rtol=1e-5)
+
+
+@every_method
+def test_a_method_names_its_paper(name):
+    module = METHODS[name]
+    assert "arXiv" in module.PAPER
+    assert module.PAPER.split("arXiv:")[1] in module.__doc__
+
+
+def test_batches_carry_no_label_but_the_visible_ones():
+    assert set(Batch._fields) == {"labelled", "labels", "unlabelled"}
+    assert set(Rows._fields) == {"labelled", "labels", "unlabelled"}

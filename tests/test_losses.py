@@ -1,0 +1,67 @@
+"""The shared formulas against the same sums in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_gen import losses
+
+RANDOM = np.random.default_rng(0)
+LOGITS = 3 * RANDOM.normal(size=(6, 4))
+LABELS = np.array([0, 3, 1, 1, 2, 0])
+SCORES = 4 * RANDOM.normal(size=9)
+EXTREME = jnp.array([[1e4, -1e4, 0.0], [-1e30, 0.0, 1e30], [1e30, 1e30, -1e30], [0.0, 0.0, 0.0]])
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+def f32(array):
+    return jnp.asarray(array, jnp.float32)
+
+
+def test_cross_entropy_is_the_mean_surprise_at_the_labels():
+    expected = np.mean([-np.log(p[label]) for p, label in zip(softmax(LOGITS), LABELS, strict=True)])
+    np.testing.assert_allclose(losses.cross_entropy(f32(LOGITS), jnp.asarray(LABELS)), expected, rtol=1e-5)
+
+
+def test_cross_entropy_of_uniform_logits_is_log_k():
+    np.testing.assert_allclose(losses.cross_entropy(jnp.full((2, 7), 3.0), jnp.array([0, 6])), np.log(7), rtol=1e-6)
+
+
+def test_entropy_is_one_number_a_row():
+    p = softmax(LOGITS)
+    np.testing.assert_allclose(losses.entropy(f32(LOGITS)), -(p * np.log(p)).sum(-1), rtol=1e-5)
+
+
+def test_entropy_is_zero_where_one_class_is_sure_and_log_k_where_none_is():
+    np.testing.assert_allclose(losses.entropy(EXTREME), [0, 0, np.log(2), np.log(3)], atol=1e-6)
+
+
+def test_a_score_is_judged_by_the_logarithm_of_its_sigmoid():
+    d = 1 / (1 + np.exp(-SCORES))
+    np.testing.assert_allclose(losses.judged_real(f32(SCORES)), -np.log(d).mean(), rtol=1e-5)
+    np.testing.assert_allclose(losses.judged_fake(f32(SCORES)), -np.log(1 - d).mean(), rtol=1e-5)
+
+
+def test_a_sure_score_costs_nothing_where_it_is_right_and_itself_where_it_is_wrong():
+    sure = jnp.array([1e4])
+    assert losses.judged_real(sure) == losses.judged_fake(-sure) == 0
+    assert losses.judged_fake(sure) == losses.judged_real(-sure) == 1e4
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x: losses.cross_entropy(x, jnp.array([0, 2, 1, 0])),
+        lambda x: losses.entropy(x).mean(),
+        lambda x: losses.judged_real(x[:, 0]),
+        lambda x: losses.judged_fake(x[:, 0]),
+    ],
+    ids=["cross_entropy", "entropy", "judged_real", "judged_fake"],
+)
+def test_extreme_logits_keep_values_and_gradients_finite(formula):
+    value, gradient = jax.value_and_grad(formula)(EXTREME)
+    assert np.isfinite(value) and np.isfinite(gradient).all()

@@ -1,0 +1,128 @@
+"""Li et al. 2017: the classifier's formulas, and which of their parts carry a gradient.
+
+Two well-known code bases shipped a term without one: a consistency whose student side was computed without gradient,
+and a cross-entropy against the model's own softmax.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tiny import IMAGES, SPEC, first_rows, tiny
+
+from ssl_gen.augmentation import Augmentation
+from ssl_gen.datasets.batches import Rows
+from ssl_gen.methods.adversarial import triple_gan
+from ssl_gen.methods.adversarial.triple_gan import adversarial, balance, confident_cross_entropy
+from ssl_gen.training.devices import gather
+
+LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+PREDICTED = np.array([1, 0, 3, 3, 2, 1])
+JUDGED = np.array([2.0, -3.0, 0.5, -0.5, 0.0, 4.0], np.float32)  # logits of D
+
+
+def softmax(logits):
+    logits = np.float64(logits)
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+def test_balance_is_the_cross_entropy_of_the_uniform_with_the_mean_posterior():
+    np.testing.assert_allclose(balance(LOGITS), -np.log(softmax(LOGITS).mean(0)).mean(), rtol=1e-5)
+
+
+def test_balance_is_least_where_every_class_is_predicted_as_often():
+    undecided, decided_evenly = jnp.zeros((8, 4)), 50 * jnp.tile(jnp.eye(4), (2, 1))
+    value_and_gradient = jax.jit(jax.value_and_grad(balance))
+    np.testing.assert_allclose(value_and_gradient(undecided)[0], np.log(4), rtol=1e-6)
+    np.testing.assert_allclose(value_and_gradient(decided_evenly)[0], np.log(4), rtol=1e-6)
+    np.testing.assert_allclose(value_and_gradient(undecided)[1], 0, atol=1e-7)
+    for seed in range(20):
+        uneven = np.random.default_rng(seed).normal(size=(8, 4)).astype(np.float32)
+        assert value_and_gradient(uneven)[0] > np.log(4)
+
+
+def test_balance_stays_finite_where_a_class_is_never_predicted():
+    sure = jnp.array([[1e4, 0.0, 0.0], [1e4, 0.0, 0.0]])
+    assert np.isfinite(balance(sure)) and np.isfinite(jax.grad(balance)(sure)).all()
+
+
+def test_the_adversarial_term_weighs_what_d_doubts_by_the_probability():
+    d = 1 / (1 + np.exp(-np.float64(JUDGED)))
+    expected = np.mean(softmax(LOGITS)[np.arange(6), PREDICTED] * -np.log(d))
+    np.testing.assert_allclose(adversarial(LOGITS, PREDICTED, JUDGED), expected, rtol=1e-5)
+
+
+def test_the_adversarial_term_has_a_gradient_through_the_probability():
+    p, reward = softmax(LOGITS), np.log1p(np.exp(-np.float64(JUDGED)))
+    chosen = p[np.arange(6), PREDICTED]
+    expected = (reward * chosen / 6)[:, None] * (np.eye(4)[PREDICTED] - p)  # d p_y / d l_k = p_y (1[k = y] - p_k)
+    np.testing.assert_allclose(jax.grad(adversarial)(LOGITS, PREDICTED, JUDGED), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_adversarial_term_has_no_gradient_through_d():
+    assert not np.any(jax.grad(adversarial, argnums=2)(LOGITS, PREDICTED, JUDGED))
+
+
+TEACHER = np.log([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.5, 0.5]]).astype(np.float32)
+STUDENT = np.array([[0.0, 1.0], [2.0, 0.0], [3.0, 1.0], [-1.0, 0.0]], np.float32)
+
+
+def test_confident_rows_are_trained_towards_the_teachers_class():
+    p = softmax(STUDENT)
+    expected = -(np.log(p[0, 0]) + np.log(p[2, 1])) / 4  # a mean over all four images: two are left out
+    np.testing.assert_allclose(confident_cross_entropy(STUDENT, TEACHER, 0.8), expected, rtol=1e-5)
+
+
+def test_rows_below_the_threshold_are_ignored():
+    other = STUDENT.copy()
+    other[[1, 3]] = [[-5.0, 9.0], [7.0, -7.0]]
+    assert confident_cross_entropy(STUDENT, TEACHER, 0.8) == confident_cross_entropy(other, TEACHER, 0.8)
+    gradient = jax.grad(confident_cross_entropy)(STUDENT, TEACHER, 0.8)
+    assert not gradient[jnp.array([1, 3])].any()
+    assert confident_cross_entropy(STUDENT, TEACHER, 0.99) == 0
+
+
+def test_the_student_of_confident_rows_has_the_gradient_and_the_teacher_none():
+    student, teacher = jax.grad(confident_cross_entropy, argnums=(0, 1))(STUDENT, TEACHER, 0.8)
+    expected = np.zeros((4, 2))
+    expected[[0, 2]] = (softmax(STUDENT)[[0, 2]] - np.eye(2)) / 4
+    np.testing.assert_allclose(student, expected, rtol=1e-4, atol=1e-7)
+    assert not np.any(teacher)
+
+
+def test_cross_entropy_against_the_models_own_softmax_trains_nothing_and_against_its_class_does():
+    """d CE(q, softmax l) / d l = softmax l - q, which is 0 at q = softmax l: the soft form must never be used."""
+
+    def soft(logits):
+        own = jax.lax.stop_gradient(jax.nn.softmax(logits))
+        return optax.softmax_cross_entropy(logits, own).mean()
+
+    def hard(logits):
+        return confident_cross_entropy(logits, jax.nn.log_softmax(logits), 0.0)
+
+    np.testing.assert_allclose(jax.grad(soft)(LOGITS), 0, atol=1e-7)
+    expected = (softmax(LOGITS) - np.eye(4)[LOGITS.argmax(-1)]) / 6
+    np.testing.assert_allclose(jax.grad(hard)(LOGITS), expected, rtol=1e-4, atol=1e-6)
+    assert (np.abs(expected).max(-1) > 0.05).all()
+
+
+def test_the_student_is_trained_by_each_term_that_compares_two_views(monkeypatch):
+    # A dense classifier and two views by dropout alone: the least to compile.
+    _, config, method = tiny("triple_gan", classifier_network="mlp", augmentation=Augmentation())
+    batch = gather(jnp.asarray(IMAGES), Rows(*(part[0] for part in first_rows())))
+    state = jax.eval_shape(method.init, jax.random.key(0), batch)
+    random = np.random.default_rng(0)
+    classifier = jax.tree.map(lambda leaf: random.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), state.classifier)
+    state = state._replace(step=0, key=jax.random.key(0), classifier=classifier, generator=None, discriminator=None)
+
+    def gradients(name, player, optimizer, loss):
+        terms, backward, _ = jax.vjp(loss, player.params, has_aux=True)
+        none = {term: jnp.float32(0) for term in terms}
+        views = {term: backward(none | {term: jnp.float32(1)})[0] for term in ("consistency", "pseudo_label")}
+        return player, {term: optax.tree.norm(gradient) for term, gradient in views.items()}
+
+    monkeypatch.setattr(triple_gan, "descend", gradients)
+    warm_up = triple_gan.make(config, SPEC).phases[0]
+    _, norms = jax.jit(warm_up.step)(state, batch)
+    assert norms["consistency"] > 0
+    assert norms["pseudo_label"] > 0

@@ -1,0 +1,87 @@
+"""Any method, shrunk until it compiles in seconds, and a little data for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ssl_gen.augmentation import Augmentation
+from ssl_gen.datasets.batches import Rows, rows
+from ssl_gen.methods import METHODS
+from ssl_gen.types import ImageSpec, Method
+
+SPEC = ImageSpec(8, 8, 1, 3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, *SPEC.shape), np.uint8)
+LABELS = (np.arange(24) % 3).astype(np.int32)
+VISIBLE = np.where(np.arange(24) < 12, LABELS, -1).astype(np.int32)
+POOL = np.arange(24, dtype=np.int32)
+STEPS = 4
+
+# Terms that the defaults switch off, so that the tests see every term of every method.
+EVERYTHING = {"triple_gan": {"consistency": 1.0, "pseudo_label": 1.0, "threshold": 0.0, "warm_up": 0.5}}
+SMALL = {
+    "steps": STEPS,
+    "width": 4,
+    "classifier_width": 4,
+    "latent": 4,
+    "labelled_batch": 4,
+    "unlabelled_batch": 8,
+    "generated_batch": 8,
+}
+
+
+class Tiny(NamedTuple):
+    """A shrunk method and what it was made from."""
+
+    module: Any
+    config: Any
+    method: Method
+
+
+@functools.cache
+def tiny(name: str, **changes: Any) -> Tiny:
+    """The method `name` at width 4 and batches of 4 to 8, all its terms switched on."""
+    module = METHODS[name]
+    values = {}
+    for field in dataclasses.fields(module.Config):
+        if field.name in SMALL:
+            values[field.name] = SMALL[field.name]
+        elif field.name.endswith("hidden"):
+            values[field.name] = (4, 4)
+        elif field.name == "augmentation":
+            values[field.name] = Augmentation(translate=1.0)
+    config = module.Config(**values | EVERYTHING.get(name, {}) | changes)
+    return Tiny(module, config, module.make(config, SPEC))
+
+
+def some_rows(
+    method: Method, phase: int, start: int, steps: int, seeds: int = 1, visible: np.ndarray = VISIBLE
+) -> Rows:
+    """The rows of some steps for several seeds, (steps, S, ...)."""
+    sizes = method.phases[phase].labelled, method.phases[phase].unlabelled
+    parts = [rows(visible, POOL, sizes, seed, phase, start, steps) for seed in range(seeds)]
+    return Rows(*(np.stack(part, 1) for part in zip(*parts, strict=True)))
+
+
+def first_rows(seeds: int = 1) -> Rows:
+    """Rows for the initialisation, (S, 12)."""
+    parts = [rows(VISIBLE, POOL, (12, 12), seed, 0, 0, 1) for seed in range(seeds)]
+    return Rows(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def numbers(tree: Any) -> list[np.ndarray]:
+    """The leaves of a tree as arrays; keys as their words."""
+    leaves = jax.tree.leaves(tree)
+    return [
+        np.asarray(jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+        for leaf in leaves
+    ]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Are two trees equal, bit for bit?"""
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(numbers(a), numbers(b), strict=True))
