@@ -29,10 +29,8 @@ PAIR = triple_gan.Config(
 
 
 def options(tmp_path, **changes):
-    return Options(
-        **{"dataset": "digits", "labels": "30", "seeds": 2, "replicas": "loop", "out": tmp_path / "run", "quiet": True, "evaluate_every": 4,
-           "checkpoint_every": 3, "log_every": 2} | changes
-    )  # fmt: skip
+    chosen = {"dataset": "digits", "labels": "30", "seeds": 2, "replicas": "loop", "out": tmp_path / "run"}
+    return Options(**chosen | {"quiet": True, "log_every": 2, "evaluate_every": 4, "checkpoint_every": 3} | changes)
 
 
 def lines(path):

@@ -43,17 +43,11 @@ class Config:
     noise: float = 0.5  # deviation before every other layer; official MNIST script
     width: int = 64  # channels of the first layer of conv networks; official SVHN script
     learning_rate: float = 3e-3  # Adam, both players; official MNIST script
-    anneal: float = (
-        1.0  # share of the steps, at the end, over which the learning rate falls to 0; official: 0, ours: all
-    )
+    anneal: float = 0.5  # share of the steps, at the end, over which the rate falls to 0; ours, official: 0
     b1: float = 0.5  # Adam; official MNIST script
     unlabelled_weight: float = 1.0  # weight of L_uns; official MNIST script
-    distance: Literal["squared", "absolute"] = (
-        "squared"  # of mean features; official: MNIST squared, SVHN and CIFAR absolute
-    )
-    averaging: float = (
-        1 / 18
-    )  # time constant of the mean params as a share of the steps; official: 1e-4 a step for 180,000
+    distance: Literal["squared", "absolute"] = "squared"  # of mean features; official: absolute for SVHN and CIFAR
+    averaging: float = 1 / 18  # time constant of the mean params, in runs; official: 1e-4 a step for 180,000 steps
 
 
 class State(NamedTuple):

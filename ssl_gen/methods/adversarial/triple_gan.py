@@ -38,15 +38,11 @@ PAPER = "Li et al. 2017, arXiv:1703.02291"
 @dataclasses.dataclass(frozen=True)
 class Config:
     steps: int = 150_000  # updates in all; 1000 epochs of 60,000 images, official MNIST script
-    warm_up: float = (
-        0.03  # share of the steps that train the classifier alone; 30 epochs of 1000, official MNIST script
-    )
+    warm_up: float = 0.03  # share of the steps that train the classifier alone; official MNIST script
     labelled_batch: int = 100  # images a step; official MNIST script
     unlabelled_batch: int = 400  # images a step, a multiple of labelled_batch; official MNIST script
     generated_batch: int = 200  # images a step, a multiple of labelled_batch; official MNIST script
-    real_labelled: float = (
-        1 / 401
-    )  # weight of hand-labelled pairs among the real ones; official MNIST script, 100 labels
+    real_labelled: float = 1 / 401  # weight of hand-labelled pairs among the real; official MNIST script, 100 labels
     network: Literal["mlp", "conv"] = "mlp"  # generator and discriminator; official: MNIST dense, SVHN and CIFAR conv
     latent: int = 100  # width of z ~ U(0, 1); official MNIST script
     generator_hidden: tuple[int, ...] = (500, 500)  # units a layer; official MNIST script
@@ -68,9 +64,7 @@ class Config:
     balance: float = 1e-3  # b; official MNIST script
     consistency: float = 0.0  # c; official: MNIST 0, SVHN and CIFAR 100
     generated: float = 0.1  # g; official MNIST script
-    generated_from: float = (
-        0.3  # share of the steps after which the classifier sees generated images; official MNIST script
-    )
+    generated_from: float = 0.3  # share of the steps before the classifier sees generated images; official MNIST script
     pseudo_label: float = 0.0  # weight of the pseudo-label term; ours, not in the paper
     threshold: float = 0.95  # t; Sohn et al. 2020
     averaging: float = 0.01  # rate of the classifier's mean params, a step; official MNIST script
