@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.metrics import agreement, classification, diversity
-from ssl_gen.types import Array, Key, Method, State, UserError
+from ssl_gen.types import BEFORE, Array, Key, Method, State, UserError
 
 BATCH = 500  # images a call
 SAMPLES_PER_CLASS = 100  # for the metrics of generation; ours
@@ -80,7 +80,7 @@ def draw(tools: Tools, state: State, labels: np.ndarray, seed: int = 0) -> np.nd
         raise UserError("this method has no generator: `ssl-gen list methods` says what each one can do")
     labels, parts = np.asarray(labels, np.int32), []
     for rows, new in in_batches(len(labels)):
-        key = jax.random.fold_in(jax.random.key(seed), rows[0])
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), BEFORE - 1), rows[0])
         parts.append(np.asarray(tools.sample(state, key, labels[rows]))[:new])
     return np.concatenate(parts)
 

@@ -21,7 +21,7 @@ from ssl_gen.datasets.sources import DATASETS
 from ssl_gen.methods import METHODS, family
 from ssl_gen.metrics import agreement, classification, statistics
 from ssl_gen.reports import page, pictures
-from ssl_gen.setting import Data, Options, feed, initial_rows, load_data
+from ssl_gen.setting import Data, Options, check_pool, feed, initial_rows, load_data
 from ssl_gen.training import checkpoints, devices, folder, loop
 from ssl_gen.types import Batch, ImageSpec, State, UserError
 
@@ -54,6 +54,7 @@ def train(name: str, config: Any = None, options: Options | None = None) -> Resu
     config = config if config is not None else module.Config()
     data = load_data(options)
     method = module.make(config, data.dataset.spec)
+    check_pool(data, method.phases)
     every = loop.choose_every(
         sum(phase.steps for phase in method.phases),
         options.log_every,

@@ -110,7 +110,20 @@ def feed(data: Data, phases: Sequence[Phase]) -> Callable[[loop.Stretch], Rows]:
     return rows_of
 
 
+def check_pool(data: Data, phases: Sequence[Phase]) -> None:
+    """Raise UserError where a phase wants unlabelled images and a mask leaves none."""
+    if any(phase.unlabelled for phase in phases) and not all(len(mask.pool) for mask in data.masks):
+        raise UserError("no image is left unlabelled: leave out --mask.disjoint or give fewer --labels")
+
+
 def initial_rows(data: Data) -> Rows:
-    """500 labelled and 500 unlabelled images a seed (some several times, where there are fewer), (S, 500)."""
-    parts = [rows(mask.labels, mask.pool, (INITIAL, INITIAL), seed, 0, 0, 1) for seed, mask in enumerate(data.masks)]
+    """500 labelled and 500 unlabelled images a seed (some several times, where there are fewer), (S, 500).
+
+    Where a mask leaves nothing unlabelled, the labelled images serve for both.
+    """
+    pools = [mask.pool if len(mask.pool) else np.flatnonzero(mask.labels >= 0) for mask in data.masks]
+    parts = [
+        rows(mask.labels, pool, (INITIAL, INITIAL), seed, 0, 0, 1)
+        for seed, (mask, pool) in enumerate(zip(data.masks, pools, strict=True))
+    ]
     return Rows(*(np.concatenate(part) for part in zip(*parts, strict=True)))

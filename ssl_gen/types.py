@@ -17,6 +17,8 @@ Tree = Any  # a pytree of arrays
 State = Any  # a method's own NamedTuple: step, key, and its players by name
 Metrics = dict[str, Array]  # name -> ()
 
+BEFORE = 2**32 - 1  # what `init` folds into its key: a number that no step reaches, so that no noise is drawn twice
+
 
 class ImageSpec(NamedTuple):
     """What a method must know of the data before it sees any."""

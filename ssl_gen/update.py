@@ -48,7 +48,7 @@ def average(player: TrainState, rate: float, step: Array) -> TrainState:
     The exponential mean with the given rate, corrected for its start (Kingma and Ba 2015, arXiv:1412.6980, sec. 3): the
     weight of the newest params is rate / (1 - (1 - rate)^(step + 1)), which is 1 at the first update.
     """
-    size = rate / (1 - (1 - rate) ** (step + 1.0))
+    size = rate / -jnp.expm1((step + 1.0) * jnp.log1p(-rate))  # 1 - (1 - rate)^n, exact for slow rates in float32
     return player._replace(ema=optax.incremental_update(player.params, player.ema, size))
 
 

@@ -11,8 +11,8 @@ from tiny import IMAGES, SPEC, STEPS, VISIBLE, first_rows, numbers, same, some_r
 
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.methods import METHODS
-from ssl_gen.training import devices
 from ssl_gen.training.devices import make_program
+from ssl_gen.training.program import gather
 from ssl_gen.types import Batch, TrainState
 from ssl_gen.update import descend
 
@@ -64,7 +64,7 @@ def players(state):
 
 
 def batch_of(method, phase):
-    return devices.gather(jnp.asarray(IMAGES), Rows(*(part[0, 0] for part in some_rows(method, phase, 0, 1))))
+    return gather(jnp.asarray(IMAGES), Rows(*(part[0, 0] for part in some_rows(method, phase, 0, 1))))
 
 
 @functools.cache

@@ -84,9 +84,10 @@ def close(got, expected, terms):
     np.testing.assert_allclose(got, expected, atol=float(np.finfo(np.float32).eps) * max(terms, 16), rtol=1e-5)
 
 
-@pytest.mark.parametrize("body", ["native", "cpu"])
 @pytest.mark.parametrize(("operation", "expected"), [(convolve, convolution), (convolve_transposed, transposed)])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("case", "body"), [*((case, "cpu") for case in CASES), *((case, "native") for case in CASES[:2])], ids=str
+)
 def test_outputs_and_gradients_are_the_sums_over_taps(case, operation, expected, body):
     sides, size, stride, channels, features = case
     x, kernel = draw(2, *sides, channels), draw(size, size, channels, features, seed=1)
@@ -117,7 +118,10 @@ def penalty(operation, body):
     def score(x, kernel):
         return jnp.tanh(operation(x, kernel, 2, body=body)).sum()
 
-    return jax.jit(jax.grad(lambda x, kernel: (jax.grad(score)(x, kernel) ** 2).sum(), (0, 1)))
+    def steepness(x, kernel):
+        return sum((gradient**2).sum() for gradient in jax.grad(score, (0, 1))(x, kernel))
+
+    return jax.jit(jax.grad(steepness, (0, 1)))
 
 
 @pytest.mark.parametrize("operation", [convolve, convolve_transposed])

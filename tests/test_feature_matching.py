@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from tiny import IMAGES, SPEC, STEPS, first_rows, some_rows, tiny
 
-from ssl_gen.datasets.batches import Rows
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.adversarial.feature_matching import matching, unsupervised
 from ssl_gen.networks import mlp
-from ssl_gen.training.devices import gather
+from ssl_gen.types import Batch
 
 RANDOM = np.random.default_rng(0)
 REAL, FAKE = 2 * RANDOM.normal(size=(5, 3)), 2 * RANDOM.normal(size=(7, 3))
 FEATURES, GENERATED = RANDOM.normal(size=(6, 4)), RANDOM.normal(size=(8, 4))
+SCALED = IMAGES.astype(np.float32) / 127.5 - 1
 AVERAGING = 0.5  # of 4 steps: a rate of 1/2, so that params and their mean differ
 
 
@@ -64,16 +64,19 @@ def test_equal_means_match_whatever_the_images(distance):
     assert matching(pairs, jnp.full((7, 2), 2.0), distance) == 0
 
 
+def gathered(labelled, labels, unlabelled):
+    return Batch(SCALED[labelled], labels, SCALED[unlabelled])
+
+
 def batch_of_step(method, step):
-    return gather(jnp.asarray(IMAGES), Rows(*(part[0, 0] for part in some_rows(method, 0, step, 1))))
+    return gathered(*(part[0, 0] for part in some_rows(method, 0, step, 1)))
 
 
 @functools.cache
 def states():
     """The state before each update and after the last."""
     method = tiny("feature_matching", averaging=AVERAGING).method
-    rows = Rows(*(part[0] for part in first_rows()))
-    found = [jax.jit(method.init)(jax.random.key(0), gather(jnp.asarray(IMAGES), rows))]
+    found = [jax.jit(method.init)(jax.random.key(0), gathered(*(part[0] for part in first_rows())))]
     step = jax.jit(method.phases[0].step)
     for i in range(STEPS):
         found.append(step(found[-1], batch_of_step(method, i))[0])
@@ -135,7 +138,7 @@ def test_the_mean_discriminator_follows_every_update_at_the_rate_of_its_time_con
 
 def test_the_classifier_is_the_averaged_discriminator_without_noise():
     method, state = tiny("feature_matching", averaging=AVERAGING).method, states()[-1]
-    images = jnp.asarray(IMAGES[:5], jnp.float32) / 127.5 - 1
+    images = SCALED[:5]
     discriminator = mlp.Discriminator(SPEC.classes, SPEC.classes, (4, 4))
     variables = {"params": state.discriminator.ema, **state.discriminator.stats}
     expected = jax.nn.log_softmax(discriminator.apply(variables, images, None, train=False)[0])

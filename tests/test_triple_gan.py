@@ -11,10 +11,9 @@ import optax
 from tiny import IMAGES, SPEC, first_rows, tiny
 
 from ssl_gen.augmentation import Augmentation
-from ssl_gen.datasets.batches import Rows
 from ssl_gen.methods.adversarial import triple_gan
 from ssl_gen.methods.adversarial.triple_gan import adversarial, balance, confident_cross_entropy
-from ssl_gen.training.devices import gather
+from ssl_gen.types import Batch
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 PREDICTED = np.array([1, 0, 3, 3, 2, 1])
@@ -107,9 +106,11 @@ def test_cross_entropy_against_the_models_own_softmax_trains_nothing_and_against
 
 
 def test_the_student_is_trained_by_each_term_that_compares_two_views(monkeypatch):
+    scaled = IMAGES.astype(np.float32) / 127.5 - 1
     # A dense classifier and two views by dropout alone: the least to compile.
     _, config, method = tiny("triple_gan", classifier_network="mlp", augmentation=Augmentation())
-    batch = gather(jnp.asarray(IMAGES), Rows(*(part[0] for part in first_rows())))
+    labelled, labels, unlabelled = (part[0] for part in first_rows())
+    batch = Batch(scaled[labelled], labels, scaled[unlabelled])
     state = jax.eval_shape(method.init, jax.random.key(0), batch)
     random = np.random.default_rng(0)
     classifier = jax.tree.map(lambda leaf: random.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), state.classifier)

@@ -80,7 +80,7 @@ def test_a_player_keeps_a_mean_only_where_it_is_asked_to():
     assert_close(create(PARAMS, {}, ADAM, average=True).ema, PARAMS)
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
+@pytest.mark.parametrize("rate", [1e-4, 0.01, 0.3, 1.0])
 def test_the_mean_of_params_is_the_weighted_mean_of_all_since_the_first_update(rate):
     history = np.random.default_rng(0).normal(size=(6, 3))
     player = TrainState(jnp.zeros(3), {}, (), jnp.full(3, 100.0))
@@ -91,7 +91,7 @@ def test_the_mean_of_params_is_the_weighted_mean_of_all_since_the_first_update(r
         np.testing.assert_allclose(player.ema, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
+@pytest.mark.parametrize("rate", [1e-4, 0.01, 0.3, 1.0])
 def test_the_mean_after_the_first_update_is_the_params(rate):
     player = average(TrainState(PARAMS, {}, (), jax.tree.map(jnp.ones_like, PARAMS)), rate, jnp.int32(0))
     assert_close(player.ema, PARAMS, rtol=1e-5)

@@ -24,7 +24,7 @@ import optax
 
 from ssl_gen import losses
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
+from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 from ssl_gen.update import average, create, descend, spread
 
 PAPER = "Salimans et al. 2016, arXiv:1606.03498"
@@ -91,11 +91,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
     optimizer = optax.adam(schedule if decay else config.learning_rate, b1=config.b1)
 
     def init(key: Key, batch: Batch) -> State:
-        noise_key, generator_key, discriminator_key = jax.random.split(key, 3)
+        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 4)
         images = jnp.concatenate([batch.labelled, batch.unlabelled])
-        latents = jax.random.uniform(noise_key, (images.shape[0], config.latent))
-        g = generator.init(generator_key, latents, None, train=True)
-        d = discriminator.init({"params": discriminator_key, "noise": noise_key}, images, None, train=True)
+        latents = jax.random.uniform(keys[0], (images.shape[0], config.latent))
+        g = generator.init(keys[1], latents, None, train=True)
+        d = discriminator.init({"params": keys[2], "noise": keys[3]}, images, None, train=True)
         return State(
             jnp.int32(0),
             key,

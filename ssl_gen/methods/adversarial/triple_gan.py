@@ -29,7 +29,7 @@ import optax
 from ssl_gen import losses
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
+from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 from ssl_gen.update import average, create, descend, interleave, separate, spread
 
 PAPER = "Li et al. 2017, arXiv:1703.02291"
@@ -96,27 +96,22 @@ def adversarial(logits: Array, predicted: Array, judged: Array) -> Array:
 def confident_cross_entropy(logits: Array, teacher: Array, threshold: float) -> Array:
     """E 1[max q > t] CE(p, argmax q): student logits and teacher log-probabilities (U, K) -> () nats."""
     teacher = jax.lax.stop_gradient(teacher)
-    losses_ = optax.softmax_cross_entropy_with_integer_labels(logits, teacher.argmax(-1))
-    return jnp.where(jnp.exp(teacher.max(-1)) > threshold, losses_, 0.0).mean()
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, teacher.argmax(-1))
+    return jnp.where(jnp.exp(teacher.max(-1)) > threshold, nats, 0.0).mean()
 
 
 def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Generator, discriminator of pairs, classifier."""
+    classes, noise = spec.classes, config.input_noise
     if config.network == "mlp":
-        generator = mlp.Generator(spec.shape, spec.classes, config.generator_hidden)
-        discriminator = mlp.Discriminator(
-            1, spec.classes, config.discriminator_hidden, config.input_noise, config.noise
-        )
+        generator = mlp.Generator(spec.shape, classes, config.generator_hidden)
+        discriminator = mlp.Discriminator(1, classes, config.discriminator_hidden, noise, config.noise)
     else:
-        generator = conv.Generator(spec.shape, spec.classes, config.width)
-        discriminator = conv.Discriminator(
-            1, spec.classes, config.width, normalisation="weight", input_noise=config.input_noise
-        )
+        generator = conv.Generator(spec.shape, classes, config.width)
+        discriminator = conv.Discriminator(1, classes, config.width, normalisation="weight", input_noise=noise)
     if config.classifier_network == "mlp":
-        classifier = mlp.Classifier(spec.classes, config.classifier_hidden, config.dropout)
-    else:
-        classifier = conv.Classifier(spec.classes, config.classifier_width, dropout=config.dropout)
-    return generator, discriminator, classifier
+        return generator, discriminator, mlp.Classifier(classes, config.classifier_hidden, config.dropout)
+    return generator, discriminator, conv.Classifier(classes, config.classifier_width, dropout=config.dropout)
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
@@ -133,12 +128,12 @@ def make(config: Config, spec: ImageSpec) -> Method:
     warm_up = round(config.warm_up * config.steps)
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 5)
         latents = jax.random.uniform(keys[0], (batch.labels.shape[0], config.latent))
         g = generator.init(keys[1], latents, batch.labels, train=True)
-        streams = {"params": keys[2], "noise": keys[0]}
+        streams = {"params": keys[2], "noise": keys[3]}
         d = discriminator.init(streams, batch.labelled, batch.labels, train=True)
-        c = classifier.init(keys[3], batch.unlabelled, train=False)
+        c = classifier.init(keys[4], batch.unlabelled, train=False)
         return State(
             jnp.int32(0),
             key,
@@ -212,7 +207,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return state._replace(step=state.step + 1, classifier=player), metrics
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
         teacher = classify(state, batch.unlabelled)
         predicted = teacher.argmax(-1)
         latents, labels = draw(keys[0])
@@ -238,8 +233,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
             return {"adversarial": losses.judged_real(judge(d, d.params, images, labels, keys[2])) / 2}, stats
 
         g, g_metrics = descend("generator", state.generator, optimizer, generator_loss)
-        reward = judge(d, d.params, batch.unlabelled, predicted, keys[2])
-        c, c_metrics = train_classifier(state, batch, teacher, keys[3], (fake, labels, reward))
+        reward = judge(d, d.params, batch.unlabelled, predicted, keys[3])
+        c, c_metrics = train_classifier(state, batch, teacher, keys[4], (fake, labels, reward))
         return State(state.step + 1, state.key, g, d, c), d_metrics | g_metrics | c_metrics
 
     def sample(state: State, key: Key, labels: Array) -> Array:

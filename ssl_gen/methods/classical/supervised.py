@@ -17,7 +17,7 @@ import optax
 from ssl_gen import losses
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
+from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 from ssl_gen.update import average, create, descend
 
 PAPER = "Oliver et al. 2018, arXiv:1804.09170"
@@ -53,7 +53,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     optimizer = optax.chain(optax.add_decayed_weights(config.l2), optax.adam(schedule))
 
     def init(key: Key, batch: Batch) -> State:
-        variables = classifier.init(key, batch.labelled, train=False)
+        variables = classifier.init(jax.random.fold_in(key, BEFORE), batch.labelled, train=False)
         return State(jnp.int32(0), key, create(variables.pop("params"), variables, optimizer, average=True))
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
