@@ -56,6 +56,7 @@ def layout(
 ) -> tuple[list[str], list[list[str]]]:
     """Headers and rows: the name, then what `tables.comparison` says, with or without the path of the report."""
     headers, rows = tables.comparison(list(finals.values()), list(finals).index(baseline), metrics)
+    headers = [f"paired to {baseline} [95 %]" if header.startswith("error - ") else header for header in headers]
     keep = [i for i, header in enumerate(headers) if header != "method" and (report or header != "report")]
     return ["run", *(headers[i] for i in keep)], [
         [name, *(row[i] for i in keep)] for name, row in zip(finals, rows, strict=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen.types import Array, Metrics, TrainState, Tree
+from ssl_gen.types import Array, Metrics, TrainState, Tree, UserError
 
 Terms = dict[str, Array]  # name -> () nats, weight included; the loss is their sum
 
@@ -60,6 +61,14 @@ def spread(x: Array) -> Array:
     if "data" not in jax.sharding.get_abstract_mesh().axis_names:
         return x
     return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec("data"))
+
+
+def check_multiples(config: Any, of: str, *names: str) -> None:
+    """Raise UserError where a named batch size of a config is no multiple of another, as `interleave` needs."""
+    for name in names:
+        size, first = getattr(config, name), getattr(config, of)
+        if size % first:
+            raise UserError(f"{name} {size} is no multiple of {of} {first}: change one of them")
 
 
 def interleave(*batches: Array) -> Array:

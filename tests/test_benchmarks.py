@@ -97,18 +97,19 @@ def assert_same_losses(twins, method, twin, latents_of, batch, steps, tolerance)
         assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=tolerance, abs=1e-6)
 
 
-def test_the_dense_twin_has_the_losses_of_the_method_before_and_after_an_update(twins):
-    config = feature_matching.Config(**step.preset(feature_matching, TINY), input_noise=0, noise=0, learning_rate=1e-3)
+def test_the_dense_twin_has_the_losses_of_the_method_before_and_after_updates(twins):
+    changes = {"input_noise": 0, "noise": 0, "learning_rate": 1e-3, "steps": 4, "anneal": 0.75}  # rates 1, 1, 2/3, 1/3
+    config = feature_matching.Config(**step.preset(feature_matching, TINY) | changes)
 
     def latents(state):
         key = jax.random.split(jax.random.fold_in(state.key, state.step), 6)[0]
         return jax.random.uniform(key, (8, config.latent))
 
     method, twin = feature_matching.make(config, step.SPEC), functools.partial(twins.feature_matching, config)
-    assert_same_losses(twins, method, twin, latents, some_batch(8), 3, 1e-4)
+    assert_same_losses(twins, method, twin, latents, some_batch(8), 4, 1e-4)
 
 
-def test_the_convolutional_twin_has_the_losses_of_the_jax_step_before_and_after_an_update(twins):
+def test_the_convolutional_twin_has_the_losses_of_the_jax_step_before_and_after_updates(twins):
     method = step.conditional_gan(TINY)
     twin, latents = (
         functools.partial(twins.conditional_gan, step.RATE, step.SPEC.classes),

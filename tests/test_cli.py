@@ -27,6 +27,7 @@ PAIR = [
 ]
 PAIR += ["4", "--config.classifier-network", "mlp", "--config.discriminator-hidden", "4"]
 PAIR += [f"--config.{kind}-batch=4" for kind in ("labelled", "unlabelled", "generated")]
+PAIR += ["--config.classifier-generated=4"]
 
 
 def complaint(capsys, *arguments):
@@ -170,6 +171,9 @@ MISTAKES = {
     "too many devices": (["train", "supervised", "--data-parallel", "64"], "--data-parallel 64"),
     "batches that cannot be divided": (
         ["train", "supervised", "--data-parallel", "4", "--config.labelled-batch", "6"], "labelled_batch 6",
+    ),
+    "batches that do not go together": (
+        ["train", "triple_gan", "--config.labelled-batch", "30", "--quiet"], "unlabelled_batch 400",
     ),
     "no run folder": (["evaluate", "/no/such/run"], "/no/such/run"),
     "an unknown list": (["list", "methos"], "methods"),

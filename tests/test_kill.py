@@ -19,6 +19,7 @@ def command(out):
     words += ["--config.latent=4", "--config.classifier-network=mlp", "--checkpoint-every=60"]
     words += [f"--config.{part}-hidden=8" for part in ("generator", "discriminator", "classifier")]
     words += [f"--config.{kind}-batch=10" for kind in ("labelled", "unlabelled", "generated")]
+    words += ["--config.classifier-generated=10"]
     return [sys.executable, "-m", "ssl_gen.cli", *words]
 
 

@@ -23,7 +23,7 @@ from ssl_gen.types import UserError
 
 TINY = supervised.Config(steps=12, labelled_batch=4, hidden=(4,))
 PAIR = triple_gan.Config(
-    steps=4, warm_up=0.5, labelled_batch=4, unlabelled_batch=4, generated_batch=4, latent=4,
+    steps=4, warm_up=0.5, labelled_batch=4, unlabelled_batch=4, generated_batch=4, classifier_generated=4, latent=4,
     generator_hidden=(4,), discriminator_hidden=(4, 4), classifier_hidden=(4,),
 )  # fmt: skip
 

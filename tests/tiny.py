@@ -31,6 +31,7 @@ SMALL = {
     "labelled_batch": 4,
     "unlabelled_batch": 8,
     "generated_batch": 8,
+    "classifier_generated": 4,
 }
 
 

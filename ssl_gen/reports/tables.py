@@ -59,7 +59,12 @@ def duration(seconds: float) -> str:
 
 
 def _difference(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
-    """The paired difference in error, "-1.20 [-2.31, -0.09]" in points; raises ValueError for other masks."""
+    """The paired difference in error, "-1.20 [-2.31, -0.09]" in points; raises ValueError for other masks.
+
+    A run with another number of labels (a ceiling) has no pair: its cell is empty.
+    """
+    if run["labels"] != baseline["labels"]:
+        return MISSING
     if run["masks"] != baseline["masks"]:
         raise ValueError(
             f"{run['method']} and {baseline['method']} were not trained on the same label masks (their hashes differ): "
@@ -81,7 +86,7 @@ def comparison(
 
     `runs` are objects of final.json (`records.finished`), which may carry `report`, the path of their page. With
     `baseline`, a row number, every row shows its paired difference in error to that row, with the 95 % t interval over
-    the masks they share. Raises ValueError where the masks' hashes differ.
+    the masks they share. Raises ValueError where the masks' hashes differ though the number of labels does not.
     """
     mixed = len({run["dataset"] for run in runs}) > 1
     headers = ["method", *(["dataset"] if mixed else []), "labels", "error (%)"]

@@ -25,7 +25,7 @@ import optax
 from ssl_gen import losses
 from ssl_gen.networks import conv, mlp
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import average, create, descend, spread
+from ssl_gen.update import average, check_multiples, create, descend, interleave, separate, spread
 
 PAPER = "Salimans et al. 2016, arXiv:1606.03498"
 
@@ -34,7 +34,7 @@ PAPER = "Salimans et al. 2016, arXiv:1606.03498"
 class Config:
     steps: int = 180_000  # updates; 300 epochs of 60,000 images, official MNIST script
     labelled_batch: int = 100  # images a step; official MNIST script
-    unlabelled_batch: int = 100  # images a step, and as many generated ones; official MNIST script
+    unlabelled_batch: int = 100  # images a step, a multiple, and as many generated; official MNIST script
     network: Literal["mlp", "conv"] = "mlp"  # official: MNIST dense, SVHN and CIFAR conv
     latent: int = 100  # width of z ~ U(0, 1); official MNIST script
     generator_hidden: tuple[int, ...] = (500, 500)  # units a layer; official MNIST script
@@ -76,6 +76,7 @@ def matching(real: Array, fake: Array, distance: str) -> Array:
 
 def make(config: Config, spec: ImageSpec) -> Method:
     """Generator and K-class discriminator for images of `spec`; samples are not conditional."""
+    check_multiples(config, "labelled_batch", "unlabelled_batch")
     if config.network == "mlp":
         generator = mlp.Generator(spec.shape, spec.classes, config.generator_hidden)
         discriminator = mlp.Discriminator(
@@ -104,7 +105,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         )
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 6)
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         latents = spread(jax.random.uniform(keys[0], (batch.unlabelled.shape[0], config.latent)))
 
         def generate(params: dict) -> tuple[Array, dict]:
@@ -116,11 +117,12 @@ def make(config: Config, spec: ImageSpec) -> Method:
             return discriminator.apply(variables, images, None, train=True, rngs={"noise": key})
 
         fake, _ = generate(state.generator.params)
+        images = batch.labelled, batch.unlabelled, fake
+        sizes = tuple(part.shape[0] for part in images)
 
         def discriminator_loss(params: dict) -> tuple[dict, dict]:
-            labelled, _ = discriminate(state.discriminator, params, batch.labelled, keys[1])
-            real, _ = discriminate(state.discriminator, params, batch.unlabelled, keys[2])
-            generated, _ = discriminate(state.discriminator, params, fake, keys[3])
+            logits, _ = discriminate(state.discriminator, params, interleave(*images), keys[1])
+            labelled, real, generated = separate(logits, sizes)
             real_loss, fake_loss = unsupervised(real, generated)
             return {
                 "supervised": losses.cross_entropy(labelled, batch.labels),
@@ -133,8 +135,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         def generator_loss(params: dict) -> tuple[dict, dict]:
             images, stats = generate(params)
-            _, real = discriminate(new, new.params, batch.unlabelled, keys[4])
-            _, generated = discriminate(new, new.params, images, keys[5])
+            _, features = discriminate(new, new.params, interleave(batch.unlabelled, images), keys[2])
+            real, generated = separate(features, sizes[1:])
             return {"matching": matching(real, generated, config.distance)}, stats
 
         g, g_metrics = descend("generator", state.generator, optimizer, generator_loss)

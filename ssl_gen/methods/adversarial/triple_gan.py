@@ -30,7 +30,7 @@ from ssl_gen import losses
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.networks import conv, mlp
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import average, create, descend, interleave, separate, spread
+from ssl_gen.update import average, check_multiples, create, descend, interleave, separate, spread
 
 PAPER = "Li et al. 2017, arXiv:1703.02291"
 
@@ -42,6 +42,7 @@ class Config:
     labelled_batch: int = 100  # images a step; official MNIST script
     unlabelled_batch: int = 400  # images a step, a multiple of labelled_batch; official MNIST script
     generated_batch: int = 200  # images a step, a multiple of labelled_batch; official MNIST script
+    classifier_generated: int = 200  # generated images that the classifier sees a step; official MNIST script
     real_labelled: float = 1 / 401  # weight of hand-labelled pairs among the real; official MNIST script, 100 labels
     network: Literal["mlp", "conv"] = "mlp"  # generator and discriminator; official: MNIST dense, SVHN and CIFAR conv
     latent: int = 100  # width of z ~ U(0, 1); official MNIST script
@@ -116,6 +117,8 @@ def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.
 
 def make(config: Config, spec: ImageSpec) -> Method:
     """Generator, pair discriminator and classifier for images of `spec`; samples obey their labels."""
+    check_multiples(config, "labelled_batch", "unlabelled_batch", "generated_batch", "classifier_generated")
+    check_multiples(config, "classifier_generated", "generated_batch")
     generator, discriminator, classifier = networks(config, spec)
     decay = round(config.anneal * config.steps)
 
@@ -148,8 +151,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return spread(latents), spread(jax.random.randint(label_key, (config.generated_batch,), 0, spec.classes))
 
     def generate(player: TrainState, params: dict, latents: Array, labels: Array) -> tuple[Array, dict]:
-        variables = {"params": params, **player.stats}
-        return generator.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
+        return generator.apply({"params": params, **player.stats}, latents, labels, train=True, mutable=["batch_stats"])
 
     def judge(player: TrainState, params: dict, images: Array, labels: Array, key: Key) -> Array:
         variables = {"params": params, **player.stats}
@@ -203,8 +205,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def warm_up_step(state: State, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         teacher = classify(state, batch.unlabelled)
-        player, metrics = train_classifier(state, batch, teacher, key, None)
-        return state._replace(step=state.step + 1, classifier=player), metrics
+        classifier, metrics = train_classifier(state, batch, teacher, key, None)
+        return state._replace(step=state.step + 1, classifier=classifier), metrics
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
@@ -234,14 +236,15 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         g, g_metrics = descend("generator", state.generator, optimizer, generator_loss)
         reward = judge(d, d.params, batch.unlabelled, predicted, keys[3])
-        c, c_metrics = train_classifier(state, batch, teacher, keys[4], (fake, labels, reward))
+        seen = tuple(part.reshape(config.classifier_generated, -1, *part.shape[1:])[:, 0] for part in (fake, labels))
+        c, c_metrics = train_classifier(state, batch, teacher, keys[4], (*seen, reward))
         return State(state.step + 1, state.key, g, d, c), d_metrics | g_metrics | c_metrics
 
     def sample(state: State, key: Key, labels: Array) -> Array:
-        latents = jax.random.uniform(key, (labels.shape[0], config.latent))
-        variables = {"params": state.generator.params, **state.generator.stats}
-        return generator.apply(variables, latents, labels, train=False)
+        latents, player = jax.random.uniform(key, (labels.shape[0], config.latent)), state.generator
+        return generator.apply({"params": player.params, **player.stats}, latents, labels, train=False)
 
-    sizes = config.labelled_batch, config.unlabelled_batch
-    phases = (Phase("warm_up", warm_up, *sizes, warm_up_step), Phase("main", config.steps - warm_up, *sizes, step))
-    return Method(init, phases, sample=sample, classify=classify, conditional=True)
+    labelled, unlabelled = config.labelled_batch, config.unlabelled_batch
+    first = Phase("warm_up", warm_up, labelled, unlabelled, warm_up_step)
+    second = Phase("main", config.steps - warm_up, labelled, unlabelled, step)
+    return Method(init, (first, second), sample=sample, classify=classify, conditional=True)

@@ -1,0 +1,300 @@
+"""Training steps: every method as it is trained, two steps against PyTorch, and convolutions in a fold.
+
+    python -m benchmarks.step [--quick]      one JSON line per measurement; minutes, or seconds with --quick
+
+    method   a method's longest phase at its default config, on random images of MNIST's shape, with 1 and 8 seeds,
+             placed and advanced as `training/` does; rates count the steps, and the images read, of all seeds together
+    twin     JAX against the PyTorch of `benchmarks/twins.py` (needs `pip install -e '.[bench]'`), interleaved in this
+             process so that a busy machine slows both; `ratio` is JAX's rate over PyTorch's
+    fold     steps folded into one program over the same steps in a Python loop; `ratio` is seconds over seconds
+
+Every timing is the median of several, each until its result is there, after a first call that compiles. Work of others
+slows PyTorch's threads more than JAX's: trust a ratio where `load` is low, or on one core (`taskset -c 0 python ...`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import json
+import multiprocessing
+import os
+import re
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ssl_gen import losses
+from ssl_gen.datasets.dataset import Dataset
+from ssl_gen.datasets.masking import Scheme, make_mask
+from ssl_gen.methods import METHODS
+from ssl_gen.methods.adversarial import feature_matching
+from ssl_gen.methods.adversarial.feature_matching import State
+from ssl_gen.networks import conv
+from ssl_gen.setting import Data, feed, initial_rows
+from ssl_gen.training.devices import keep_compiled, make_program
+from ssl_gen.training.loop import Stretch
+from ssl_gen.training.program import Program
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, Tree
+from ssl_gen.update import create, descend
+
+SPEC = ImageSpec(28, 28, 1, 10)  # MNIST
+LABELS, LONGEST = 100, 100  # visible; steps of one call at most, as in training
+LATENT, RATE = 100, 2e-4  # of the convolutional GAN; Radford et al. 2016, arXiv:1511.06434, sec. 4
+TARGETS = {"dense": 1.8, "convolutional": 0.7}  # JAX's rate over PyTorch's on two quiet cores; ours
+LIMIT = 1.05  # seconds of a folded step over one of the Python loop; ours
+
+
+class Scale(NamedTuple):
+    """How much is measured, and of which methods."""
+
+    methods: tuple[str, ...]
+    images: int  # training images
+    seeds: tuple[int, ...]
+    seconds: float  # of one timed call, about
+    repeats: int  # timed calls
+    batch: int  # images a step of the convolutional GAN
+    width: int  # channels of the convolutional GAN
+    steps: tuple[int, int, int]  # of one timed call: dense twin, convolutional twin, fold
+    side: int  # of the matrices whose product is timed
+    changes: dict[str, Any]  # of a method's default config, where it has such a field
+
+
+FULL = Scale(tuple(METHODS), 60_000, (1, 8), 2.0, 7, 100, 64, (20, 2, 5), 2048, {})
+SMALL = {"hidden": (16,), "generator_hidden": (16,), "discriminator_hidden": (16, 16), "classifier_hidden": (16,)}
+SMALL |= {"width": 4, "classifier_width": 4, "labelled_batch": 8, "unlabelled_batch": 8, "generated_batch": 8}
+QUICK = Scale(("supervised",), 1_000, (2,), 0.05, 3, 8, 4, (2, 1, 2), 256, SMALL)
+
+
+def machine() -> dict[str, Any]:
+    """What every number depends on; `load`: running processes in the last minute, `cpu`: as far as Linux knows it."""
+    cpu = dict(re.findall(r"(.+?)\s*: (.*)", Path("/proc/cpuinfo").read_text()))
+    return {
+        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        "cpu": ", ".join(f"{key} {cpu[key]}" for key in ("model name", "cpu family", "model") if key in cpu),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+        "jax": jax.__version__,
+    }
+
+
+def peak_memory() -> dict[str, int | None]:
+    """MiB that this process, and the device where it counts them, held at most."""
+    stats = jax.devices()[0].memory_stats()
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10  # of KiB
+    return {"peak_host_mib": host, "peak_device_mib": stats and stats["peak_bytes_in_use"] // 2**20}
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Until the result is there."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def interleaved(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of every call of each contender, called in turn, after one call of each that compiles and warms up."""
+    for call in contenders.values():
+        seconds_of(call)
+    rounds = [[seconds_of(call) for call in contenders.values()] for _ in range(repeats)]
+    return dict(zip(contenders, map(list, zip(*rounds, strict=True)), strict=True))
+
+
+def rounded(numbers: dict[str, float]) -> dict[str, float]:
+    """To four digits."""
+    return {name: float(f"{value:.4g}") for name, value in numbers.items()}
+
+
+def random_data(images: int, seeds: int) -> Data:
+    """Images of uniform noise, and one mask of 100 labels for each seed."""
+    labels = (np.arange(images) % SPEC.classes).astype(np.int32)
+    pixels = np.random.default_rng(0).integers(0, 256, (images, *SPEC.shape), np.uint8)
+    dataset = Dataset("random", pixels, labels, pixels[:0], labels[:0], names := tuple("0123456789"))
+    masks = [make_mask("random", labels, names, LABELS, Scheme(), seed, "random") for seed in range(seeds)]
+    return Data(dataset, masks, (pixels[:0], labels[:0]))
+
+
+def longest(method: Method) -> int:
+    """The number of the phase that takes most of the steps."""
+    return max(range(len(method.phases)), key=lambda index: method.phases[index].steps)
+
+
+def preset(module: ModuleType, scale: Scale) -> dict[str, Any]:
+    """The changes to a method's default config."""
+    return {field: value for field, value in scale.changes.items() if field in module.Config.__dataclass_fields__}
+
+
+def trainer(program: Program, method: Method, data: Data, states: Tree) -> Callable[[int], Tree]:
+    """train(steps) -> states: every seed goes on in the longest phase, rows drawn on the host as in `training/`."""
+    rows_of, position, phase = feed(data, method.phases), 0, longest(method)
+
+    def train(steps: int) -> Tree:
+        nonlocal states, position
+        rows = rows_of(Stretch(phase, 0, position, position + steps))
+        states, _ = program.advance(states, phase, rows, steps, [True] * len(data.masks))
+        position += steps
+        return states
+
+    return train
+
+
+def method_line(name: str, seeds: int, scale: Scale) -> dict[str, Any]:
+    """One method with so many seeds; seconds: to run one step of each, to compile it, to compile and run `init`."""
+    module, data = METHODS[name], random_data(scale.images, seeds)
+    changes = preset(module, scale)
+    method = module.make(module.Config(**changes), SPEC)
+    program = make_program(method, data.dataset.train_images, seeds, longest=LONGEST)
+    start = time.perf_counter()
+    states = jax.block_until_ready(program.init(range(seeds), initial_rows(data)))
+    init_seconds = time.perf_counter() - start
+    train = trainer(program, method, data, states)
+    first, warm = (seconds_of(lambda: train(1)) for _ in range(2))
+    steps = min(max(round(scale.seconds / warm), 1), LONGEST)
+    each = statistics.median(seconds_of(lambda: train(steps)) for _ in range(scale.repeats)) / steps
+    phase = method.phases[longest(method)]
+    images = phase.labelled + phase.unlabelled
+    what = {
+        "kind": "method",
+        "name": name,
+        "preset": changes or "default",
+        "phase": phase.name,
+        "images_a_step": images,
+    }
+    numbers = {"steps_per_second": seeds / each, "images_per_second": seeds * images / each}
+    numbers |= {"running_seconds": each, "compile_seconds": first - warm, "init_seconds": init_seconds}
+    return what | {"seeds": seeds, "placement": program.mode} | rounded(numbers) | peak_memory() | machine()
+
+
+def alone(function: Callable, *arguments: Any) -> Any:
+    """function(*arguments) in a process whose memory and compilations are its own, forked before JAX starts here."""
+    cold = jax.config.update, ("jax_enable_compilation_cache", False)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), *cold) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def conditional_gan(scale: Scale) -> Method:
+    """A conditional DCGAN with label maps at every layer and non-saturating losses; it sees labelled images alone.
+
+    Source: Radford et al. 2016, arXiv:1511.06434; labels: Mirza and Osindero 2014, arXiv:1411.1784.
+    """
+    generator = conv.Generator(SPEC.shape, SPEC.classes, scale.width)
+    discriminator = conv.Discriminator(1, SPEC.classes, scale.width)
+    optimizer = optax.adam(RATE, b1=0.5)
+
+    def init(key: Key, batch: Batch) -> State:
+        g = generator.init(key, jnp.zeros((batch.labels.shape[0], LATENT)), batch.labels, True)
+        d = discriminator.init(key, batch.labelled, batch.labels, True)
+        return State(jnp.int32(0), key, *(create(player.pop("params"), player, optimizer) for player in (g, d)))
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        latents = noise_of(state, batch.labels.shape[0])
+
+        def generate(params: Tree) -> tuple[Array, Tree]:
+            variables = {"params": params, **state.generator.stats}
+            return generator.apply(variables, latents, batch.labels, True, mutable=["batch_stats"])
+
+        def judge(params: Tree, images: Array, labels: Array) -> Array:
+            return discriminator.apply({"params": params}, images, labels, True)[0][:, 0]
+
+        fake, _ = generate(state.generator.params)  # the generator's own loss makes it again, as in every method
+
+        def discriminator_loss(params: Tree) -> tuple[Metrics, Tree]:
+            logits = judge(params, jnp.concatenate([batch.labelled, fake]), jnp.tile(batch.labels, 2))
+            real, generated = jnp.split(logits, 2)
+            return {"real": losses.judged_real(real), "fake": losses.judged_fake(generated)}, {}
+
+        d, d_metrics = descend("discriminator", state.discriminator, optimizer, discriminator_loss)
+
+        def generator_loss(params: Tree) -> tuple[Metrics, Tree]:
+            images, stats = generate(params)
+            return {"adversarial": losses.judged_real(judge(d.params, images, batch.labels))}, stats
+
+        g, g_metrics = descend("generator", state.generator, optimizer, generator_loss)
+        return State(state.step + 1, state.key, g, d), d_metrics | g_metrics
+
+    return Method(init, (Phase("main", LONGEST, scale.batch, 0, step),), conditional=True)
+
+
+def noise_of(state: State, count: int) -> Array:
+    """The latents (B, Z) of one step of `conditional_gan`."""
+    return jax.random.normal(jax.random.fold_in(state.key, state.step), (count, LATENT))
+
+
+def twin_lines(scale: Scale) -> Iterator[dict[str, Any]]:
+    """Both twins, beside the rates of float32 matrix products, which most of a dense step is made of."""
+    from benchmarks import twins  # imports torch
+
+    matrix = np.random.default_rng(0).random((scale.side, scale.side), np.float32)
+    products = {"jax": functools.partial(jax.jit(jnp.matmul), *jax.device_put((matrix, matrix)))}
+    times = interleaved(products | {"torch": twins.product(matrix)}, 3 * scale.repeats)
+    gflops = {library: 2e-9 * scale.side**3 / statistics.median(seconds) for library, seconds in times.items()}
+    data, config = random_data(scale.images, 1), feature_matching.Config(**preset(feature_matching, scale))
+    dense = feature_matching.make(config, SPEC), functools.partial(twins.feature_matching, config)
+    convolutional = conditional_gan(scale), functools.partial(twins.conditional_gan, RATE, SPEC.classes)
+    for name, steps, (method, twin) in zip(TARGETS, scale.steps, (dense, convolutional), strict=False):
+        program = make_program(method, data.dataset.train_images, 1, longest=LONGEST)
+        states = program.init([0], initial_rows(data))
+        other = twins.trainer(twin(states[0]), data.dataset, method.phases[0])
+        calls = {"jax": trainer(program, method, data, states), "torch": other}
+        times = interleaved({library: functools.partial(calls[library], steps) for library in calls}, scale.repeats)
+        about = {"target": TARGETS[name], "torch": twins.torch.__version__}
+        yield {"kind": "twin", "name": name} | compared(times, steps, gflops) | about | machine()
+
+
+def compared(times: dict[str, list[float]], steps: int, gflops: dict[str, float]) -> dict[str, Any]:
+    """JAX over PyTorch, from the seconds of calls of so many steps and the rates of matrix products."""
+    rates = {library: steps / statistics.median(seconds) for library, seconds in times.items()}
+    ratio = rates["jax"] / rates["torch"]
+    ratios = {"ratio": ratio, "ratio_of_fastest": min(times["torch"]) / min(times["jax"])}
+    ratios["ratio_at_equal_products"] = ratio * gflops["torch"] / gflops["jax"]
+    return {"steps_per_second": rounded(rates)} | rounded(ratios) | {"product_gflops": rounded(gflops)}
+
+
+def fold_line(name: str, method: Method, scale: Scale) -> dict[str, Any]:
+    """k steps of a method's longest phase, with one seed, in one program and in k calls of another."""
+    data, steps, calls = random_data(scale.images, 1), scale.steps[2], {}
+    for kind in ("loop", "fold"):
+        program = make_program(method, data.dataset.train_images, 1, "loop", longest=steps, fold=kind == "fold")
+        calls[kind] = trainer(program, method, data, program.init([0], initial_rows(data)))
+    times = interleaved({kind: functools.partial(train, steps) for kind, train in calls.items()}, scale.repeats)
+    each = {kind: statistics.median(seconds) / steps for kind, seconds in times.items()}
+    ratios = {"ratio": each["fold"] / each["loop"], "ratio_of_fastest": min(times["fold"]) / min(times["loop"])}
+    about = {"kind": "fold", "name": name, "steps": steps, "seconds_per_step": rounded(each)}
+    return about | rounded(ratios) | {"limit": LIMIT} | machine()
+
+
+def lines(scale: Scale) -> Iterator[dict[str, Any]]:
+    """All measurements, in the order of this page."""
+    for name in scale.methods:
+        for seeds in scale.seeds:
+            yield alone(method_line, name, seeds, scale)
+    if importlib.util.find_spec("torch") is None:
+        yield {"kind": "twin", "skipped": "PyTorch is not installed: pip install -e '.[bench]'"}
+    elif jax.default_backend() != "cpu":
+        yield {"kind": "twin", "skipped": "the twins run on a CPU and JAX does not: set JAX_PLATFORMS=cpu"}
+    else:
+        yield from twin_lines(scale)
+    yield fold_line("conditional_gan", conditional_gan(scale), scale)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one method and tiny networks, to see that it runs")
+    keep_compiled()
+    for line in lines(QUICK if parser.parse_args().quick else FULL):
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
