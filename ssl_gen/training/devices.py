@@ -78,11 +78,14 @@ def make_program(
     """
     devices = jax.local_devices()
     mode = choose(mode, replicas, data_parallel, devices)
-    check_divisible(method, data_parallel)
     fold = devices[0].platform != "cpu" if fold is None else fold
+    if mode == "pmap" and data_parallel > 1:
+        raise UserError("--replicas pmap gives each device its own seeds; with --data-parallel use vmap or loop")
     if mode == "pmap":
         return pmapped(method, images, replicas, devices, longest, fold)
-    return jitted(method, images, replicas, mode, make_mesh(replicas, data_parallel, devices, mode), longest, fold)
+    mesh = make_mesh(replicas, data_parallel, devices, mode)
+    check_divisible(method, data_parallel)
+    return jitted(method, images, replicas, mode, mesh, longest, fold)
 
 
 def keep_compiled() -> None:
