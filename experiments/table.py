@@ -37,12 +37,14 @@ def shrunk(row: Row) -> Row:
     return row._replace(config=dataclasses.replace(row.config, steps=TINY_STEPS), options=options)
 
 
-def train(rows: Mapping[str, Row], folder: Path) -> dict[str, dict[str, Any]]:
+def train(rows: Mapping[str, Row], folder: Path, data_dir: Path | None = None) -> dict[str, dict[str, Any]]:
     """final.json of every row that could be finished, by name; a signal ends the process where it stands."""
     finals = {}
     for name, row in rows.items():
         started = time.perf_counter()
-        result = run.train(row.method, row.config, dataclasses.replace(row.options, out=folder / name))
+        result = run.train(
+            row.method, row.config, dataclasses.replace(row.options, out=folder / name, data_dir=data_dir)
+        )
         if result.final is None:
             print("stopped; the same command goes on")
             raise SystemExit(0)
@@ -64,11 +66,12 @@ def layout(
 
 
 def main(name: str, rows: Mapping[str, Row], baseline: str, metrics: Sequence[str], title: str) -> None:
-    """The command of an experiment: python -m experiments.NAME [--tiny] [--only ROW] [--out DIR] [--record]."""
+    """The command of an experiment: python -m experiments.NAME [--tiny] [--only ROW] [--data-dir DIR] [--record] ...."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}", description=title)
     parser.add_argument("--tiny", action="store_true", help=f"{TINY_STEPS} steps and two seeds, to see that it works")
     parser.add_argument("--only", choices=list(rows), help="this row alone, without the table")
     parser.add_argument("--out", type=Path, help=f"where the runs go; by default runs/{name}")
+    parser.add_argument("--data-dir", type=Path, help="where raw or prepared data lie, for sets that need it")
     parser.add_argument("--record", action="store_true", help=f"write the results to experiments/{name}.json")
     asked = parser.parse_args()
     devices.keep_compiled()
@@ -77,7 +80,7 @@ def main(name: str, rows: Mapping[str, Row], baseline: str, metrics: Sequence[st
     chosen = {key: shrunk(row) for key, row in chosen.items()} if asked.tiny else chosen
     folder = asked.out or Path("runs") / (f"{name}-tiny" if asked.tiny else name)
     print(title, flush=True)
-    finals = train(chosen, folder)
+    finals = train(chosen, folder, asked.data_dir)
     if asked.only:
         return
     print(f"\n{tables.text_table(*layout(finals, baseline, metrics))}")

@@ -21,11 +21,6 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
-def key_of(seed: Array) -> Array:
-    """A replica's key."""
-    return jax.random.key(seed)
-
-
 def jitted(
     method: Method, images: np.ndarray, replicas: int, mode: str, mesh: Mesh | None, longest: int, fold: bool
 ) -> Program:
@@ -43,7 +38,7 @@ def jitted(
     totals = [zeros(method, phase, images.shape[1:]) for phase in method.phases]
 
     def first(seed: Array, rows: Rows, images: Array) -> State:
-        return method.init(key_of(seed), gather(images, rows))
+        return method.init(jax.random.key(seed), gather(images, rows))
 
     def compile_step(phase: Phase) -> Callable:
         step = accumulating(phase)
@@ -153,7 +148,7 @@ def pmapped(
     compiled = [compile_step(phase) for phase in method.phases]
 
     def first(seed: Array, images: Array, rows: Rows) -> State:
-        return method.init(key_of(seed), gather(images, rows))
+        return method.init(jax.random.key(seed), gather(images, rows))
 
     def init(seeds: Sequence[int], rows: Rows) -> Tree:
         start = jax.pmap(within(first, (0, None, 0)), devices=devices)
