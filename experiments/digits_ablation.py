@@ -1,10 +1,10 @@
 """What are the parts of the demo's triple_gan worth? Each row leaves one out; same masks as the demo.
 
-without_generated       the classifier never sees a generated image (`generated` 0)
-without_pseudo_labels   no pseudo-label term in the classifier's loss (`pseudo_label` 0); the discriminator's pairs of
-                        unlabelled images and predicted labels stay, they are Triple-GAN itself
+without_generated: the classifier never sees a generated image (`generated` 0).
+without_pseudo_labels: no pseudo-label term in the classifier's loss (`pseudo_label` 0); the discriminator's pairs of
+unlabelled images and predicted labels stay, they are Triple-GAN itself.
 
-python -m experiments.digits_ablation        about 6 minutes on two cores
+Command: python -m experiments.digits_ablation (about 6 minutes on two cores)
 """
 
 import dataclasses

@@ -1,10 +1,11 @@
 """Feature matching on MNIST with 100 labels, at a twelfth of the paper's length.
 
-15,000 steps (25 epochs; the paper: 300) with the learning rate annealed over the second half, 3 label masks; beside it the
-labels alone with the same hidden layers. Published, at full length: 0.93 ± 0.07 % (Salimans et al. 2016, as quoted by Li
-et al. 2017, table 1).
+15,000 steps (25 epochs; the paper: 300) with the learning rate annealed over the second half, 3 label masks; beside it
+the labels alone with the same hidden layers. Published, at full length: 0.93 ± 0.07 % (Salimans et al. 2016, as quoted
+by Li et al. 2017, table 1).
 
-    python -m experiments.mnist_feature_matching --data-dir DIR      DIR holds the IDX files; about 35 minutes on two cores
+Command: python -m experiments.mnist_feature_matching --data-dir DIR, the folder of the IDX files (40 minutes on two
+cores)
 """
 
 from experiments import table

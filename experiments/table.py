@@ -66,7 +66,7 @@ def layout(
 
 
 def main(name: str, rows: Mapping[str, Row], baseline: str, metrics: Sequence[str], title: str) -> None:
-    """The command of an experiment: python -m experiments.NAME [--tiny] [--only ROW] [--data-dir DIR] [--record] ...."""
+    """The command: python -m experiments.NAME [--tiny] [--only ROW] [--data-dir DIR] [--record]."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}", description=title)
     parser.add_argument("--tiny", action="store_true", help=f"{TINY_STEPS} steps and two seeds, to see that it works")
     parser.add_argument("--only", choices=list(rows), help="this row alone, without the table")

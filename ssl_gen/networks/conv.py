@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_gen.networks.convolution import Convolution, TransposedConvolution, max_pool
-from ssl_gen.networks.layers import GaussianNoise
-from ssl_gen.networks.normalisation import ConditionalBatchNorm, Dense, choose, soft
+from ssl_gen.networks.layers import GaussianNoise, beside, soft
+from ssl_gen.networks.normalisation import ConditionalBatchNorm, Dense, choose
 from ssl_gen.types import Array, UserError
 
 SLOPE = 0.2  # of leaky ReLUs in encoders and discriminators; Radford et al. 2016, arXiv:1511.06434, sec. 4
@@ -34,14 +34,6 @@ def halvings(sides: tuple[int, int]) -> int:
 def widths(width: int, sides: tuple[int, int]) -> list[int]:
     """Channels of each strided stage, from the image inwards; at least two, or 8 x 8 images would get a single one."""
     return [width * min(2**stage, WIDEST) for stage in range(max(2, halvings(sides)))]
-
-
-def beside(x: Array, labels: Array | None, classes: int) -> Array:
-    """x (B, ..., C) -> (B, ..., C + K), the labels as constant maps; x as it is without labels."""
-    if labels is None:
-        return x
-    maps = soft(labels, classes).astype(x.dtype).reshape(x.shape[0], *(1,) * (x.ndim - 2), classes)
-    return jnp.concatenate([x, jnp.broadcast_to(maps, (*x.shape[:-1], classes))], -1)
 
 
 class Decoder(nn.Module):

@@ -1,4 +1,4 @@
-"""Dense layers of the early semi-supervised GANs: weight norm with data-dependent initialisation, Gaussian noise."""
+"""What dense and convolutional networks share: labels beside an input, noise, dense layers with weight norm."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from ssl_gen.types import Array
+
+
+def soft(labels: Array, classes: int) -> Array:
+    """labels (B,) or already soft (B, K) -> (B, K)."""
+    return jax.nn.one_hot(labels, classes) if labels.ndim == 1 else labels
+
+
+def beside(x: Array, labels: Array | None, classes: int) -> Array:
+    """x (B, ..., C) -> (B, ..., C + K), the labels as constant maps; x as it is without labels."""
+    if labels is None:
+        return x
+    maps = soft(labels, classes).astype(x.dtype).reshape(x.shape[0], *(1,) * (x.ndim - 2), classes)
+    return jnp.concatenate([x, jnp.broadcast_to(maps, (*x.shape[:-1], classes))], -1)
 
 
 class GaussianNoise(nn.Module):

@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
-from ssl_gen.networks.layers import GaussianNoise, WeightNormDense
+from ssl_gen.networks.layers import GaussianNoise, WeightNormDense, beside
 from ssl_gen.types import Array
 
 
@@ -24,15 +22,6 @@ def flatten(images: Array) -> Array:
 def unflatten(pixels: Array, shape: tuple[int, int, int]) -> Array:
     """pixels (B, H W C) in [0, 1] -> images (B, H, W, C) in [-1, 1]."""
     return pixels.reshape(-1, *shape) * 2 - 1
-
-
-def beside(x: Array, labels: Array | None, classes: int) -> Array:
-    """x (B, F), labels (B,) or soft (B, K), or None -> (B, F + K), or x as it is."""
-    if labels is None:
-        return x
-    if labels.ndim == 1:
-        labels = jax.nn.one_hot(labels, classes, dtype=x.dtype)
-    return jnp.concatenate([x, labels], -1)
 
 
 class Generator(nn.Module):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ssl_gen.networks.layers import soft
 from ssl_gen.types import Array, UserError
 
 NORMALISATIONS = ("none", "spectral", "weight")
@@ -20,11 +21,6 @@ def choose(option: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise UserError(f"{option} is {value!r}: choose one of {', '.join(choices)}")
     return value
-
-
-def soft(labels: Array, classes: int) -> Array:
-    """labels (B,) or already soft (B, K) -> (B, K)."""
-    return jax.nn.one_hot(labels, classes) if labels.ndim == 1 else labels
 
 
 class SpectralNorm(nn.Module):
