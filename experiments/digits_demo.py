@@ -27,7 +27,7 @@ MOVED = Augmentation(translate=0.8, rotate=12.0, scale=0.12, shear=0.1)  # a per
 
 CLASSIFIER = supervised.Config(steps=1000, labelled_batch=50, network="conv", width=12, dropout=0.3)
 TRIPLE_GAN = triple_gan.Config(
-    steps=1700,
+    steps=2000,
     warm_up=0.1,
     labelled_batch=25,
     unlabelled_batch=100,

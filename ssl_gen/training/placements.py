@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 import jax
@@ -26,6 +28,7 @@ def jitted(
 ) -> Program:
     """The placements `loop` and `vmap`, on one device or on a mesh."""
     stacked = mode == "vmap"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
     def here() -> AbstractContextManager:
         return jax.set_mesh(mesh) if mesh else nullcontext()
@@ -79,10 +82,14 @@ def jitted(
         if stacked:
             states, sums = run(states, phase, rows, steps)
             return states, {name: np.asarray(value) / steps for name, value in sums.items()}
-        results = [
-            run(state, phase, Rows(*(part[:, i] for part in rows)), steps) if active[i] else (state, totals[phase])
-            for i, state in enumerate(states)
-        ]
+
+        def train(i: int) -> tuple[Tree, Metrics]:
+            if not active[i]:
+                return states[i], totals[phase]
+            return jax.block_until_ready(run(states[i], phase, Rows(*(part[:, i] for part in rows)), steps))
+
+        with ThreadPoolExecutor(1 if mesh else cores) as pool:  # collectives of two programs at once can starve
+            results = list(pool.map(train, range(replicas)))
         means = {name: np.array([np.asarray(sums[name]) for _, sums in results]) / steps for name in totals[phase]}
         return [state for state, _ in results], means
 
