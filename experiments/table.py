@@ -90,6 +90,7 @@ def main(name: str, rows: Mapping[str, Row], baseline: str, metrics: Sequence[st
 
 
 def tracked(finals: Mapping[str, dict[str, Any]], baseline: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """What is kept in the repository of a table: the records without the paths of this machine."""
-    kept = {name: {key: value for key, value in final.items() if key != "report"} for name, final in finals.items()}
+    """What is kept in the repository of a table: the records without what holds paths of this machine."""
+    here = ("report", "command")  # the experiment's file is the command
+    kept = {name: {key: value for key, value in final.items() if key not in here} for name, final in finals.items()}
     return {"baseline": baseline, "metrics": list(metrics), "rows": kept}
