@@ -45,6 +45,7 @@ class Config:
     learning_rate: float = 3e-3  # Adam, both players; official MNIST script
     anneal: float = 0.5  # share of the steps, at the end, over which the rate falls to 0; ours, official: 0
     b1: float = 0.5  # Adam; official MNIST script
+    eps_root: float = 1e-8  # Adam, under the root: updates shrink once gradients fall below 1e-4; official MNIST script
     unlabelled_weight: float = 1.0  # weight of L_uns; official MNIST script
     distance: Literal["squared", "absolute"] = "squared"  # of mean features; official: absolute for SVHN and CIFAR
     averaging: float = 1 / 18  # time constant of the mean params, in runs; official: 1e-4 a step for 180,000 steps
@@ -89,7 +90,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
         )
     decay = round(config.anneal * config.steps)
     schedule = optax.linear_schedule(config.learning_rate, 0.0, max(decay, 1), config.steps - decay)
-    optimizer = optax.adam(schedule if decay else config.learning_rate, b1=config.b1)
+    rate = schedule if decay else config.learning_rate
+    optimizer = optax.adam(rate, b1=config.b1, eps=0.0, eps_root=config.eps_root)
 
     def init(key: Key, batch: Batch) -> State:
         keys = jax.random.split(jax.random.fold_in(key, BEFORE), 4)
