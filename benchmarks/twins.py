@@ -70,7 +70,7 @@ def parameters(tree: Tree, arrange: Callable[[str, Tensor], Tensor] = lambda pat
 
 
 def adam(weights: Tree, rate: float) -> torch.optim.Adam:
-    """Adam as optax has it, b1 = 0.5, in one call for all weights."""
+    """Adam with b1 = 0.5, in one call for all weights; its epsilon stands beside the root, the method's below it."""
     return torch.optim.Adam(jax.tree.leaves(weights), rate, (0.5, 0.999), fused=True)
 
 

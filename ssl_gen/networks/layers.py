@@ -39,8 +39,8 @@ class GaussianNoise(nn.Module):
 class WeightNormDense(nn.Module):
     """x (B, F) -> (B, features): w = scale * v / |v|, scale and bias set from the first batch.
 
-    At `init` each output of the given batch gets mean 0 and deviation `init_deviation`. With `train_scale` False the
-    scale stays at that value (collection `constants`).
+    At `init` each output of the given batch gets mean 0 and deviation `init_deviation`; with `data_dependent` False
+    scale and bias start at 1 and 0. With `train_scale` False the scale stays as it started (collection `constants`).
 
     Source: Salimans and Kingma 2016, arXiv:1602.07868, sec. 3; the fixed scale: Salimans et al. 2016, code.
     """
@@ -48,6 +48,7 @@ class WeightNormDense(nn.Module):
     features: int
     train_scale: bool = True
     init_deviation: float = 1.0
+    data_dependent: bool = True
     kernel_init: Callable = nn.initializers.normal(0.1)  # Salimans et al. 2016, code
 
     @nn.compact
@@ -56,9 +57,13 @@ class WeightNormDense(nn.Module):
         x = x @ (direction / jnp.linalg.norm(direction, axis=0))
 
         def first_scale() -> Array:
+            if not self.data_dependent:
+                return jnp.ones(self.features)
             return self.init_deviation / jnp.sqrt(x.var(tuple(range(x.ndim - 1))) + 1e-8)
 
         def first_bias() -> Array:
+            if not self.data_dependent:
+                return jnp.zeros(self.features)
             return -x.mean(tuple(range(x.ndim - 1))) * first_scale()
 
         if self.train_scale:

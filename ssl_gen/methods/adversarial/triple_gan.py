@@ -105,7 +105,7 @@ def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.
     """Generator, discriminator of pairs, classifier."""
     classes, noise = spec.classes, config.input_noise
     if config.network == "mlp":
-        generator = mlp.Generator(spec.shape, classes, config.generator_hidden)
+        generator = mlp.Generator(spec.shape, classes, config.generator_hidden, data_dependent=True)  # ours
         discriminator = mlp.Discriminator(1, classes, config.discriminator_hidden, noise, config.noise)
     else:
         generator = conv.Generator(spec.shape, classes, config.width)
