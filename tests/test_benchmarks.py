@@ -1,7 +1,7 @@
 """The benchmark of training steps: its lines, and that PyTorch's steps are JAX's."""
 
-import functools
 import dataclasses
+import functools
 import json
 
 import jax
