@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_gen import evaluation, features, fitting, measurements, record
+from ssl_gen import evaluation, features, fitting, measurements, record, solving
 from ssl_gen.datasets.sources import DATASETS
 from ssl_gen.methods import METHODS, family
 from ssl_gen.metrics import classification
 from ssl_gen.reports import page, pictures
 from ssl_gen.setting import Data, Options, check_pool, feed, initial_rows, load_data
 from ssl_gen.training import checkpoints, devices, folder, loop
-from ssl_gen.types import Batch, ImageSpec, State, UserError
+from ssl_gen.types import Batch, ImageSpec, Method, State, UserError
 
 GRID = 10  # rows of samples.png
 COLUMNS = 20  # classes in samples.png at most
@@ -54,21 +54,33 @@ def train(name: str, config: Any = None, options: Options | None = None) -> Resu
     config = config if config is not None else module.Config()
     data = load_data(options)
     method = module.make(config, data.dataset.spec)
+    solving.check(name, method, options)
     check_pool(data, method.phases)
-    every = loop.choose_every(
-        sum(phase.steps for phase in method.phases),
-        options.log_every,
-        options.evaluate_every,
-        options.checkpoint_every,
-    )
+    encoder, source = None, None
+    if options.encoder is not None:
+        encoder, source = open_encoder(options.encoder, data)
+    every = loop.Every(1, 1, 1)
+    if method.fit is None:
+        steps = sum(phase.steps for phase in method.phases)
+        every = loop.choose_every(steps, options.log_every, options.evaluate_every, options.checkpoint_every)
     target = Path(options.out or default_folder(name, options))
-    about = record.describe(name, config, options, data, method, every)
+    about = record.describe(name, config, options, data, method, every) | {"encoder": source}
     with folder.claimed(target):
         folder.agree(target, about)
         if (target / "final.json").exists():
             return Result(target, folder.read_json(target / "final.json"), about["command"])
-        final = train_claimed(target, about, evaluation.compiled(method), data, options, every)
+        tools = evaluation.compiled(solving.behind(method, encoder.method) if encoder else method)
+        final = train_claimed(target, about, tools, data, options, every, encoder)
     return Result(target, final, about["command"])
+
+
+def open_encoder(path: Path, data: Data) -> tuple[solving.Encoder, dict[str, Any]]:
+    """An earlier run for its latents, and what run.json keeps of it. Raises UserError where it does not fit `data`."""
+    earlier = load(path)
+    solving.check_encoder(earlier.about, earlier.tools.method, data)
+    return solving.Encoder(earlier.tools.method, earlier.states), {
+        key: earlier.about[key] for key in ("method", "config", "steps", "encoder")
+    }
 
 
 def find_method(name: str) -> types.ModuleType:
@@ -80,7 +92,13 @@ def find_method(name: str) -> types.ModuleType:
 
 
 def train_claimed(
-    target: Path, about: dict, tools: evaluation.Tools, data: Data, options: Options, every: loop.Every
+    target: Path,
+    about: dict,
+    tools: evaluation.Tools,
+    data: Data,
+    options: Options,
+    every: loop.Every,
+    encoder: solving.Encoder | None,
 ) -> dict[str, Any] | None:
     """Train in a folder that is ours; final.json's content, or None where a signal stopped it."""
     splits = {"test": (data.dataset.test_images, data.dataset.test_labels)}
@@ -93,23 +111,28 @@ def train_claimed(
         }
 
     seeds, method = about["seeds"], tools.method
-    program = devices.make_program(
-        method, data.dataset.train_images, len(seeds), options.replicas, options.data_parallel, min(every)
-    )
     kept = checkpoints.open_checkpoints(target / "checkpoints")
     log = folder.Log(target, kept.latest() or 0, options.tensorboard)
     try:
-        initial = program.init(seeds, initial_rows(data))
-        outcome = loop.train(
-            program, method.phases, feed(data, method.phases), seeds, every, log, kept, evaluate, initial, options.quiet
-        )
+        if method.fit:
+            outcome, replica = solving.fit(method, data, log, kept, evaluate, encoder, options.quiet), list.__getitem__
+        else:
+            images = data.dataset.train_images
+            program = devices.make_program(
+                method, images, len(seeds), options.replicas, options.data_parallel, min(every)
+            )
+            initial, rows = program.init(seeds, initial_rows(data)), feed(data, method.phases)
+            outcome = loop.train(
+                program, method.phases, rows, seeds, every, log, kept, evaluate, initial, options.quiet
+            )
+            replica = program.replica
     finally:
         kept.close()
         log.close()
     if outcome.interrupted:
         page.write(target)
         return None
-    states = {i: program.replica(outcome.states, i) for i in range(len(seeds)) if i not in outcome.stopped}
+    states = {i: replica(outcome.states, i) for i in range(len(seeds)) if i not in outcome.stopped}
     if tools.sample and states:
         draw_grid(target / "samples.png", tools, data, states, about)
     final = record.conclude(about, tools, data, states, outcome, log.lines, refer(data, options))
@@ -151,17 +174,14 @@ def load(path: str | Path) -> Loaded:
     if not path.is_dir():
         raise UserError(f"there is no run folder {path}")
     about = folder.read_json(path / "run.json")
-    module = find_method(about["method"])
     spec = ImageSpec(*(about["data"][key] for key in ImageSpec._fields))
-    tools = evaluation.compiled(module.make(from_dict(module.Config, about["config"]), spec))
+    tools = evaluation.compiled(made(about, spec))
     kept = checkpoints.open_checkpoints(path / "checkpoints")
     try:
         latest = kept.latest()
         if latest is None:
             raise UserError(f"{path} holds no checkpoint yet; its run was stopped too early: {about['command']}")
-        seeds = len(about["seeds"])
-        like = jax.eval_shape(lambda: jax.vmap(lambda _: empty_state(tools, spec))(jnp.zeros(seeds)))
-        stacked = kept.restore(latest, like)
+        stacked = kept.restore(latest, stacked_like(about, spec, kept.note(latest), len(about["seeds"])))
     finally:
         kept.close()
     return Loaded(
@@ -169,10 +189,24 @@ def load(path: str | Path) -> Loaded:
     )
 
 
-def empty_state(tools: evaluation.Tools, spec: ImageSpec) -> State:
-    """A state of the right tree and shapes."""
+def made(about: dict[str, Any], spec: ImageSpec) -> Method:
+    """The method of a record, on the latents of its encoder where it has one."""
+    module = find_method(about["method"])
+    method = module.make(from_dict(module.Config, about["config"]), spec)
+    return solving.behind(method, made(about["encoder"], spec)) if about["encoder"] else method
+
+
+def stacked_like(about: dict[str, Any], spec: ImageSpec, note: dict[str, Any], seeds: int) -> State:
+    """The tree, shapes and dtypes of the states of a run, from its record and the note of its checkpoint."""
+    if about["encoder"]:
+        encoder = stacked_like(about["encoder"], spec, {"shapes": note["encoder_shapes"]}, seeds)
+        return solving.Behind(encoder, stacked_like({**about, "encoder": None}, spec, note, seeds))
+    method = made(about, spec)
+    if method.fit:
+        return solving.like(find_method(about["method"]).State, note["shapes"])
     images = jnp.zeros((2, *spec.shape))
-    return tools.method.init(jax.random.key(0), Batch(images, jnp.zeros(2, jnp.int32), images))
+    batch = Batch(images, jnp.zeros(2, jnp.int32), images)
+    return jax.eval_shape(lambda: jax.vmap(lambda _: method.init(jax.random.key(0), batch))(jnp.zeros(seeds)))
 
 
 def from_dict(kind: type, values: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssl_gen.datasets import masking, sources
 from ssl_gen.datasets.batches import Rows, rows
-from ssl_gen.datasets.dataset import Dataset, fit, hold_out, with_foreign
+from ssl_gen.datasets.dataset import Dataset, fit, hold_out, with_foreign, with_missing_pixels
 from ssl_gen.training import devices, loop
 from ssl_gen.types import Phase, UserError
 
@@ -34,6 +34,8 @@ class Options:
     features: str = "auto"  # what samples are compared by: pixels, random, trained or a weights file
     samples: int | None = None  # drawn for the metrics; by default as many as test images, 1,000 to 10,000
     mask: masking.Scheme = masking.Scheme()  # how labels are chosen
+    missing_pixels: float = 0.0  # share lost of every image, tests too; the pixel's mean over training stands in
+    encoder: Path | None = None  # a run whose latents a method that is fitted in one go sees instead of pixels
     replicas: devices.Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices
     data_parallel: int = 1  # devices that share each batch
     log_every: int | None = None  # steps; by default about 200 lines, at most 100 steps apart
@@ -67,6 +69,8 @@ def load_data(options: Options) -> Data:
         raise UserError(f"--seeds is at least 1, not {options.seeds}")
     dataset = sources.load(options.dataset, options.data_dir, options.size, options.skip_unreadable)
     name = dataset.name
+    if options.missing_pixels:
+        dataset = with_missing_pixels(dataset, options.missing_pixels)
     held_out = (dataset.train_images[:0], dataset.train_labels[:0])
     if options.validation:
         dataset, *held_out = hold_out(dataset, options.validation)

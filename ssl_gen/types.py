@@ -10,8 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 Array = jax.Array
+Images = np.ndarray  # (N, H, W, C) float32 in [-1, 1], or latents (N, Z)
+Labels = np.ndarray  # (N,) int32, 0..K-1
 Key = jax.Array  # a typed key, jax.random.key(seed)
 Tree = Any  # a pytree of arrays
 State = Any  # a method's own NamedTuple: step, key, and its players by name
@@ -61,9 +64,12 @@ class Phase(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A semi-supervised learner as pure functions, closed over its config. What it cannot do is None."""
+    """A semi-supervised learner as pure functions, closed over its config. What it cannot do is None.
 
-    init: Callable[[Key, Batch], State]  # the batch serves data-dependent initialisation (weight norm)
+    It is trained in steps (`init`, `phases`) or, where the paper has a solver, fitted in one go (`fit`).
+    """
+
+    init: Callable[[Key, Batch], State] | None  # the batch serves data-dependent initialisation (weight norm)
     phases: tuple[Phase, ...]
     sample: Callable[[State, Key, Array], Array] | None = None  # labels (B,) -> images (B, H, W, C) in [-1, 1]
     classify: Callable[[State, Array], Array] | None = None  # images -> log-probabilities (B, K)
@@ -71,6 +77,7 @@ class Method(NamedTuple):
     decode: Callable[[State, Array, Array], Array] | None = None  # latents (B, Z), labels (B,) -> images
     conditional: bool = False  # does sample obey labels?
     log_weight: Callable[[State, Key, Array], Array] | None = None  # images -> log p(x, z) / q(z | x) (B,) nats, z ~ q
+    fit: Callable[[Key, Images, Labels, Images], State] | None = None  # labelled, labels, unlabelled; on the host
 
 
 class UserError(Exception):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from ssl_gen.datasets import idx, shapes
+from ssl_gen.datasets import dataset, idx, shapes
 from ssl_gen.datasets.sources import load
 from ssl_gen.types import UserError
 
@@ -175,3 +175,25 @@ def test_a_disc_has_the_area_of_its_radius():
 )
 def test_shapes_that_cannot_be_drawn_are_refused(name):
     assert name in refusal(name)
+
+
+def test_missing_pixels_give_way_to_the_mean_of_the_images_that_kept_them():
+    digits = load("digits")
+    damaged = dataset.with_missing_pixels(digits, 0.3)
+    for name in ("train_images", "test_images"):
+        whole, left = getattr(digits, name), getattr(damaged, name)
+        changed = (whole != left).mean()
+        assert 0.15 < changed < 0.31  # a pixel that equals its stand-in (an empty corner) has not changed
+    assert damaged.sha256 != digits.sha256
+    again = dataset.with_missing_pixels(digits, 0.3)
+    assert again.sha256 == damaged.sha256
+    row, column = 4, 4  # a pixel that varies: its stand-in is one number, the mean of what was kept
+    whole, left = digits.train_images[:, row, column, 0], damaged.train_images[:, row, column, 0]
+    gone = whole != left
+    (stand_in,) = set(left[gone].tolist())
+    assert abs(stand_in - whole[~gone].mean()) < 0.1 * whole.std()
+
+
+def test_a_share_of_missing_pixels_outside_0_to_1_is_refused():
+    with pytest.raises(UserError, match="share of 0 up to"):
+        dataset.with_missing_pixels(load("digits"), 1.0)

@@ -104,6 +104,28 @@ def with_foreign(dataset: Dataset, other: Dataset) -> Dataset:
     )
 
 
+def with_missing_pixels(dataset: Dataset, share: float, seed: int = 0) -> Dataset:
+    """The data set after every image, tests too, lost each pixel (all its channels) with probability `share`.
+
+    In its place stands the mean of that pixel over the training images that kept it (mean imputation: Little and Rubin
+    2002, "Statistical Analysis with Missing Data", ch. 4). Raises UserError where share is not in [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise UserError(f"--missing-pixels is a share of 0 up to, not including, 1, not {share:g}")
+
+    def lost(images: np.ndarray, stream: int) -> np.ndarray:
+        return stratify.generator(seed, stream).random(images.shape[:3], np.float32) < share
+
+    train_lost, test_lost = lost(dataset.train_images, 0), lost(dataset.test_images, 1)
+    kept = np.maximum((~train_lost).sum(0), 1)[..., None]
+    kept_sum = np.where(train_lost[..., None], 0, dataset.train_images).sum(0, dtype=np.int64)
+    mean = np.round(kept_sum / kept).astype(np.uint8)
+    return dataset._replace(
+        train_images=np.where(train_lost[..., None], mean, dataset.train_images),
+        test_images=np.where(test_lost[..., None], mean, dataset.test_images),
+    )
+
+
 def hold_out(dataset: Dataset, count: int, seed: int = 0) -> tuple[Dataset, np.ndarray, np.ndarray]:
     """Cuts a validation split of `count` labelled images out of training: (the rest, images (V, H, W, C), labels (V,)).
 

@@ -41,7 +41,7 @@ def read(name: str, path: str, size: int | None, skip_unreadable: bool) -> Datas
     of an animation the first frame counts. Raises UserError for everything that is not so; with `skip_unreadable`,
     files that are no readable images are left out and listed in `skipped`.
     """
-    root = Path(path).expanduser()
+    root = Path(path)
     if not path or not root.is_dir():
         raise UserError(f"There is no folder {path!r}: give the path of a folder of images as folder:PATH.")
     files, class_names = _list_all(root)

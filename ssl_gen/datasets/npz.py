@@ -24,7 +24,7 @@ def read(name: str, path: str) -> Dataset:
     the classes are named by their numbers. Raises UserError where the file is missing or is not that; object arrays are
     refused, never unpickled.
     """
-    file = Path(path).expanduser()
+    file = Path(path)
     if not file.is_file():
         raise UserError(f"There is no file {path!r}: give the path of a .npz file as npz:PATH.")
     arrays = _arrays(file)

@@ -31,10 +31,11 @@ def load(
 ) -> Dataset:
     """The data set `name`: one of `DATASETS`, or any image-classification set of tensorflow-datasets.
 
-    `data_dir` is where raw IDX files or prepared sets lie (or None); `size`, 8..128 pixels, brings all images to size x
-    size; `skip_unreadable` leaves unreadable files of a folder out instead of failing. mnist and fashion_mnist are read
-    from the four IDX files in `data_dir` (or `data_dir/name`) where they are there, else through tensorflow-datasets,
-    whose order of images is another. Raises UserError for all that cannot be loaded.
+    `data_dir` (or None) is where raw IDX files, prepared sets and relative paths of folder:PATH and npz:PATH lie;
+    `size`, 8..128 pixels, brings all images to size x size; `skip_unreadable` leaves unreadable files of a folder out
+    instead of failing. mnist and fashion_mnist are read from the four IDX files in `data_dir` (or `data_dir/name`)
+    where they are there, else through tensorflow-datasets, whose order of images is another. Raises UserError for all
+    that cannot be loaded.
     """
     if size is not None:
         check_sides(size, size, "The size asked for")
@@ -51,6 +52,7 @@ def load(
 
 def _read(name: str, data_dir: str | Path | None, size: int | None, skip_unreadable: bool) -> Dataset:
     kind, colon, path = name.partition(":")
+    path = path and str(Path(data_dir or "", Path(path).expanduser()))
     if name == "digits":
         return digits()
     if kind == "shapes":

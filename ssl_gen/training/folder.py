@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from ssl_gen.types import UserError
 
-SAME = ("method", "config", "dataset", "data", "labels", "mask", "masks", "seeds", "steps", "every")
+SAME = ("method", "config", "dataset", "data", "labels", "mask", "masks", "seeds", "steps", "every", "encoder")
 
 
 @contextlib.contextmanager

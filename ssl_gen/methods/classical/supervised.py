@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import losses
-from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks.classifiers import Network, classifier
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 from ssl_gen.update import average, create, descend
@@ -35,6 +35,9 @@ class Config:
     l2: float = 1e-4  # weight decay, in the gradient; ours
     averaging: float = 0.01  # rate of the mean params, a step; ours
     augmentation: Augmentation = Augmentation()  # of the images trained on
+
+
+PHOTOGRAPHS = Config(network="wide_resnet", augmentation=WEAK_PHOTOGRAPHS)  # Oliver et al. 2018, sec. 4
 
 
 class State(NamedTuple):
