@@ -28,6 +28,14 @@ class Augmentation:
     operations: int = 0  # changes of place, colour or contrast, one after the other (RandAugment); photographs: 2
 
 
+# Photographs of 32 x 32 pixels: the weak changes of every classifier since Zagoruyko and Komodakis 2016,
+# arXiv:1605.07146, sec. 3; FixMatch's strong ones (Sohn et al. 2020, arXiv:2001.07685, app. E); what a discriminator
+# with few images sees (Zhao et al. 2020, arXiv:2006.10738, sec. 3).
+WEAK_PHOTOGRAPHS = Augmentation(flip=True, crop=4)
+STRONG_PHOTOGRAPHS = dataclasses.replace(WEAK_PHOTOGRAPHS, operations=2, cutout=0.5)
+DIFF_AUGMENT = Augmentation(translate=4.0, cutout=0.5, brightness=0.5, saturation=1.0, contrast=0.5)
+
+
 def augment(config: Augmentation, key: Key, images: Array) -> Array:
     """images (B, H, W, C) in [-1, 1] -> the same, each changed on its own; pixels from outside repeat the edge.
 

@@ -64,6 +64,11 @@ def discretised_logistic(x: Array, location: Array, log_scale: Array) -> Array:
     return (log_mass + jnp.where(below | above, 0.0, within)).reshape(x.shape[0], -1).sum(-1)
 
 
+def squared_error(x: Array, other: Array) -> Array:
+    """|x - other|^2 of pixels (B, ...) in [-1, 1], in units where they are in [0, 1], summed -> (B,)."""
+    return jnp.square((x - other) / 2).reshape(x.shape[0], -1).sum(-1)
+
+
 class Likelihood(NamedTuple):
     """p(x | z) of images, from what a decoder puts out."""
 
@@ -105,6 +110,11 @@ def choose(name: str, binarise: bool = True) -> Likelihood:
 def binarised(key: Key, images: Array) -> Array:
     """Pixels -1 or 1, with (x + 1) / 2 the probability of a 1."""
     return jnp.where(2 * spread(jax.random.uniform(key, images.shape)) - 1 < images, 1.0, -1.0)
+
+
+def noisy(key: Key, images: Array, deviation: float) -> Array:
+    """Pixels with normal noise, its deviation in units where pixels are in [0, 1]; they may leave [-1, 1]."""
+    return images + 2 * deviation * spread(jax.random.normal(key, images.shape)) if deviation else images
 
 
 def dequantised(key: Key, images: Array) -> Array:

@@ -51,3 +51,13 @@ def judged_real(logits: Array) -> Array:
 def judged_fake(logits: Array) -> Array:
     """- E log(1 - D) with D = sigmoid(logits): logits (B,) -> () nats."""
     return jax.nn.softplus(logits).mean()
+
+
+def log_shares(values: Array, floor: float = 1e-4) -> Array:
+    """Log-probabilities in proportion to the positive part of values (B, K), each raised by `floor` -> (B, K).
+
+    For sums of votes and least-squares fits, where a class may get nothing: it then costs -log `floor` nats, not
+    infinitely many; ours.
+    """
+    raised = jnp.maximum(values, 0.0) + floor
+    return jnp.log(raised) - jnp.log(raised.sum(-1, keepdims=True))

@@ -7,12 +7,15 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.methods import METHODS
 from ssl_gen.types import ImageSpec, Method
+from ssl_gen.update import descend
 
 SPEC = ImageSpec(8, 8, 1, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, *SPEC.shape), np.uint8)
@@ -20,6 +23,7 @@ LABELS = (np.arange(24) % 3).astype(np.int32)
 VISIBLE = np.where(np.arange(24) < 12, LABELS, -1).astype(np.int32)
 POOL = np.arange(24, dtype=np.int32)
 STEPS = 4
+ROUNDING = 1e-5  # of a term: a gradient below is none, it is what float32 leaves of softmax - softmax
 
 # Terms that the defaults switch off, so that the tests see every term of every method.
 EVERYTHING = {
@@ -28,7 +32,17 @@ EVERYTHING = {
     "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2},
     "m1": {"first": 0.5, "least_deviation": 0.0},
     "stacked_m1_m2": {"first": 0.5, "least_deviation": 0.0, "features": 4},
+    "autoencoder": {"noise": 0.1},
+    "vae_gan": {"network": "mlp", "input_noise": 0.1, "noise": 0.1},
     "fixmatch": {"threshold": 0.0, "alignment": True},
+    "meta_pseudo_labels": {"threshold": 0.0, "warm_up": 0.25, "fine_tuning": 0.25},
+    "gan_self_training": {
+        "loss": "non_saturating",  # the hinge, flat where nothing is judged yet, leaves the logit's bias as it is
+        "threshold": 0.0,
+        "warm_up": 0.25,
+        "generation": 0.5,
+        "judged_unlabelled": 8,
+    },
 }
 SMALL = {
     "steps": STEPS,
@@ -93,3 +107,15 @@ def numbers(tree: Any) -> list[np.ndarray]:
 def same(a: Any, b: Any) -> bool:
     """Are two trees equal, bit for bit?"""
     return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(numbers(a), numbers(b), strict=True))
+
+
+def terms_with_gradients(name: str, player: Any, optimizer: Any, loss: Any, forward: Any = None) -> tuple[Any, dict]:
+    """`descend`, which also reports the norm of each term's own gradient in the player's params, 0 for rounding."""
+    inputs = forward.outputs if forward else player.params
+    after, metrics = descend(name, player, optimizer, loss, forward)
+    for term in jax.eval_shape(loss, inputs)[0]:
+        gradient = jax.grad(lambda inputs, term=term: loss(inputs)[0][term])(inputs)
+        norm = optax.tree.norm(forward.pull(gradient) if forward else gradient)
+        none = norm <= ROUNDING * jnp.abs(metrics[f"{name}/{term}"])
+        metrics[f"{name}/{term}/own"] = jnp.where(none, 0.0, norm)
+    return after, metrics

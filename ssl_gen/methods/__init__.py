@@ -1,12 +1,28 @@
 """Every method by name; a method is a module with `Config`, `make(config, spec)` and `PAPER`."""
 
 from ssl_gen.methods.adversarial import conditional_gan, feature_matching, gan, sgan, triple_gan
-from ssl_gen.methods.classical import supervised
-from ssl_gen.methods.self_training import fixmatch, mean_teacher, pseudo_label
-from ssl_gen.methods.variational import m1, m2, stacked_m1_m2, vae
+from ssl_gen.methods.classical import (
+    k_means,
+    label_propagation,
+    label_spreading,
+    linear,
+    mlp,
+    pca,
+    poisson_learning,
+    supervised,
+)
+from ssl_gen.methods.self_training import fixmatch, gan_self_training, mean_teacher, meta_pseudo_labels, pseudo_label
+from ssl_gen.methods.variational import adversarial_autoencoder, autoencoder, m1, m2, stacked_m1_m2, vae, vae_gan
 
 METHODS = {
     "supervised": supervised,
+    "linear": linear,
+    "mlp": mlp,
+    "k_means": k_means,
+    "pca": pca,
+    "label_propagation": label_propagation,
+    "label_spreading": label_spreading,
+    "poisson_learning": poisson_learning,
     "gan": gan,
     "conditional_gan": conditional_gan,
     "sgan": sgan,
@@ -16,9 +32,14 @@ METHODS = {
     "m1": m1,
     "m2": m2,
     "stacked_m1_m2": stacked_m1_m2,
+    "autoencoder": autoencoder,
+    "adversarial_autoencoder": adversarial_autoencoder,
+    "vae_gan": vae_gan,
     "pseudo_label": pseudo_label,
     "mean_teacher": mean_teacher,
     "fixmatch": fixmatch,
+    "meta_pseudo_labels": meta_pseudo_labels,
+    "gan_self_training": gan_self_training,
 }
 
 

@@ -1,4 +1,4 @@
-"""Variational autoencoders: an encoder of q(z | x, y), a decoder of p(x | z, y), and a classifier q(y | x)."""
+"""Autoencoders: an encoder and a decoder; variational ones have q(z | x, y), p(x | z, y) and a classifier q(y | x)."""
 
 from __future__ import annotations
 
@@ -59,15 +59,28 @@ def autoencoder(
 
     maps: the decoder's outputs for each channel of an image; latent: Z.
     """
+    encoder, decoder = encoder_and_decoder(network, spec, 2 * latent, maps, hidden, width, activation)
+    if not classifier:
+        return Autoencoder(encoder, decoder)
+    if network == "conv":
+        return Autoencoder(encoder, decoder, conv.Classifier(spec.classes, width))
+    return Autoencoder(encoder, decoder, mlp.Encoder(spec.classes, spec.classes, hidden, activation))
+
+
+def encoder_and_decoder(
+    network: str,
+    spec: ImageSpec,
+    outputs: int,
+    maps: int,
+    hidden: tuple[int, ...],
+    width: int,
+    activation: Callable[[Array], Array] = nn.softplus,
+) -> tuple[nn.Module, nn.Module]:
+    """images -> (B, outputs) and latents of any width -> (B, H, W, maps C); see `autoencoder` for the options."""
     shape = (spec.height, spec.width, maps * spec.channels)
     if network == "conv":
-        return Autoencoder(
-            conv.Encoder(2 * latent, spec.classes, width),
-            conv.Decoder(shape, spec.classes, width),
-            conv.Classifier(spec.classes, width) if classifier else None,
-        )
-    return Autoencoder(
-        mlp.Encoder(2 * latent, spec.classes, hidden, activation),
+        return conv.Encoder(outputs, spec.classes, width), conv.Decoder(shape, spec.classes, width)
+    return (
+        mlp.Encoder(outputs, spec.classes, hidden, activation),
         mlp.Decoder(shape, spec.classes, hidden[::-1], activation),
-        mlp.Encoder(spec.classes, spec.classes, hidden, activation) if classifier else None,
     )

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import adversarial_losses, losses
-from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.augmentation import DIFF_AUGMENT, Augmentation, augment
 from ssl_gen.networks import conv, mlp
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 from ssl_gen.update import annealed, average, create, descend, forward, interleave, separate, spread
@@ -64,6 +64,9 @@ class Config:
     b2: float = 0.9  # Adam; sec. 5; Odena et al. 2017: 0.999
     averaging: float = 0.0  # rate of the mean params that samples are drawn from, a step; 0: none
     augmentation: Augmentation = Augmentation()  # of every image judged; Zhao et al. 2020: cutout 0.5, translate H / 8
+
+
+PHOTOGRAPHS = Config(averaging=1e-3, augmentation=DIFF_AUGMENT)  # official CIFAR-10 config; Zhao et al. 2020
 
 
 class State(NamedTuple):

@@ -51,6 +51,11 @@ class Config:
     averaging: float = 1 / 18  # time constant of the mean params, in runs; official: 1e-4 a step for 180,000 steps
 
 
+PHOTOGRAPHS = Config(  # official SVHN and CIFAR-10 scripts
+    network="conv", steps=600_000, learning_rate=3e-4, distance="absolute"
+)
+
+
 class State(NamedTuple):
     step: Array  # () int32, updates done
     key: Key  # never changes; a step's noise is fold_in(key, step)

@@ -56,6 +56,11 @@ class Config:
     augmentation: Augmentation = Augmentation()  # of every image judged, real or generated; Zhao et al. 2020
 
 
+PHOTOGRAPHS = Config(  # Miyato et al. 2018, arXiv:1802.05957, CIFAR-10
+    network="conv", loss="hinge", latent=128, input_noise=0.0, b1=0.0, b2=0.9, discriminator_steps=5, anneal=1.0
+)
+
+
 class State(NamedTuple):
     step: Array  # () int32, updates of the generator done
     key: Key  # never changes; a step's noise is fold_in(key, step)

@@ -51,6 +51,9 @@ class Config:
     augmentation: Augmentation = Augmentation()  # of every image judged, real or generated; Zhao et al. 2020
 
 
+PHOTOGRAPHS = Config(dropout=0.2, augmentation=Augmentation(flip=True))  # dropout: Salimans et al. 2016, CIFAR-10
+
+
 class State(NamedTuple):
     step: Array  # () int32, updates done
     key: Key  # never changes; a step's noise is fold_in(key, step)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import losses
-from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks import conv, mlp
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 from ssl_gen.update import average, check_multiples, create, descend, forward, interleave, separate, spread
@@ -70,6 +70,12 @@ class Config:
     threshold: float = 0.95  # t; Sohn et al. 2020
     averaging: float = 0.01  # rate of the classifier's mean params, a step; official MNIST script
     augmentation: Augmentation = Augmentation()  # of every image that the classifier trains on; official MNIST: none
+
+
+PHOTOGRAPHS = Config(  # official CIFAR-10 script, without its mean-only batch norm, ZCA and ramp of consistency
+    network="conv", input_noise=0.0, noise=0.0, classifier_width=64, learning_rate=3e-4, classifier_rate=3e-4,
+    adversarial=0.01, entropy=0.0, balance=0.0, consistency=100.0, augmentation=WEAK_PHOTOGRAPHS,
+)  # fmt: skip
 
 
 class State(NamedTuple):

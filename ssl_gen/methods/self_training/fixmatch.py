@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import losses
-from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.augmentation import STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks.classifiers import Network, classifier
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 from ssl_gen.update import average, check_multiples, create, descend, forward, interleave, separate
@@ -51,6 +51,19 @@ class Config:
     averaging: float = 0.01  # rate of the mean params, a step; ours; paper: 0.001
     augmentation: Augmentation = Augmentation(translate=2.0)  # the weak one; ours; paper: flip, crop 4
     strong: Augmentation = STRONG  # the strong one; paper: flip, crop 4, operations 2, cutout 0.5
+
+
+PHOTOGRAPHS = Config(  # paper, CIFAR-10
+    steps=2**20,
+    labelled_batch=64,
+    unlabelled_batch=448,
+    network="wide_resnet",
+    optimizer="sgd",
+    learning_rate=0.03,
+    averaging=1e-3,
+    augmentation=WEAK_PHOTOGRAPHS,
+    strong=STRONG_PHOTOGRAPHS,
+)
 
 
 class Marginals(NamedTuple):

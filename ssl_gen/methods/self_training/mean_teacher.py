@@ -51,6 +51,11 @@ class Config:
     augmentation: Augmentation = Augmentation(translate=2.0, noise=0.1)  # of each side; official CIFAR script: flip too
 
 
+PHOTOGRAPHS = Config(  # official CIFAR-10 script
+    steps=150_000, network="conv13", width=128, augmentation=Augmentation(translate=2.0, flip=True, noise=0.15)
+)
+
+
 class State(NamedTuple):
     step: Array  # () int32, updates done
     key: Key  # never changes; a step's noise is fold_in(key, step)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import losses
-from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks.classifiers import Network, classifier
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 from ssl_gen.update import average, check_multiples, create, descend, forward, interleave, separate
@@ -46,6 +46,11 @@ class Config:
     threshold: float = 0.0  # of probability; Lee 2013: none; Oliver et al. 2018: 0.95 with a = 1
     averaging: float = 0.01  # rate of the mean params, a step; ours
     augmentation: Augmentation = Augmentation()  # of the images trained on; Lee 2013: none
+
+
+PHOTOGRAPHS = Config(  # Oliver et al. 2018, table 5
+    network="wide_resnet", unlabelled_weight=1.0, threshold=0.95, dropout=0.0, augmentation=WEAK_PHOTOGRAPHS
+)
 
 
 class State(NamedTuple):

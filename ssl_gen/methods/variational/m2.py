@@ -51,6 +51,17 @@ class Config:
     augmentation: Augmentation = Augmentation()  # of every image; the paper: none
 
 
+PHOTOGRAPHS = Config(  # ours
+    labelled_batch=20,
+    unlabelled_batch=100,
+    network="conv",
+    latent=128,
+    width=64,
+    likelihood="logistic",
+    augmentation=Augmentation(flip=True),
+)
+
+
 class State(NamedTuple):
     step: Array  # () int32, updates done
     key: Key  # never changes; a step's noise is fold_in(key, step)

@@ -55,6 +55,9 @@ class Config:
     l2: float = 2e-5  # weight decay, in the gradient: the prior N(0, 1) over 50,000 images; official MNIST script
 
 
+PHOTOGRAPHS = Config(unlabelled_batch=500, network="conv", features=128, width=64, likelihood="logistic")  # ours
+
+
 class State(NamedTuple):
     step: Array  # () int32, updates done
     key: Key  # never changes; a step's noise is fold_in(key, step)

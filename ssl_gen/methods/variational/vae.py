@@ -44,6 +44,11 @@ class Config:
     learning_rate: float = 1e-3  # Adam at the start, falling to a tenth in 8 stages; Burda et al. 2016
 
 
+PHOTOGRAPHS = Config(  # ours
+    steps=500_000, unlabelled_batch=100, network="conv", latent=128, width=64, likelihood="logistic"
+)
+
+
 class State(NamedTuple):
     step: Array  # () int32, updates done
     key: Key  # never changes; a step's noise is fold_in(key, step)

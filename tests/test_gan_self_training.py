@@ -1,0 +1,144 @@
+"""You et al. 2023, with a GAN: who trains in which phase, on which images, with whose labels."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import IMAGES, SPEC, first_rows, same, some_rows, tiny
+
+from ssl_gen import losses
+from ssl_gen.augmentation import Augmentation
+from ssl_gen.methods.self_training import gan_self_training
+from ssl_gen.networks import conv
+from ssl_gen.types import Batch, UserError
+
+SCALED = jnp.asarray(IMAGES, jnp.float32) / 127.5 - 1
+DENSE = {"classifier_network": "mlp"}
+
+
+def gathered(labelled, labels, unlabelled):
+    return Batch(SCALED[labelled], jnp.asarray(labels), SCALED[unlabelled])
+
+
+def batch_of(method, phase):
+    return gathered(*(part[0, 0] for part in some_rows(method, phase, 0, 1)))
+
+
+@functools.cache
+def started():
+    method = tiny("gan_self_training", **DENSE).method
+    return jax.jit(method.init)(jax.random.key(0), gathered(*(part[0] for part in first_rows())))
+
+
+def test_each_phase_trains_its_own_players():
+    method, moved = tiny("gan_self_training", **DENSE).method, []
+    for index, phase in enumerate(method.phases):
+        after, _ = jax.jit(phase.step)(started(), batch_of(method, index))
+        moved.append({name for name in after._fields[2:] if not same(getattr(after, name), getattr(started(), name))})
+    assert moved == [{"classifier"}, {"generator", "discriminator"}, {"classifier"}]
+
+
+def terms(phase, **switches):
+    """The terms of the classifier's loss in a phase, nothing computed."""
+    method = tiny("gan_self_training", **DENSE, **switches).method
+    _, metrics = jax.eval_shape(method.phases[phase].step, started(), batch_of(method, phase))
+    return {name.removeprefix("classifier/") for name in metrics} - {"gradient_norm", "confident"}
+
+
+@pytest.mark.parametrize("on", [on for on in itertools.product([False, True], repeat=3) if any(on)])
+def test_each_switch_takes_its_source_from_the_loss_and_from_the_batch(on):
+    switches = dict(zip(["from_labels", "from_guesses", "from_samples"], on, strict=True))
+    sources = {name for name, is_on in zip(["supervised", "guesses", "samples"], on, strict=True) if is_on}
+    assert terms(2, **switches) == sources
+    assert terms(0, **switches) == {"supervised"} | (sources & {"guesses"})
+    first, _, third = tiny("gan_self_training", **DENSE, **switches).method.phases
+    assert bool(first.labelled) and bool(third.labelled) == switches["from_labels"]
+    assert bool(first.unlabelled) == bool(third.unlabelled) == switches["from_guesses"]
+
+
+def paint(labels):
+    return jnp.broadcast_to(jnp.float32(labels)[:, None, None, None], (len(labels), *SPEC.shape))
+
+
+class Painter:
+    """A generator that paints its label."""
+
+    def __init__(self, *_):
+        pass
+
+    def apply(self, variables, latents, labels, train, mutable=()):
+        return (paint(labels), {}) if mutable else paint(labels)
+
+
+def keep(name, player, optimizer, loss, forward=None):
+    loss(forward.outputs if forward else player.params)
+    return player, {}
+
+
+def test_pairs_are_judged_with_the_labels_of_hand_classifier_and_generator(monkeypatch):
+    seen = []
+
+    class Judge:
+        def __init__(self, *_, **__):
+            pass
+
+        def apply(self, variables, images, labels, train, mutable):
+            seen.append((images, labels))
+            return (jnp.zeros((len(labels), 1)), None), {}
+
+    _, config, method = tiny("gan_self_training", **DENSE)
+    state, batch = started(), batch_of(method, 1)
+    monkeypatch.setattr(conv, "Generator", Painter)
+    monkeypatch.setattr(conv, "Discriminator", Judge)
+    monkeypatch.setattr(gan_self_training, "descend", keep)
+    gan_self_training.make(config, SPEC).phases[1].step(state, batch)
+    (images, labels), (generated, wanted) = seen
+    guesses = np.asarray(method.classify(state, batch.unlabelled)).argmax(-1)
+    given = {bytes(np.asarray(image)): label for image, label in zip(batch.labelled, batch.labels, strict=True)}
+    given |= {bytes(np.asarray(image)): guess for image, guess in zip(batch.unlabelled, guesses, strict=True)}
+    real, fake = (images[::2], labels[::2]), (images[1::2], labels[1::2])
+    assert [given[bytes(np.asarray(image))] for image in real[0]] == list(real[1])
+    np.testing.assert_array_equal(fake[0], paint(fake[1]))
+    np.testing.assert_array_equal(generated, paint(wanted))
+    np.testing.assert_array_equal(np.sort(wanted), np.sort([*batch.labels, *guesses]))
+
+
+def test_generated_images_teach_the_labels_that_they_were_drawn_for(monkeypatch):
+    seen, taught = [], []
+    switches = {"from_labels": False, "from_guesses": False, "augmentation": Augmentation()}
+    _, config, method = tiny("gan_self_training", **DENSE, **switches)
+    batch = batch_of(method, 2)
+    monkeypatch.setattr(conv, "Generator", Painter)
+    monkeypatch.setattr(gan_self_training, "augment", lambda config, key, images: seen.append(images) or images)
+    monkeypatch.setattr(losses, "cross_entropy", lambda logits, labels: taught.append(labels) or 0.0)
+    monkeypatch.setattr(gan_self_training, "descend", keep)
+    gan_self_training.make(config, SPEC).phases[2].step(started(), batch)
+    (images,), (labels,) = seen, taught
+    np.testing.assert_array_equal(images, paint(labels))
+    assert len(labels) == config.generated_batch
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7, 6_000])
+def test_the_phases_have_all_steps_between_them(steps):
+    config = gan_self_training.Config(steps=steps, warm_up=0.5, generation=0.5)
+    assert sum(gan_self_training.lengths(config)) == steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"warm_up": 0.6, "generation": 0.5}, "shares"),
+        ({"generation": -0.1}, "shares"),
+        ({"from_labels": False, "from_guesses": False, "from_samples": False}, "nothing to learn"),
+        ({"loss": "wasserstein"}, "penalty"),
+        ({"generated_batch": 48}, "multiple"),
+        ({"unlabelled_batch": 96}, "multiple"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_refused(changes, what):
+    with pytest.raises(UserError, match=what):
+        gan_self_training.make(gan_self_training.Config(**changes), SPEC)
