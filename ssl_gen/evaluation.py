@@ -26,6 +26,7 @@ from ssl_gen.training.placements import largest_divisor
 from ssl_gen.types import BEFORE, Array, Key, Method, State, Tree, UserError
 
 BATCH = 500  # images a call
+DRAWS = 10  # of latents a call
 SAMPLES_PER_CLASS = 100  # that the judge and the deviation see; ours
 FEWEST, MOST = 1_000, 10_000  # samples whose features are compared, where not asked for otherwise; ours
 
@@ -37,7 +38,7 @@ class Tools(NamedTuple):
     classify: Callable[[State, Array], Array] | None
     sample: Callable[[State, Key, Array], Array] | None
     reconstruct: Callable[[State, Array, Array], Array] | None  # images (B, H, W, C) uint8, labels (B,) -> the same
-    log_weight: Callable[[State, Key, Array], Array] | None
+    log_weights: Callable[[State, Array, Array], Array] | None  # keys (DRAWS,), images (B, H, W, C) -> (DRAWS, B)
 
 
 def compiled(method: Method) -> Tools:
@@ -58,15 +59,15 @@ def compiled(method: Method) -> Tools:
     def reconstruct(state: State, images: Array, labels: Array) -> Array:
         return pixels(method.decode(state, method.encode(state, scaled(images)), labels))
 
-    def log_weight(state: State, key: Key, images: Array) -> Array:
-        return method.log_weight(state, key, scaled(images))
+    def log_weights(state: State, keys: Array, images: Array) -> Array:  # vmap: encoded once for all draws
+        return jax.vmap(method.log_weight, (None, 0, None))(state, keys, scaled(images))
 
     return Tools(
         method,
         method.classify and jax.jit(classify),
         method.sample and jax.jit(sample),
         jax.jit(reconstruct) if method.encode and method.decode else None,
-        method.log_weight and jax.jit(log_weight),
+        method.log_weight and jax.jit(log_weights),
     )
 
 
@@ -120,17 +121,19 @@ def draw(tools: Tools, state: State, labels: np.ndarray, seed: int = 0) -> np.nd
 
 
 def log_weights(tools: Tools, state: State, images: np.ndarray, samples: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Log importance weights of images (B, H, W, C) uint8, one draw of latents after the other, each (1, B) nats."""
-    state = everywhere(state)
-    for sample in range(samples):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), BEFORE - 2), sample)
+    """Log importance weights of images (B, H, W, C) uint8 in chunks of draws of latents, (up to DRAWS, B) nats."""
+    state, base = everywhere(state), jax.random.fold_in(jax.random.key(seed), BEFORE - 2)
+
+    @jax.jit
+    def keys(first: int, row: int) -> Array:
+        return jax.vmap(lambda draw: jax.random.fold_in(jax.random.fold_in(base, draw), row))(first + jnp.arange(DRAWS))
+
+    for first in range(0, samples, DRAWS):
         parts = [
-            np.asarray(tools.log_weight(state, everywhere(jax.random.fold_in(key, rows[0])), shared(images[rows])))[
-                :new
-            ]
+            np.asarray(tools.log_weights(state, everywhere(keys(first, rows[0])), shared(images[rows])))[:, :new]
             for rows, new in in_batches(len(images))
         ]
-        yield np.concatenate(parts)[None]
+        yield np.concatenate(parts, 1)[: samples - first]
 
 
 def remembered(extractor: Extractor, images: np.ndarray) -> np.ndarray:

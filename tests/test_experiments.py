@@ -1,5 +1,6 @@
 """The experiments run, and README says what their records say."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from ssl_gen.datasets import sources
 from ssl_gen.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
+TABLES = [path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "ROWS = " in path.read_text()]
 RECORDS = sorted((ROOT / "experiments").glob("*.json"))
 
 
@@ -28,8 +30,24 @@ def test_a_record_says_where_its_numbers_come_from_and_holds_no_path(path):
     assert "rows" in tracked or (tracked["commit"] and tracked["device"] and tracked["metrics"])
     for final in tracked.get("rows", {}).values():
         assert final["commit"] and final["device"] and final["seconds"] and final["seeds"] and final["masks"]
-        assert len(final["metrics"]["error"]["per_seed"]) == len(final["seeds"])
+        assert final["metrics"]
+        assert all(len(values["per_seed"]) == len(final["seeds"]) for values in final["metrics"].values())
     assert not re.search(r"/(tmp|home|root|work|Users)/", path.read_text())
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_rows_of_a_table_are_of_methods_that_exist_and_see_latents_of_an_earlier_row(name):
+    rows = importlib.import_module(f"experiments.{name}").ROWS
+    for place, row in enumerate(rows.values()):
+        assert isinstance(row.config, METHODS[row.method].Config)
+        assert row.options.encoder is None or str(row.options.encoder) in list(rows)[:place]
+
+
+def test_a_column_is_found_by_the_beginning_of_its_name():
+    names = ["fid_a-b_ref=test_n=100", "fid_infinity", "iwae_5000", "iwae_5000_bits_per_dimension", "nll"]
+    assert table.matching("fid", names) == ["fid_a-b_ref=test_n=100"]
+    assert table.matching("iwae", names) == ["iwae_5000"]
+    assert table.matching("nll", names) == ["nll"] and table.matching("kid", names) == []
 
 
 def test_the_rows_of_the_demo_share_masks_augmentation_and_network():
