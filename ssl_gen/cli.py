@@ -23,12 +23,14 @@ commands:
   evaluate RUN       measure a finished run again, or by other metrics
   train-features D   train the net whose features compare the images of a data set
   sample RUN         draw images from a run's generator
+  latents RUN        look at what a run's latents hold: pictures for its report, and errors
   predict RUN PATH   label images: file, label, probability
   list WHAT          what there is: methods, datasets or metrics
 
 `ssl-gen COMMAND --help` says what each takes, `ssl-gen train METHOD --help` the settings of a method.
 """
 
+PRESETS = ("paper", "photographs")  # the settings that a method starts from
 
 Run = Annotated[Path, tyro.conf.Positional]
 
@@ -67,6 +69,17 @@ class Sample:
     seed: int = 0  # of the noise
     replica: int = 0  # which of the run's seeds
     out: Path | None = None  # the PNG; by default grid.png in the run's folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents:
+    """Look at what a run's latents hold: styles by class, paths between images, a map, errors from latents."""
+
+    run: Run  # the run's folder, where the pictures go, and into its report
+    replica: int = 0  # which of the run's seeds
+    count: int = 2_000  # test images encoded
+    seed: int = 0  # of the choice of images
+    data_dir: Path | None = None  # where raw or prepared data lie, if not where they were
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,22 +141,45 @@ def train(arguments: Sequence[str]) -> int:
         raise UserError(f"give a method before {name}: ssl-gen train METHOD {name} ...")
     module = run.find_method(name)
     devices.keep_compiled()
+    default = preset(name, module, rest)
     fields = [
+        (
+            "preset",
+            Annotated[
+                Literal[PRESETS],
+                tyro.conf.arg(help="settings to start from: the paper's, or for 32 x 32 colour photographs"),
+            ],
+            dataclasses.field(default=PRESETS[0]),
+        ),
         ("options", Annotated[Options, tyro.conf.arg(name="")], dataclasses.field(default=Options())),
         (
             "steps",
             Annotated[int | None, tyro.conf.arg(help="updates in all; the same as --config.steps")],
             dataclasses.field(default=None),
         ),
-        ("config", module.Config, dataclasses.field(default=module.Config())),
+        ("config", module.Config, dataclasses.field(default=default)),
     ]
     settings = dataclasses.make_dataclass("Settings", fields, frozen=True)
     title = module.__doc__.split("\n\n")[0].replace("\n", " ")
     chosen = parse(settings, rest, f"ssl-gen train {name}", f"{title} {module.PAPER}")
     config = chosen.config
     if chosen.steps is not None:
+        if not hasattr(config, "steps"):
+            raise UserError(f"{name} is fitted in one go: leave out --steps")
         config = dataclasses.replace(config, steps=chosen.steps)
     return report(run.train(name, config, chosen.options))
+
+
+def preset(name: str, module: Any, arguments: Sequence[str]) -> Any:
+    """The settings that a method starts from: its paper's, or with --preset photographs those for 32 x 32 colour."""
+    from ssl_gen.types import UserError
+
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    if "--preset" not in words[:-1] or words[words.index("--preset") + 1] != "photographs":
+        return module.Config()
+    if not hasattr(module, "PHOTOGRAPHS"):
+        raise UserError(f"{name} has no settings of its own for photographs: leave out --preset")
+    return module.PHOTOGRAPHS
 
 
 def report(result: Any) -> int:
@@ -225,6 +261,26 @@ def sample(arguments: Sequence[str]) -> int:
     return 0
 
 
+def latents(arguments: Sequence[str]) -> int:
+    """`ssl-gen latents RUN ...`"""
+    asked = parse(Latents, arguments, "ssl-gen latents")
+    from ssl_gen import latents as looking
+    from ssl_gen.reports import tables
+
+    found = looking.look(asked.run, asked.replica, asked.count, asked.seed, asked.data_dir)
+    for picture in found["pictures"]:
+        print(f"{asked.run / picture['file']}: {picture['caption']}")
+    if found["errors"]:
+        rows = [
+            [name, *(f"{each[kind]:.2f} %" for kind in ("latents", "pixels"))] for name, each in found["errors"].items()
+        ]
+        print(tables.text_table(["error of", "from latents", "from pixels"], rows))
+    for line in found["left_out"]:
+        print(line)
+    print(f"report: {asked.run / 'report.html'}")
+    return 0
+
+
 def predict(arguments: Sequence[str]) -> int:
     """`ssl-gen predict RUN PATH ...`"""
     asked = parse(Predict, arguments, "ssl-gen predict")
@@ -264,7 +320,7 @@ def listing(arguments: Sequence[str]) -> int:
 
 
 COMMANDS = {"train": train, "evaluate": evaluate, "train-features": train_features}
-COMMANDS |= {"sample": sample, "predict": predict, "list": listing}
+COMMANDS |= {"sample": sample, "latents": latents, "predict": predict, "list": listing}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,14 @@ import jax
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that share compiled programs stay in one process: those of a module, of conformance those of a method."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        method = callspec.params.get("name", "") if callspec and item.path.stem == "test_conformance" else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{method}"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
     """Each compiled program maps memory; those of all tests together are more than Linux lets one process map."""

@@ -1,6 +1,7 @@
 """The command line as its users meet it: help, answers, and one line for each mistake."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 from ssl_gen import cli, run
 from ssl_gen.datasets import sources
 from ssl_gen.methods import METHODS
+from ssl_gen.methods.self_training import fixmatch
 
 TINY = ["--steps", "4", "--quiet", "--config.labelled-batch", "4", "--config.hidden", "4"]
 PAIR = [
@@ -230,6 +232,21 @@ def test_an_output_folder_that_cannot_be_written_is_named(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     said = complaint(capsys, "train", "supervised", "--labels", "30", "--out", tmp_path / "file" / "run", *TINY)
     assert "file/run" in said
+
+
+def test_a_preset_changes_the_settings_that_a_method_starts_from(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        run, "train", lambda name, config, options: asked.append(config) or run.Result(tmp_path, None, "")
+    )
+    assert cli.main(["train", "fixmatch", "--preset", "photographs", "--config.threshold", "0.8"]) == 0
+    assert cli.main(["train", "fixmatch", "--preset=paper"]) == 0
+    assert asked == [dataclasses.replace(fixmatch.PHOTOGRAPHS, threshold=0.8), fixmatch.Config()]
+
+
+def test_steps_and_presets_of_a_method_that_is_fitted_in_one_go_are_refused(capsys):
+    assert "leave out --steps" in complaint(capsys, "train", "linear", "--steps", "5")
+    assert "leave out --preset" in complaint(capsys, "train", "linear", "--preset", "photographs")
 
 
 def test_a_class_that_is_not_there_is_answered_with_its_like(capsys, trained):

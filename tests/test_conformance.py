@@ -1,4 +1,4 @@
-"""What every method promises, by being in METHODS."""
+"""What every method that is trained in steps promises, by being in METHODS."""
 
 import functools
 import gc
@@ -6,19 +6,19 @@ import gc
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from tiny import IMAGES, SPEC, STEPS, VISIBLE, first_rows, numbers, same, some_rows, tiny
+from tiny import IMAGES, SPEC, STEPS, VISIBLE, first_rows, numbers, same, some_rows, terms_with_gradients, tiny
 
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.methods import METHODS
 from ssl_gen.training.devices import make_program
 from ssl_gen.training.program import gather
-from ssl_gen.types import Batch, TrainState
-from ssl_gen.update import descend
+from ssl_gen.types import Batch, ImageSpec, TrainState
+
+TRAINED = [name for name in METHODS if tiny(name).method.fit is None]  # test_solving.py has the others
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=TRAINED)
 def name(request):
     """All tests of one method stand together; what they compiled is let go of before the next."""
     yield request.param
@@ -91,6 +91,28 @@ def test_a_step_keeps_the_tree_shapes_and_dtypes_of_the_state(name):
             (x.shape, x.dtype) for x in jax.tree.leaves(state)
         ]
         assert all(value.shape == () for value in metrics.values())
+
+
+def test_the_settings_for_photographs_fit_photographs(name):
+    """Shapes alone: nothing is compiled. `experiments/photographs.py` trains with them."""
+    photographs = ImageSpec(32, 32, 3, 10)
+    method = METHODS[name].make(METHODS[name].PHOTOGRAPHS, photographs)
+
+    def batch(labelled, unlabelled):
+        images = jax.ShapeDtypeStruct
+        return Batch(
+            images((labelled, *photographs.shape), jnp.float32),
+            images((labelled,), jnp.int32),
+            images((unlabelled, *photographs.shape), jnp.float32),
+        )
+
+    state = jax.eval_shape(method.init, jax.random.key(0), batch(4, 4))
+    for phase in method.phases:
+        after, _ = jax.eval_shape(phase.step, state, batch(phase.labelled, phase.unlabelled))
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+    if method.sample:
+        samples = jax.eval_shape(method.sample, state, jax.random.key(0), jnp.zeros(2, jnp.int32))
+        assert samples.shape == (2, *photographs.shape)
 
 
 def test_each_phase_is_compiled_once(name):
@@ -167,16 +189,6 @@ def test_the_unlabelled_images_matter_where_a_phase_uses_them(name):
             states, _ = placed.advance(placed.place(started(name, 1)), index, moved, 1, [True])
             ends.append(placed.stack(states))
         assert not same(*ends), phase.name
-
-
-def terms_with_gradients(name, player, optimizer, loss, forward=None):
-    """`descend`, which also reports the norm of each term's own gradient in the player's params."""
-    inputs = forward.outputs if forward else player.params
-    after, metrics = descend(name, player, optimizer, loss, forward)
-    for term in jax.eval_shape(loss, inputs)[0]:
-        gradient = jax.grad(lambda inputs, term=term: loss(inputs)[0][term])(inputs)
-        metrics[f"{name}/{term}/own"] = optax.tree.norm(forward.pull(gradient) if forward else gradient)
-    return after, metrics
 
 
 def test_each_term_of_each_loss_has_a_gradient_at_initialisation(name, monkeypatch):
