@@ -39,10 +39,10 @@ ALL = dataclasses.replace(HUNDRED, labels="all")
 LATENTS = dataclasses.replace(HUNDRED, encoder=Path("autoencoder"))
 PLAIN = supervised.Config(steps=2_000, network="conv", labelled_batch=32)
 MOVED = dataclasses.replace(PLAIN, augmentation=fixmatch.STRONG)
-GAN = conditional_gan.Config(steps=3_000, discriminator_steps=1, latent=64, width=32, anneal=0.5, b1=0.5, b2=0.999)
+GAN = conditional_gan.Config(steps=2_100, discriminator_steps=1, latent=64, width=32, anneal=0.5, b1=0.5, b2=0.999)
 FEW = dataclasses.replace(GAN, averaging=0.01, augmentation=Augmentation(translate=3.5, cutout=0.5))  # Zhao et al. 2020
 TRIPLE = triple_gan.Config(
-    steps=2_400,
+    steps=1_800,
     warm_up=0.1,
     labelled_batch=32,
     unlabelled_batch=96,
@@ -68,17 +68,17 @@ ROWS = {
     "label_propagation": Row("label_propagation", label_propagation.Config(), HUNDRED),
     "label_spreading": Row("label_spreading", label_spreading.Config(), HUNDRED),
     "poisson_learning": Row("poisson_learning", poisson_learning.Config(), HUNDRED),
-    "autoencoder": Row("autoencoder", autoencoder.Config(steps=10_000), HUNDRED),
+    "autoencoder": Row("autoencoder", autoencoder.Config(steps=6_000), HUNDRED),
     "label_spreading_latents": Row("label_spreading", label_spreading.Config(), LATENTS),
     "poisson_learning_latents": Row("poisson_learning", poisson_learning.Config(), LATENTS),
     "vae": Row("vae", vae.Config(steps=100_000, unlabelled_batch=100), HUNDRED, ("iwae",)),
     "m2": Row("m2", m2.Config(steps=5_000, unlabelled_batch=200, learning_rate=1e-3), HUNDRED),
     "stacked_m1_m2": Row(
-        "stacked_m1_m2", stacked_m1_m2.Config(steps=30_000, unlabelled_batch=200, learning_rate=1e-3), HUNDRED
+        "stacked_m1_m2", stacked_m1_m2.Config(steps=20_000, unlabelled_batch=200, learning_rate=1e-3), HUNDRED
     ),
     "adversarial_autoencoder": Row("adversarial_autoencoder", adversarial_autoencoder.Config(steps=6_000), HUNDRED),
     "vae_gan": Row("vae_gan", vae_gan.Config(steps=2_000, width=32), HUNDRED),
-    "sgan": Row("sgan", sgan.Config(steps=3_000, width=32), HUNDRED),
+    "sgan": Row("sgan", sgan.Config(steps=2_000, width=32), HUNDRED),
     "triple_gan": Row("triple_gan", TRIPLE, HUNDRED),
     "pseudo_label": Row(
         "pseudo_label",
@@ -87,11 +87,11 @@ ROWS = {
     ),
     "mean_teacher": Row("mean_teacher", mean_teacher.Config(steps=4_000), HUNDRED),
     "fixmatch": Row("fixmatch", fixmatch.Config(steps=1_200, threshold=0.9, teacher="average"), HUNDRED),
-    "meta_pseudo_labels": Row("meta_pseudo_labels", meta_pseudo_labels.Config(steps=1_200), HUNDRED),
-    "gan_self_training": Row("gan_self_training", gan_self_training.Config(steps=4_200), HUNDRED),
+    "meta_pseudo_labels": Row("meta_pseudo_labels", meta_pseudo_labels.Config(steps=800), HUNDRED),
+    "gan_self_training": Row("gan_self_training", gan_self_training.Config(steps=3_000), HUNDRED),
     "generation_floor": Row("conditional_gan", FEW, HUNDRED),
     "generation_ceiling": Row("conditional_gan", GAN, ALL),
-    "ceiling": Row("supervised", dataclasses.replace(MOVED, steps=4_000, labelled_batch=100), ALL),
+    "ceiling": Row("supervised", dataclasses.replace(MOVED, labelled_batch=64), ALL),
 }
 BASELINE = "augmented_floor"
 METRICS = ("nll", "agreement", "fid", "iwae_5000")

@@ -33,6 +33,7 @@ EVERYTHING = {
     "m1": {"first": 0.5, "least_deviation": 0.0},
     "stacked_m1_m2": {"first": 0.5, "least_deviation": 0.0, "features": 4},
     "autoencoder": {"noise": 0.1},
+    "adversarial_autoencoder": {"conditional_style": True},
     "vae_gan": {"network": "mlp", "input_noise": 0.1, "noise": 0.1},
     "fixmatch": {"threshold": 0.0, "alignment": True},
     "meta_pseudo_labels": {"threshold": 0.0, "warm_up": 0.25, "fine_tuning": 0.25},

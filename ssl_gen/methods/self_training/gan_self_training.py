@@ -97,14 +97,14 @@ class State(NamedTuple):
 
 def lengths(config: Config) -> tuple[int, int, int]:
     """Updates of each phase; raises UserError where the shares are none, or the third phase learns nothing."""
-    first, second = round(config.warm_up * config.steps), round(config.generation * config.steps)
     if config.warm_up < 0 or config.generation < 0 or config.warm_up + config.generation > 1:
         raise UserError(
             f"warm_up {config.warm_up} and generation {config.generation} are shares: sum them to 1 or less"
         )
     if not (config.from_labels or config.from_guesses or config.from_samples):
         raise UserError("nothing to learn from: set one of from_labels, from_guesses and from_samples")
-    return first, second, max(config.steps - first - second, 0)
+    first, end = (round(share * config.steps) for share in (config.warm_up, config.warm_up + config.generation))
+    return first, end - first, config.steps - end
 
 
 def make(config: Config, spec: ImageSpec) -> Method:

@@ -111,8 +111,8 @@ def lengths(config: Config) -> tuple[int, int, int]:
         raise UserError(
             f"warm_up {config.warm_up} and fine_tuning {config.fine_tuning} are shares: sum them to 1 or less"
         )
-    first, last = round(config.warm_up * config.steps), round(config.fine_tuning * config.steps)
-    return first, max(config.steps - first - last, 0), last
+    first, end = (round(share * config.steps) for share in (config.warm_up, 1 - config.fine_tuning))
+    return first, max(end - first, 0), config.steps - max(end, first)
 
 
 def make(config: Config, spec: ImageSpec) -> Method:

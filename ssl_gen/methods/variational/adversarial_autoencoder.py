@@ -13,6 +13,10 @@ other in a step; u has noise on its pixels wherever the encoder sees it:
 Where the paper descends with momentum, with rates of its own for each part, Adam stands here. What the discriminators
 judge has noise on it, or D_y could tell probabilities from one-hot vectors by their last digit; the probabilities of
 `classify` are those of the encoder's mean params. Samples are g(y, z) for a one-hot y and z ~ N(0, I).
+
+D_z holds all styles together to N(0, I), and those of one class can still lie in a corner of their own, which a sample
+of another class then comes from. With `conditional_style`, ours, it is D_z(z, y), which is told q(. | u), without
+gradient, beside z and beside noise: the styles of each class are held to N(0, I).
 """
 
 from __future__ import annotations
@@ -58,12 +62,13 @@ class Config:
     discriminator_hidden: tuple[int, ...] = (1000, 1000)  # units a layer of each, ReLU; paper
     width: int = 32  # channels of the first layer of conv networks; ours
     input_noise: float = 0.3  # deviation in the encoder, pixels in [0, 1]; paper
-    noise: float = 0.3  # deviation of what the discriminators judge; musyoku's code, the paper: none
+    noise: float = 0.3  # deviation of what the discriminators judge; musyoku/adversarial-autoencoder; paper: none
     learning_rate: float = 1e-3  # Adam, reconstruction; ours; paper: 0.01, momentum 0.9
     adversarial_rate: float = 5e-4  # Adam, regularisation, all three players; ours; paper: 0.1, momentum 0.1
     supervised_rate: float = 1e-3  # Adam, supervised; ours; paper: 0.1, momentum 0.9
-    b1: float = 0.5  # Adam, regularisation; ours, as in GANs; musyoku's code: 0.1
+    b1: float = 0.5  # Adam, regularisation; ours, as in GANs; musyoku: 0.1
     anneal: float = 0.5  # share of the steps, at the end, over which rates fall to 0; ours; paper: a tenth at epoch 50
+    conditional_style: bool = False  # D_z is told the class; ours, paper: no
     averaging: float = 0.01  # rate of the encoder's mean params, which classify, a step; ours
     augmentation: Augmentation = Augmentation()  # of every image; the paper: none
 
@@ -111,14 +116,16 @@ def make(config: Config, spec: ImageSpec) -> Method:
         labels, style = jnp.zeros((images.shape[0], classes)), jnp.zeros((images.shape[0], config.latent))
         e = encoder.init(keys[0], images, None, train=False)
         d = decoder.init(keys[1], style, labels, train=False)
+        category = discriminator.init(keys[2], labels)
+        normal = discriminator.init(keys[3], style, labels if config.conditional_style else None)
         player = create(e.pop("params"), e, optimizers["reconstruction"], average=True)
         return State(
             jnp.int32(0),
             key,
             player._replace(opt={name: optimizer.init(player.params) for name, optimizer in optimizers.items()}),
             create(d.pop("params"), d, optimizers["reconstruction"]),
-            create(discriminator.init(keys[2], labels)["params"], {}, optimizers["regularisation"]),
-            create(discriminator.init(keys[3], style)["params"], {}, optimizers["regularisation"]),
+            create(category["params"], {}, optimizers["regularisation"]),
+            create(normal["params"], {}, optimizers["regularisation"]),
         )
 
     def encoded(player: TrainState, key: Key, images: Array) -> Forward:
@@ -143,20 +150,24 @@ def make(config: Config, spec: ImageSpec) -> Method:
         )
         return moved._replace(opt={**player.opt, part: moved.opt}), metrics
 
-    def judge(params: dict, key: Key, codes: Array) -> Array:
-        """A discriminator's logits (B,) of codes (B, K) or (B, Z)."""
+    def judge(params: dict, key: Key, codes: Array, told: Array | None) -> Array:
+        """A discriminator's logits (B,) of codes (B, K) or (B, Z), told (B, K) the class or None."""
         noise = spread(jax.random.normal(key, codes.shape))
-        return discriminator.apply({"params": params}, codes + config.noise * noise)[:, 0]
+        return discriminator.apply({"params": params}, codes + config.noise * noise, told)[:, 0]
+
+    def told(logits: Array) -> Array | None:
+        """What the style's discriminator is told of the class (B, K)."""
+        return jax.lax.stop_gradient(jax.nn.softmax(logits)) if config.conditional_style else None
 
     def train_discriminator(
-        name: str, player: TrainState, key: Key, prior: Array, codes: Array
+        name: str, player: TrainState, key: Key, prior: Array, codes: Array, told: Array | None
     ) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(key)
         return descend(
             name,
             player,
             optimizers["regularisation"],
-            lambda params: (judged(judge(params, keys[0], prior), judge(params, keys[1], codes)), {}),
+            lambda params: (judged(judge(params, keys[0], prior, told), judge(params, keys[1], codes, told)), {}),
         )
 
     def reconstruct(state: State, key: Key, images: Array) -> tuple[TrainState, TrainState, Metrics]:
@@ -181,17 +192,18 @@ def make(config: Config, spec: ImageSpec) -> Method:
         codes, players, metrics = encoded(state.encoder, keys[0], images), {}, {}
         labels = spread(jax.random.randint(keys[1], (images.shape[0],), 0, classes))
         style = spread(jax.random.normal(keys[2], (images.shape[0], config.latent)))
+        category = jax.nn.softmax(codes.outputs[0])
         games = {
-            "category_discriminator": (keys[3], jax.nn.one_hot(labels, classes), jax.nn.softmax(codes.outputs[0])),
-            "style_discriminator": (keys[4], style, codes.outputs[1]),
+            "category_discriminator": (keys[3], jax.nn.one_hot(labels, classes), category, None),
+            "style_discriminator": (keys[4], style, codes.outputs[1], told(codes.outputs[0])),
         }
         for name, pair in games.items():
             players[name], more = train_discriminator(name, getattr(state, name), *pair)
             metrics |= more
 
         def deceive(logits: Array, style: Array) -> dict:
-            category = judge(players["category_discriminator"].params, keys[5], jax.nn.softmax(logits))
-            normal = judge(players["style_discriminator"].params, keys[6], style)
+            category = judge(players["category_discriminator"].params, keys[5], jax.nn.softmax(logits), None)
+            normal = judge(players["style_discriminator"].params, keys[6], style, told(logits))
             return {"category": losses.judged_real(category), "style": losses.judged_real(normal)}
 
         players["encoder"], more = train_encoder("regularisation", state.encoder, deceive, codes)

@@ -48,9 +48,9 @@ PAPER = "Larsen et al. 2015, arXiv:1512.09300"
 class Config:
     steps: int = 60_000  # updates; ours
     labelled_batch: int = 32  # images a step; ours, paper: none
-    unlabelled_batch: int = 64  # images a step, a multiple; official code
+    unlabelled_batch: int = 64  # images a step, a multiple; official CelebA script
     network: Literal["mlp", "conv"] = "conv"  # all three; paper: conv
-    latent: int = 128  # Z; official code
+    latent: int = 128  # Z; official CelebA script
     encoder_hidden: tuple[int, ...] = (500, 500)  # units a layer of an mlp; ours
     decoder_hidden: tuple[int, ...] = (500, 500)  # units a layer of an mlp; Salimans et al. 2016, MNIST
     discriminator_hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)  # units a layer; Salimans et al. 2016, MNIST
@@ -58,7 +58,7 @@ class Config:
     noise: float = 0.0  # deviation before the mlp discriminator's other layers; Salimans et al. 2016: 0.5
     dropout: float = 0.0  # after the conv discriminator's stages; ours: none
     width: int = 64  # channels of the first layer of conv networks; paper, table 1
-    gamma: float = 0.01  # weight of the likelihood in the decoder; ours, for features of deviation 1
+    gamma: float = 0.01  # weight of the likelihood in the decoder; ours; official: 1e-5, of a sum over the batch
     classes: float = 1.0  # weight of the decoder's class term; Odena et al. 2017, sec. 3
     learning_rate: float = 3e-4  # Adam, all players; official code: RMSProp
     b1: float = 0.5  # Adam; Radford et al. 2016, sec. 4
