@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import json
 import subprocess
 import sys
@@ -255,3 +256,21 @@ def test_a_class_that_is_not_there_is_answered_with_its_like(capsys, trained):
 
 def test_a_metric_that_does_not_apply_is_answered_with_those_that_do(capsys, trained):
     assert "error" in complaint(capsys, "evaluate", trained, "--metrics", "bleu")
+
+
+def test_latents_are_looked_at_and_shown_in_the_report(capsys, tmp_path):
+    out = tmp_path / "run"
+    assert cli.main(["train", "pca", "--labels", "30", "--out", str(out), "--config.latent", "4", "--quiet"]) == 0
+    capsys.readouterr()
+    assert cli.main(["latents", str(out), "--count", "100"]) == 0
+    said = capsys.readouterr().out
+    found, report = json.loads((out / "latents.json").read_text()), html.unescape((out / "report.html").read_text())
+    for picture in found["pictures"]:
+        assert str(out / picture["file"]) in said and picture["caption"] in report
+    error = found["errors"]["logistic regression"]["latents"]
+    assert f"{error:.2f} %" in said and found["left_out"][0] in said
+
+
+def test_a_run_without_latents_is_answered_with_the_methods_that_have_them(capsys, trained):
+    said = complaint(capsys, "latents", trained)
+    assert "triple_gan has no encoder" in said and "vae" in said

@@ -16,6 +16,7 @@ PARTS = (
     sections.results,
     sections.evaluations,
     sections.samples,
+    sections.latents,
     sections.confusion,
     sections.losses,
     sections.masks,

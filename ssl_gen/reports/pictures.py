@@ -1,4 +1,4 @@
-"""Grids of images as small, crisp PNG files that say in their text which run they belong to."""
+"""Grids of images, and other pictures, as small, crisp PNG files that say in their text which run they belong to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def grid(images: np.ndarray, scale: int | None = None, gap: int = 2) -> np.ndarr
     return np.pad(picture, ((0, gap), (0, gap), (0, 0)), constant_values=PAPER)
 
 
-def _fitted(title: str, width: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+def fitted(title: str, width: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
     """The title and a font in which it fits `width` pixels: smaller first, then shortened."""
     for size in (14, 12, 10):
         font = ImageFont.load_default(size)
@@ -55,7 +55,7 @@ def _titled(picture: Image.Image, titles: Sequence[str], gap: int) -> Image.Imag
     draw = ImageDraw.Draw(page)
     pitch = (picture.width - gap) / len(titles)
     for column, title in enumerate(titles):
-        text, font = _fitted(title, int(pitch) - 2)
+        text, font = fitted(title, int(pitch) - 2)
         draw.text((gap / 2 + (column + 0.5) * pitch, strip / 2), text, fill="black", font=font, anchor="mm")
     return page
 
@@ -81,15 +81,20 @@ def save_grid(
             raise ValueError(f"{len(column_titles)} titles for {images.shape[1]} columns: give one a column")
         picture = _titled(picture, column_titles, gap)
         notes[COLUMNS] = json.dumps(list(column_titles))
+    return save(path, picture, notes)
+
+
+def save(path: str | Path, picture: Image.Image, text: dict[str, str]) -> Path:
+    """Write a picture as a PNG with `text` in it."""
     info = PngImagePlugin.PngInfo()
-    for key, value in notes.items():
+    for key, value in text.items():
         info.add_text(key, value)
     picture.save(path, "PNG", optimize=True, pnginfo=info)
     return Path(path)
 
 
 def read_text(path: str | Path) -> dict[str, str]:
-    """The text that `save_grid` wrote into a PNG; raises UserError for what is no whole PNG."""
+    """The text that `save` wrote into a PNG; raises UserError for what is no whole PNG."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             return dict(picture.text)

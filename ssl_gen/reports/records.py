@@ -1,4 +1,4 @@
-"""Reading a run folder: run.json, metrics.jsonl, final.json and samples.png, as files and nothing more."""
+"""Reading a run folder: its json files, metrics.jsonl and samples.png, as files and nothing more."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ FORMAT = 1  # of run.json
 RUN_KEYS = ("method", "family", "paper", "config", "dataset", "data", "labels", "mask", "masks", "seeds", "steps")
 RUN_KEYS += ("phases", "versions", "commit", "device", "command", "created")
 FINAL_KEYS = ("method", "dataset", "labels", "masks", "seeds", "steps", "seconds", "metrics", "device", "commit")
+LATENTS_KEYS = ("split", "images", "latents", "replica", "pictures", "errors", "left_out")
 PLACES = ("step", "seed", "phase")  # what a line of metrics.jsonl says besides its numbers
 
 
@@ -26,6 +27,7 @@ class Run(NamedTuple):
     lines: list[dict[str, Any]]  # metrics.jsonl, in the order written
     final: dict[str, Any] | None  # final.json; None while the run has not finished
     samples: Path | None  # samples.png; None where the method draws none
+    latents: dict[str, Any] | None  # latents.json; None where `ssl-gen latents` did not look at them
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -75,12 +77,14 @@ def read(folder: str | Path) -> Run:
             f"{record} has format {loaded['format']}, this ssl_gen reads {FORMAT}: use the one that wrote it"
         )
     metrics, final, samples = folder / "metrics.jsonl", folder / "final.json", folder / "samples.png"
+    latents = folder / "latents.json"
     return Run(
         folder,
         _complete(record, loaded, RUN_KEYS),
         _lines(metrics) if metrics.is_file() else [],
         _complete(final, _load(final), FINAL_KEYS) if final.is_file() else None,
         samples if samples.is_file() else None,
+        _complete(latents, _load(latents), LATENTS_KEYS) if latents.is_file() else None,
     )
 
 

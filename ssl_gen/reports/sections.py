@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ssl_gen.reports import curves, pictures, records, tables
@@ -15,6 +16,7 @@ from ssl_gen.reports.style import LEVELS
 
 CLASSES = 40  # a confusion matrix of more classes is a list of the commonest confusions instead
 CONFUSIONS = 20  # rows of that list
+ERRORS = ("latents", "pixels")  # what classes are told from, in latents.json
 SPLITS = {"test": "first", "validation": "second"}  # where a measurement was made -> class of its curve
 
 
@@ -195,10 +197,37 @@ def samples(run: records.Run) -> str:
     caption = "Samples."
     if pictures.COLUMNS in text:
         caption = f"One class a column, from left to right: {', '.join(json.loads(text.pop(pictures.COLUMNS)))}."
-    caption = html.escape(" ".join([caption, *(f"{key}: {value}." for key, value in text.items())]))
-    data = base64.b64encode(run.samples.read_bytes()).decode("ascii")
+    caption = " ".join([caption, *(f"{key}: {value}." for key, value in text.items())])
+    return f"<h2>Samples</h2>{_figure(run.samples, caption)}"
+
+
+def _figure(path: Path, caption: str) -> str:
+    """A PNG, embedded, with a caption in plain text below it."""
+    caption = html.escape(caption)
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
     image = f'<img class="samples" alt="{caption}" src="data:image/png;base64,{data}">'
-    return f"<h2>Samples</h2><figure>{image}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def latents(run: records.Run) -> str:
+    """What `ssl-gen latents` found: pictures with their captions, errors from latents, and what is left out."""
+    found = run.latents
+    if found is None:
+        return ""
+    told = (
+        f"{count(found['images'], 'image')} of the {found['split']} split as {count(found['latents'], 'latent')} each, "
+    )
+    parts = [f'<h2>Latents</h2><p class="soft">{html.escape(told)}by seed {found["replica"]}.</p>']
+    for picture in found["pictures"]:
+        path = run.folder / Path(picture["file"]).name
+        if path.is_file():
+            pictures.read_text(path)  # raises where the file is damaged
+            parts.append(_figure(path, picture["caption"]))
+    if found["errors"]:
+        rows = [[name, *(f"{each[kind]:.2f}" for kind in ERRORS)] for name, each in found["errors"].items()]
+        parts.append(tables.html_table(["class told by", *(f"from {kind} (error, %)" for kind in ERRORS)], rows))
+        parts.append('<p class="soft">Cross-validated on these images and their true classes.</p>')
+    return "".join(parts) + "".join(f'<p class="soft">{html.escape(line)}.</p>' for line in found["left_out"])
 
 
 def confusion(run: records.Run) -> str:

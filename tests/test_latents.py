@@ -1,0 +1,284 @@
+"""Looking at latents: what is drawn, what is counted, what the report shows of it, and what is left out."""
+
+import itertools
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from test_evaluation import CLASSES, STATE, dataset
+from test_reports import make_run, words, written
+
+from ssl_gen import evaluation, latents, run
+from ssl_gen.methods.classical import pca
+from ssl_gen.reports import pictures, records, scatter
+from ssl_gen.setting import Options, load_data
+from ssl_gen.types import Method, UserError
+
+NAMES = ["a", "b", "c"]
+
+
+def encode(state, images):
+    return images.reshape(len(images), -1)[:, :4]
+
+
+def decode(state, codes, labels):
+    """Images whose left half tells the first latent and whose right half the class."""
+    left = jnp.broadcast_to(codes[:, :1, None, None], (len(codes), 8, 4, 1))
+    right = jnp.broadcast_to(labels[:, None, None, None] * 0.5 - 0.5, (len(codes), 8, 4, 1))
+    return jnp.concatenate([left, right], 2)
+
+
+def classify(state, images):
+    """The third class, always."""
+    return jnp.log(jnp.broadcast_to(jnp.array([0.1, 0.1, 0.8]), (len(images), CLASSES)))
+
+
+CONDITIONAL = Method(None, (), classify=classify, encode=encode, decode=decode, conditional=True)
+
+
+def encoded(method=CONDITIONAL, count=30):
+    data = dataset(test=count)
+    codes = np.asarray(encode(STATE, data.test_images / np.float32(127.5) - 1))
+    return latents.Encoded(evaluation.compiled(method), STATE, "test", data.test_images, data.test_labels, codes, NAMES)
+
+
+@pytest.fixture
+def grids(monkeypatch):
+    """What would have been drawn: file name -> (images, titles)."""
+    drawn = {}
+
+    def kept(path, images, titles, text):
+        drawn[path.name] = images, titles
+
+    monkeypatch.setattr(pictures, "save_grid", kept)
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A run that encodes and decodes and is made in a moment."""
+    out = tmp_path_factory.mktemp("latents") / "run"
+    return run.train("pca", pca.Config(latent=5), Options(dataset="digits", labels="30", out=out, quiet=True)).folder
+
+
+def test_rows_go_through_the_classes_in_turn():
+    labels = np.array([1, 1, 0, 1, 2, 0])
+    assert labels[latents.mixed(labels)].tolist() == [0, 1, 2, 0, 1, 1]
+    assert latents.mixed(labels).tolist() == [2, 0, 4, 5, 1, 3]
+
+
+def test_a_path_is_straight_even_and_holds_both_ends():
+    path = latents.between(np.array([[0.0, 4.0]]), np.array([[3.0, -2.0]]), 4)
+    np.testing.assert_allclose(path, [[[0, 4], [1, 2], [2, 0], [3, -2]]], atol=1e-12)
+
+
+def test_a_row_of_styles_has_one_latent_and_every_class(grids, tmp_path):
+    some = encoded()
+    latents.styles(some, tmp_path / "styles.png", {})
+    images, titles = grids["styles.png"]
+    assert titles == ["image", *NAMES] and images.shape == (latents.STYLES, 1 + CLASSES, 8, 8, 1)
+    rows = latents.mixed(some.labels)[: latents.STYLES]
+    np.testing.assert_array_equal(images[:, 0], some.images[rows])
+    for k in range(CLASSES):
+        np.testing.assert_allclose(images[:, 1 + k, 0, 0, 0], (some.latents[rows, 0] + 1) * 127.5, atol=0.51)
+        assert np.abs(images[:, 1 + k, :, 4:] - (k * 0.5 + 0.5) * 127.5).max() < 0.51
+
+
+def test_a_path_leads_from_one_image_to_another_and_the_class_changes_half_way(grids, tmp_path):
+    some = encoded()
+    right = some.tools._replace(classify=lambda state, images: jnp.eye(CLASSES)[by_brightness(images)])
+    some = some._replace(tools=right)
+    latents.paths(some, tmp_path / "paths.png", {})
+    images, titles = grids["paths.png"]
+    assert images.shape == (latents.PATHS, latents.BETWEEN + 2, 8, 8, 1) and titles[0] == titles[-1] == "image"
+    rows = latents.mixed(some.labels)
+    starts, ends = rows[: 2 * latents.PATHS : 2], rows[1 : 2 * latents.PATHS : 2]
+    np.testing.assert_array_equal(images[:, 0], some.images[starts])
+    np.testing.assert_array_equal(images[:, -1], some.images[ends])
+    for column, row in ((1, starts), (-2, ends)):
+        np.testing.assert_allclose(images[:, column, 0, 0, 0], (some.latents[row, 0] + 1) * 127.5, atol=0.51)
+    told = np.stack([some.labels[starts], some.labels[ends]], 1).repeat(latents.BETWEEN // 2, 1)
+    np.testing.assert_allclose(images[:, 1:-1, 0, 7, 0], (told * 0.5 + 0.5) * 127.5, atol=0.51)
+
+
+def by_brightness(images):
+    """The classes of `dataset`'s images, each as bright as its number says."""
+    return (images.mean((1, 2, 3)) // 70).astype(int)
+
+
+@pytest.mark.parametrize("lacking", [{"decode": None}, {"conditional": False}])
+def test_there_are_no_styles_where_the_decoder_is_told_no_class(lacking, tmp_path):
+    with pytest.raises(UserError, match="told a class"):
+        latents.styles(encoded(CONDITIONAL._replace(**lacking)), tmp_path / "styles.png", {})
+
+
+def test_there_are_no_paths_without_a_decoder(tmp_path):
+    with pytest.raises(UserError, match="no decoder"):
+        latents.paths(encoded(CONDITIONAL._replace(decode=None)), tmp_path / "paths.png", {})
+
+
+@pytest.mark.parametrize("codes", [np.arange(30.0)[:, None], np.ones((30, 3))])
+def test_there_is_no_map_of_what_has_no_two_dimensions(codes, tmp_path):
+    with pytest.raises(UserError, match="two latents that vary"):
+        latents.chart(encoded()._replace(latents=codes), tmp_path / "map.png", {})
+
+
+@pytest.fixture
+def maps(monkeypatch):
+    """The points and axes of each map that would have been drawn."""
+    drawn, draw = [], scatter.scatter
+
+    def kept(points, labels, names, axes):
+        drawn.append((points, axes))
+        return draw(points, labels, names, axes)
+
+    monkeypatch.setattr(scatter, "scatter", kept)
+    return drawn
+
+
+def test_two_latents_are_drawn_as_they_are(maps, tmp_path):
+    some = encoded()
+    some = some._replace(latents=some.latents[:, :2])
+    assert "the two latents of 30 test images" in latents.chart(some, tmp_path / "map.png", {"mask": "m"})
+    np.testing.assert_array_equal(maps[0][0], some.latents)
+    assert pictures.read_text(tmp_path / "map.png") == {"mask": "m"}
+
+
+def test_more_latents_are_drawn_by_the_directions_of_largest_variance(maps, tmp_path):
+    codes = np.random.default_rng(0).normal(size=(30, 4)) * np.array([1, 9, 0.1, 4])
+    latents.chart(encoded()._replace(latents=codes), tmp_path / "map.png", {})
+    centred = codes - codes.mean(0)
+    variances = np.sort(np.linalg.eigvalsh(centred.T @ centred))[::-1]
+    points, axes = maps[0]
+    np.testing.assert_allclose((points**2).sum(0), variances[:2])
+    assert axes[0] == f"first principal component, {variances[0] / variances.sum():.0%} of the variance"
+
+
+def test_symbols_of_classes_differ_and_neighbours_differ_in_colour_and_shape():
+    symbols = [(scatter.symbol(k)[0], scatter.symbol(k)[1].tobytes()) for k in range(scatter.SYMBOLS)]
+    assert len(set(symbols)) == 35
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in itertools.pairwise(symbols))
+
+
+def test_symbols_are_equally_large():
+    for k in range(len(scatter.CORNERS)):
+        x, y = scatter.symbol(k)[1].T
+        area = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2  # the shoelace formula
+        assert area == pytest.approx(np.pi)
+
+
+def test_a_point_is_drawn_in_its_colour_at_its_place_on_one_scale_for_both_axes():
+    points = np.array([[0.0, 0.0], [10.0, 5.0]])
+    picture = scatter.scatter(points, np.array([0, 1]), ["", ""], ("x", "y"))
+    unit = scatter.SIDE / (1.08 * 10)  # pixels for 1, with a margin of 4 % of the longer side at each end
+    middle = np.array([scatter.LEFT + scatter.SIDE / 2, scatter.TOP + scatter.SIDE / 2])
+    for k, away in enumerate(([-5, 2.5], [5, -2.5])):  # from the middle, y downwards
+        x, y = middle + unit * np.array(away)
+        assert picture.getpixel((int(x), int(y))) == scatter.COLOURS[k]
+
+
+def test_many_classes_and_equal_points_can_be_drawn():
+    labels = np.arange(80)
+    picture = scatter.scatter(np.zeros((80, 2)), labels, [f"class {k}" for k in labels], ("x", "y"))
+    assert picture.size == (scatter.LEFT + scatter.SIDE + scatter.RIGHT, scatter.TOP + scatter.SIDE + scatter.BOTTOM)
+
+
+def test_separate_classes_are_told_apart_and_labels_of_no_meaning_are_not():
+    labels = np.arange(120) % 3
+    random = np.random.default_rng(0)
+    clusters = 10 * np.eye(3)[labels] + random.normal(size=(120, 3))
+    for error in latents.probed(clusters, labels).values():
+        assert error == 0
+    for error in latents.probed(clusters, random.permutation(labels)).values():
+        assert 45 < error < 88  # chance is 66.7, with a deviation of 4.3
+
+
+def test_errors_need_some_images_of_each_class():
+    with pytest.raises(UserError, match="5 images of each"):
+        latents.errors(encoded(count=12))
+    found = latents.errors(encoded(count=60))
+    assert {each for kinds in found.values() for each in kinds} == {"latents", "pixels"} and len(found) == 2
+
+
+def test_a_look_leaves_pictures_numbers_and_a_report(fitted):
+    found = latents.look(fitted, count=200)
+    assert [picture["file"] for picture in found["pictures"]] == ["latents_paths.png", "latents_map.png"]
+    assert found["images"] == 200 and found["latents"] == 5
+    assert [line.split(":")[0] for line in found["left_out"]] == ["styles"]
+    assert json.loads((fitted / "latents.json").read_text()) == found
+    text = (fitted / "report.html").read_text()
+    assert text.count("<img") == 2
+    for picture in found["pictures"]:
+        assert picture["caption"] in words(text)
+        assert pictures.read_text(fitted / picture["file"])["mask"] == "digits@30-s0"
+    errors = found["errors"]["10 nearest neighbours"]
+    assert f"{errors['latents']:.2f}" in words(text) and f"{errors['pixels']:.2f}" in words(text)
+    assert found["left_out"][0] in words(text)
+
+
+def test_the_latents_are_those_of_the_runs_test_images(fitted, maps):
+    latents.look(fitted, count=10_000, seed=3)
+    data = load_data(Options(dataset="digits", labels="30")).dataset
+    flat = data.test_images.reshape(len(data.test_images), -1) / 127.5 - 1
+    train = data.train_images.reshape(len(data.train_images), -1) / 127.5 - 1
+    loaded = run.load(fitted)
+    assert loaded.states[0].directions.shape == (5, 64)
+    own = (flat - np.asarray(loaded.states[0].mean).ravel()) @ np.asarray(loaded.states[0].directions).T
+    expected = PCA(2, svd_solver="full").fit_transform(own)
+    np.testing.assert_allclose(np.sort(maps[0][0], 0), np.sort(expected, 0), atol=1e-3)
+    assert len(train) > len(maps[0][0]) == len(flat)
+
+
+@pytest.mark.parametrize("wrong", [{"replica": 1}, {"replica": -1}, {"count": 1}])
+def test_a_replica_or_a_count_that_cannot_be_is_refused(fitted, wrong):
+    with pytest.raises(UserError, match="--count is at least 2, --replica one of 0 to 0"):
+        latents.look(fitted, **wrong)
+
+
+def test_a_method_without_encoder_is_refused_with_those_that_have_one(fitted, monkeypatch):
+    loaded = run.load(fitted)
+    blind = loaded._replace(tools=loaded.tools._replace(method=loaded.tools.method._replace(encode=None)))
+    monkeypatch.setattr(run, "load", lambda path: blind)
+    with pytest.raises(UserError, match=r"pca has no encoder.*vae, m1, m2"):
+        latents.look(fitted)
+
+
+def test_latents_that_are_not_finite_are_refused(fitted, monkeypatch):
+    loaded = run.load(fitted)
+    broken = [state._replace(mean=state.mean * np.nan) for state in loaded.states]
+    monkeypatch.setattr(run, "load", lambda path: loaded._replace(states=broken))
+    with pytest.raises(UserError, match="not all finite"):
+        latents.look(fitted)
+
+
+def looked_at(folder, **changes):
+    """A run folder with a latents.json and one picture."""
+    about = {"split": "test", "images": 3, "latents": 2, "replica": 0, "seed": 0, "errors": {}, "left_out": []}
+    about["pictures"] = [{"file": "latents_map.png", "caption": "Map: of <b>all</b>"}]
+    make_run(folder)
+    (folder / "latents.json").write_text(json.dumps(about | changes))
+    pictures.save_grid(folder / "latents_map.png", np.zeros((1, 1, 8, 8, 1), np.uint8))
+    return folder
+
+
+def test_the_report_shows_what_exists_and_takes_no_text_for_code(tmp_path):
+    folder = looked_at(tmp_path / "run", left_out=["styles: <script>"])
+    text = written(folder)
+    assert text.count("<img") == 2 and "Map: of <b>all</b>" in words(text)
+    assert "<script>" not in text and "Map: of <b>" not in text
+    (folder / "latents_map.png").unlink()
+    assert written(folder).count("<img") == 1
+    (folder / "latents.json").unlink()
+    assert "Latents" not in words(written(folder))
+
+
+def test_a_broken_record_or_picture_is_named(tmp_path):
+    folder = looked_at(tmp_path / "run")
+    (folder / "latents_map.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"latents_map\.png is damaged"):
+        written(folder)
+    (folder / "latents.json").write_text("{}")
+    with pytest.raises(UserError, match=r"latents\.json lacks"):
+        records.read(folder)
