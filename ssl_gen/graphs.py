@@ -12,7 +12,9 @@ D = diag(d), L = D - W. Neighbours are found on the host by scikit-learn; everyt
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ from ssl_gen.networks.normalisation import choose
 from ssl_gen.types import Array, UserError
 
 Kernel = Literal["gaussian", "connectivity"]
-TOLERANCE = 1e-6  # of a residual, as a part of the right side; ours: what float32 holds
+TOLERANCE = 1e-8  # of a residual, as a part of the right side; ours: systems may amplify it by 10,000 and more
 LONGEST = 2_000  # iterations of a solver at most; ours: graphs of 70,000 images need some hundreds
 REACH = 1_000.0  # steps of the Poisson iteration after which a part of the graph is judged; the authors' code's limit
 BLOCK = 4_096  # nodes compared with a batch at a time, 8 MiB for 500 images; ours
@@ -137,6 +139,26 @@ def product(graph: Graph, values: Array) -> Array:
     return jax.ops.segment_sum(flows, graph.rows, len(graph.degrees), indices_are_sorted=True)
 
 
+def in_float64(function: Callable[..., Array]) -> Callable[..., Array]:
+    """function(graph, ...) -> values, computed with 64 bits and returned in 32, from any setting of JAX.
+
+    Laplacians of graphs whose clusters hardly touch are too near to singular for conjugate gradients in 32 bits.
+    """
+
+    def widened(x: Any) -> Any:
+        floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
+        return jnp.asarray(x, jnp.float64) if floating else x
+
+    @functools.wraps(function)
+    def wide(graph: Graph, *arguments: Any) -> Array:
+        with jax.enable_x64(True):
+            graph, *arguments = jax.tree.map(widened, (graph, *arguments))
+            exact = product(graph, jnp.ones((len(graph.degrees), 1)))[:, 0]  # sums of the weights as they are rounded
+            return function(graph._replace(degrees=exact), *arguments).astype(jnp.float32)
+
+    return wide
+
+
 @jax.jit
 def solve(graph: Graph, diagonal: Array, coupling: Array, free: Array, right: Array) -> Array:
     """u (N, C) with diagonal u - coupling free W free u = right: conjugate gradients for each column.
@@ -207,6 +229,7 @@ def propagate_labels(graph: Graph, targets: Array, where: Array) -> Array:
     return shares(values, targets[where].mean(0))
 
 
+@in_float64
 def regress(graph: Graph, targets: Array, where: Array, strength: float = 0.0) -> Array:
     """Real values on some nodes -> on all: targets (N, C), of which rows `where` (N,) bool are looked at -> (N, C).
 
@@ -219,13 +242,14 @@ def regress(graph: Graph, targets: Array, where: Array, strength: float = 0.0) -
         raise ValueError("no node has a target")
     mean = targets[where].mean(0)
     given = jnp.where(where[:, None], targets - mean, 0.0)
-    known, unknown = where.astype(jnp.float32), 1.0 - where
+    known, unknown = where.astype(targets.dtype), 1.0 - where
     if strength > 0:
         return mean + solve(graph, known + strength * graph.degrees, strength, jnp.ones_like(known), given)
     inflow = unknown[:, None] * product(graph, given)
     return mean + given + solve(graph, graph.degrees, 1.0, unknown, inflow)
 
 
+@in_float64
 @jax.jit
 def poisson(graph: Graph, targets: Array, where: Array) -> Array:
     """Potential u (N, K) of sources y_j - mean y at labelled nodes: targets (N, K) one-hot `where` (N,) bool.
@@ -239,7 +263,7 @@ def poisson(graph: Graph, targets: Array, where: Array) -> Array:
     def total(values: Array) -> Array:
         return jax.ops.segment_sum(values, graph.parts, len(graph.degrees))
 
-    known, degrees = where[:, None].astype(jnp.float32), graph.degrees[:, None]
+    known, degrees = jnp.asarray(where)[:, None].astype(targets.dtype), graph.degrees[:, None]
     sources = known * (targets - (known * targets).sum(0) / known.sum())
     volume = positive(total(degrees))
     level = (total(sources) / volume)[graph.parts]  # by which a whole part rises each step
