@@ -12,6 +12,8 @@ RMSE in degrees, on the images without a number:
     neighbours    the mean of the nearest of the 100, their number by cross-validation among them
     mean          the mean of the 100
 
+Turned by at most 30 degrees, tried beforehand on seeds 100 to 102, graph and ridge are level.
+
 Command: python -m experiments.digits_regression [--record]; half a minute on two cores.
 """
 

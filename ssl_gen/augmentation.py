@@ -28,6 +28,8 @@ class Augmentation:
     operations: int = 0  # changes of place, colour or contrast, one after the other (RandAugment); photographs: 2
 
 
+STRONG_DIGITS = Augmentation(translate=2.0, rotate=20.0, scale=0.2, shear=0.2, cutout=0.5)  # 28 x 28, not flipped; ours
+
 # Photographs of 32 x 32 pixels: the weak changes of every classifier since Zagoruyko and Komodakis 2016,
 # arXiv:1605.07146, sec. 3; FixMatch's strong ones (Sohn et al. 2020, arXiv:2001.07685, app. E); what a discriminator
 # with few images sees (Zhao et al. 2020, arXiv:2006.10738, sec. 3).

@@ -1,5 +1,7 @@
 """The gradient step that every method shares, and what goes with it."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,18 @@ import pytest
 from jax.sharding import AxisType
 
 from ssl_gen.types import TrainState
-from ssl_gen.update import annealed, average, create, descend, forward, interleave, separate, spread
+from ssl_gen.update import (
+    annealed,
+    average,
+    create,
+    descend,
+    forward,
+    interleave,
+    kernels,
+    partly_cosine,
+    separate,
+    spread,
+)
 
 PARAMS = {"weight": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([0.1, -0.4])}
 INPUTS = jnp.array([[1.0, 2.0], [-1.0, 0.5], [0.3, 0.7]])
@@ -162,3 +175,15 @@ def test_spread_divides_a_batch_over_the_devices_of_a_data_parallel_run():
     with jax.set_mesh(mesh):
         noise = jax.jit(lambda key: spread(jax.random.normal(key, (8, 3))))(jax.random.key(0))
     assert {shard.data.shape for shard in noise.addressable_shards} == {(2, 3)}
+
+
+def test_a_partly_cosine_rate_begins_whole_and_ends_at_a_fifth():
+    schedule = partly_cosine(0.5, 100)
+    assert schedule(0) == 0.5
+    assert schedule(100) == pytest.approx(0.5 * math.sin(math.pi / 16))  # cos(7 pi / 16)
+    assert schedule(50) == pytest.approx(0.5 * math.cos(7 * math.pi / 32))
+
+
+def test_kernels_are_what_has_two_axes_or_more():
+    params = {"dense": {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}, "norm": {"scale": jnp.zeros(3)}}
+    assert kernels(params) == {"dense": {"kernel": True, "bias": False}, "norm": {"scale": False}}

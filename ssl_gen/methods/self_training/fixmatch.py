@@ -14,7 +14,6 @@ is the network's own, in training; with teacher "average" it is that of the mean
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -22,13 +21,22 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import losses
-from ssl_gen.augmentation import STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
+from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks.classifiers import Network, classifier
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import average, check_multiples, create, descend, forward, interleave, separate
+from ssl_gen.update import (
+    average,
+    check_multiples,
+    create,
+    descend,
+    forward,
+    interleave,
+    kernels,
+    partly_cosine,
+    separate,
+)
 
 PAPER = "Sohn et al. 2020, arXiv:2001.07685"
-STRONG = Augmentation(translate=2.0, rotate=20.0, scale=0.2, shear=0.2, cutout=0.5)  # ours, for digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +52,14 @@ class Config:
     learning_rate: float = 2e-3  # at the start, falling along cos(7 pi t / 16 T); ours; paper: 0.03 with sgd
     weight_decay: float = 5e-4  # of kernels; paper, with sgd
     unlabelled_weight: float = 1.0  # w; paper
+    ramp: float = 0.0  # share of the steps, at the start, over which w rises from 0; the paper: none
     threshold: float = 0.95  # of probability; paper
     teacher: Literal["student", "average"] = "student"  # whose guesses are learnt; average: of the mean params
     alignment: bool = False  # of the guesses' classes to those of the labels; Berthelot et al. 2020
     memory: int = 128  # steps that the running means of alignment look back; Berthelot et al. 2020, code
     averaging: float = 0.01  # rate of the mean params, a step; ours; paper: 0.001
     augmentation: Augmentation = Augmentation(translate=2.0)  # the weak one; ours; paper: flip, crop 4
-    strong: Augmentation = STRONG  # the strong one; paper: flip, crop 4, operations 2, cutout 0.5
+    strong: Augmentation = STRONG_DIGITS  # the strong one; paper: flip, crop 4, operations 2, cutout 0.5
 
 
 PHOTOGRAPHS = Config(  # paper, CIFAR-10
@@ -98,12 +107,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     check_multiples(config, "labelled_batch", "unlabelled_batch")
     net = classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
 
-    def schedule(step: Array) -> Array:
-        return config.learning_rate * jnp.cos(7 * math.pi / 16 * step / max(config.steps, 1))
-
-    def kernels(params: dict) -> dict:
-        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
+    schedule = partly_cosine(config.learning_rate, config.steps)
     if config.optimizer == "adamw":
         optimizer = optax.adamw(schedule, weight_decay=config.weight_decay, mask=kernels)
     else:
@@ -146,9 +150,10 @@ def make(config: Config, spec: ImageSpec) -> Method:
         def loss(logits: Array) -> tuple[dict, dict]:
             labelled, unlabelled, *_ = separate(logits, sizes)
             pseudo_label = losses.confident_cross_entropy(unlabelled, teacher, config.threshold)
+            weight = config.unlabelled_weight * jnp.minimum(state.step / max(config.ramp * config.steps, 1), 1)
             return {
                 "supervised": losses.cross_entropy(labelled, batch.labels),
-                "pseudo_label": config.unlabelled_weight * pseudo_label,
+                "pseudo_label": weight * pseudo_label,
             }, predicted.stats
 
         player, metrics = descend("classifier", state.classifier, optimizer, loss, predicted)

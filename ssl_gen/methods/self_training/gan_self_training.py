@@ -21,7 +21,6 @@ always has the labels, for nothing else tells of the classes.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -29,14 +28,25 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import adversarial_losses, losses
-from ssl_gen.augmentation import STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
+from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks import conv
 from ssl_gen.networks.classifiers import Network, classifier
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, UserError
-from ssl_gen.update import annealed, average, check_multiples, create, descend, forward, interleave, separate, spread
+from ssl_gen.update import (
+    annealed,
+    average,
+    check_multiples,
+    create,
+    descend,
+    forward,
+    interleave,
+    kernels,
+    partly_cosine,
+    separate,
+    spread,
+)
 
 PAPER = "You et al. 2023, arXiv:2302.10586"
-STRONG = Augmentation(translate=2.0, rotate=20.0, scale=0.2, shear=0.2, cutout=0.5)  # ours, for digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +71,7 @@ class Config:
     samples_weight: float = 1.0  # g; a generated image counts as much as one labelled by hand, as in the paper
     averaging: float = 0.01  # rate of the classifier's mean params, a step; ours
     augmentation: Augmentation = Augmentation(translate=2.0)  # the classifier's weak one; ours
-    strong: Augmentation = STRONG  # the classifier's strong one
+    strong: Augmentation = STRONG_DIGITS  # the classifier's strong one
     judged_labelled: int = 4  # hand-labelled images a step of the GAN: few, or it learns them by heart; ours
     judged_unlabelled: int = 60  # other images a step of the GAN, a multiple; 64 in all: Miyato and Koyama 2018, code
     loss: Literal["non_saturating", "least_squares", "hinge"] = "hinge"  # Miyato and Koyama 2018; no penalty needed
@@ -121,12 +131,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     net = classifier(config.classifier_network, spec.classes, hidden, width, config.dropout)
     first, second, third = lengths(config)
 
-    def falling(step: Array) -> Array:
-        return config.classifier_rate * jnp.cos(7 * math.pi / 16 * step / max(first + third, 1))
-
-    def kernels(params: dict) -> dict:
-        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
+    falling = partly_cosine(config.classifier_rate, first + third)
     g_optimizer = optax.adam(annealed(config.learning_rate, second, config.anneal), config.b1)
     d_optimizer = optax.adam(annealed(config.discriminator_rate, second, config.anneal), config.b1)
     c_optimizer = optax.adamw(falling, weight_decay=config.weight_decay, mask=kernels)

@@ -20,7 +20,6 @@ sign and all. In a last phase the student alone is fine-tuned on the labels.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import jax
@@ -28,13 +27,23 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import losses
-from ssl_gen.augmentation import STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
+from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks.classifiers import Network, classifier
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, UserError
-from ssl_gen.update import average, check_multiples, create, descend, forward, interleave, separate, spread
+from ssl_gen.update import (
+    average,
+    check_multiples,
+    create,
+    descend,
+    forward,
+    interleave,
+    kernels,
+    partly_cosine,
+    separate,
+    spread,
+)
 
 PAPER = "Pham et al. 2021, arXiv:2003.10580"
-STRONG = Augmentation(translate=2.0, rotate=20.0, scale=0.2, shear=0.2, cutout=0.5)  # ours, for digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Config:
     memory: float = 0.01  # rate of the running mean of h, a step; official code
     averaging: float = 0.01  # rate of the student's mean params, a step; ours; official code: 0.005
     augmentation: Augmentation = Augmentation(translate=2.0)  # the weak one; ours; paper: flip, crop 4
-    strong: Augmentation = STRONG  # the strong one; paper: RandAugment
+    strong: Augmentation = STRONG_DIGITS  # the strong one; paper: RandAugment
 
 
 PHOTOGRAPHS = Config(  # official code, CIFAR-10, but for optimiser, RandAugment and fine-tuning
@@ -121,18 +130,13 @@ def make(config: Config, spec: ImageSpec) -> Method:
     net = classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
     first, main, last = lengths(config)
 
-    def falling(updates: int) -> optax.Schedule:
-        return lambda step: config.learning_rate * jnp.cos(7 * math.pi / 16 * step / max(updates, 1))
-
-    def kernels(params: dict) -> dict:
-        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
     def adamw(schedule: optax.Schedule) -> optax.GradientTransformation:
         return optax.adamw(schedule, weight_decay=config.weight_decay, mask=kernels)
 
-    teacher_optimizer = adamw(falling(first + main))
+    teacher_optimizer = adamw(partly_cosine(config.learning_rate, first + main))
+    falling = partly_cosine(config.learning_rate, main)
     fine_tuning_rate = optax.constant_schedule(config.fine_tuning_rate)
-    student_optimizer = adamw(optax.join_schedules([falling(main), fine_tuning_rate], [main]))
+    student_optimizer = adamw(optax.join_schedules([falling, fine_tuning_rate], [main]))
 
     def init(key: Key, batch: Batch) -> State:
         keys = jax.random.split(jax.random.fold_in(key, BEFORE))
