@@ -7,6 +7,9 @@ With a(.) a weak and A(.) a strong augmentation, q = p(. | a(u)) and yh = argmax
 
     L = - E_(x,y) log p(y | a(x)) - w E_u 1[max_k q_k > threshold] log p(yh | A(u))
 
+Where labels are few and steps short, the first guesses may be wrong and confirm themselves: with `ramp`, ours, w rises
+from 0 while the labels alone are learnt.
+
 With alignment q becomes q * (mean of labels) / (mean of q), brought to sum 1: the means are running ones. The paper's q
 is the network's own, in training; with teacher "average" it is that of the mean params, which classify either way.
 """
@@ -52,7 +55,7 @@ class Config:
     learning_rate: float = 2e-3  # at the start, falling along cos(7 pi t / 16 T); ours; paper: 0.03 with sgd
     weight_decay: float = 5e-4  # of kernels; paper, with sgd
     unlabelled_weight: float = 1.0  # w; paper
-    ramp: float = 0.0  # share of the steps, at the start, over which w rises from 0; the paper: none
+    ramp: float = 0.0  # share of the steps, at the start, over which w rises from 0; paper: none
     threshold: float = 0.95  # of probability; paper
     teacher: Literal["student", "average"] = "student"  # whose guesses are learnt; average: of the mean params
     alignment: bool = False  # of the guesses' classes to those of the labels; Berthelot et al. 2020

@@ -67,6 +67,7 @@ class Config:
     classifier_rate: float = 2e-3  # AdamW at the start, falling along cos(7 pi t / 16 T); ours
     weight_decay: float = 5e-4  # of the classifier's kernels; Sohn et al. 2020
     guesses_weight: float = 1.0  # w; Sohn et al. 2020
+    ramp: float = 0.1  # share of the steps, at the start, over which w rises from 0; ours, see fixmatch; paper: none
     threshold: float = 0.9  # t, of probability; ours; Sohn et al. 2020: 0.95
     samples_weight: float = 1.0  # g; a generated image counts as much as one labelled by hand, as in the paper
     averaging: float = 0.01  # rate of the classifier's mean params, a step; ours
@@ -89,6 +90,7 @@ PHOTOGRAPHS = Config(  # classifier: Sohn et al. 2020, for CIFAR-10, in fewer st
     labelled_batch=64,
     unlabelled_batch=448,
     classifier_network="wide_resnet",
+    ramp=0.0,
     threshold=0.95,
     averaging=1e-3,
     width=64,
@@ -183,9 +185,9 @@ def make(config: Config, spec: ImageSpec) -> Method:
             if generated:
                 terms["samples"] = config.samples_weight * losses.cross_entropy(logits["samples"], generated[1])
             if config.from_guesses:
-                terms["guesses"] = config.guesses_weight * losses.confident_cross_entropy(
-                    logits["guesses"], teacher, config.threshold
-                )
+                weight = config.guesses_weight * jnp.minimum(state.step / max(config.ramp * config.steps, 1), 1)
+                guesses = losses.confident_cross_entropy(logits["guesses"], teacher, config.threshold)
+                terms["guesses"] = weight * guesses
             return terms, stats
 
         player, metrics = descend("classifier", state.classifier, c_optimizer, loss)
