@@ -71,3 +71,16 @@ def test_options_change_the_way_and_not_the_terms(changes):
 def test_every_method_of_the_family_takes_the_networks_of_the_papers(name, network):
     changed = terms(name, network=network, augmentation=PHOTOGRAPHS)
     assert changed.keys() == terms(name).keys()
+
+
+def test_the_weight_of_guesses_rises_over_the_share_of_the_steps_that_it_is_given():
+    method = tiny("fixmatch", ramp=0.5).method
+    batch = gather(jnp.asarray(IMAGES), Rows(*(part[0, 0] for part in some_rows(method, 0, 0, 1))))
+    state = method.init(jax.random.key(0), batch)
+    step = jax.jit(method.phases[0].step)
+    found = [float(step(state._replace(step=jnp.int32(t)), batch)[1]["classifier/pseudo_label"]) for t in (0, 1, 2, 3)]
+    whole = jax.jit(tiny("fixmatch").method.phases[0].step)
+    expected = [
+        float(whole(state._replace(step=jnp.int32(t)), batch)[1]["classifier/pseudo_label"]) for t in (0, 1, 2, 3)
+    ]
+    np.testing.assert_allclose(found, np.array([0, 0.5, 1, 1]) * expected, rtol=1e-6)
