@@ -64,7 +64,7 @@ ROWS = {
     "augmented_floor": Row("supervised", MOVED, HUNDRED),
     "linear": Row("linear", linear.Config(), HUNDRED),
     "mlp": Row("mlp", mlp.Config(), HUNDRED),
-    "k_means": Row("k_means", k_means.Config(clusters=100), HUNDRED),
+    "k_means": Row("k_means", k_means.Config(clusters=50, restarts=1), HUNDRED),
     "label_spreading": Row("label_spreading", label_spreading.Config(), HUNDRED),
     "autoencoder": Row("autoencoder", autoencoder.Config(steps=6_000), HUNDRED),
     "label_propagation_latents": Row("label_propagation", label_propagation.Config(), LATENTS),

@@ -11,7 +11,8 @@ Where labels are few and steps short, the first guesses may be wrong and confirm
 from 0 while the labels alone are learnt.
 
 With alignment q becomes q * (mean of labels) / (mean of q), brought to sum 1: the means are running ones. The paper's q
-is the network's own, in training; with teacher "average" it is that of the mean params, which classify either way.
+is the network's own; with teacher "average" it is that of the mean params, which classify either way. Both are made as
+in training: running statistics of batch norm are those of neither, and q by them goes astray while the params move.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import optax
 from ssl_gen import losses
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks.classifiers import Network, classifier
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
+from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 from ssl_gen.update import (
     average,
     check_multiples,
@@ -89,6 +90,7 @@ class State(NamedTuple):
     step: Array  # () int32, updates done
     key: Key  # never changes; a step's noise is fold_in(key, step)
     classifier: TrainState
+    teacher_stats: Tree  # the untrained collections of the mean params; () where the student is the teacher
     marginals: Marginals | tuple[()]  # () without alignment
 
 
@@ -119,35 +121,41 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def init(key: Key, batch: Batch) -> State:
         variables = net.init(jax.random.fold_in(key, BEFORE), batch.unlabelled, train=False)
+        player = create(variables.pop("params"), variables, optimizer, average=True)
         uniform = jnp.full(spec.classes, 1 / spec.classes, jnp.float32)
         return State(
             jnp.int32(0),
             key,
-            create(variables.pop("params"), variables, optimizer, average=True),
+            player,
+            player.stats if config.teacher == "average" else (),
             Marginals(uniform, uniform) if config.alignment else (),
         )
 
     def classify(state: State, images: Array) -> Array:
-        variables = {"params": state.classifier.ema, **state.classifier.stats}
-        return jax.nn.log_softmax(net.apply(variables, images, train=False))
+        stats = state.teacher_stats if config.teacher == "average" else state.classifier.stats
+        return jax.nn.log_softmax(net.apply({"params": state.classifier.ema, **stats}, images, train=False))
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
         labelled = augment(config.augmentation, keys[0], batch.labelled)
         weak = augment(config.augmentation, keys[1], batch.unlabelled)
         strong = augment(config.strong, keys[2], batch.unlabelled)
         images = (labelled, strong, weak) if config.teacher == "student" else (labelled, strong)
         sizes = tuple(part.shape[0] for part in images)
 
-        def predict(params: dict) -> tuple[Array, dict]:
-            variables, inputs = {"params": params, **state.classifier.stats}, interleave(*images)
-            return net.apply(variables, inputs, train=True, rngs={"dropout": keys[3]}, mutable=["batch_stats"])
+        def predict(params: dict, stats: Tree, inputs: Array, key: Key) -> tuple[Array, dict]:
+            variables = {"params": params, **stats}
+            return net.apply(variables, inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
 
-        predicted = forward(predict, state.classifier.params)
+        predicted = forward(
+            lambda params: predict(params, state.classifier.stats, interleave(*images), keys[3]),
+            state.classifier.params,
+        )
         if config.teacher == "student":
-            guesses = jax.nn.log_softmax(separate(predicted.outputs, sizes)[2])
+            logits, teacher_stats = separate(predicted.outputs, sizes)[2], ()
         else:
-            guesses = classify(state, weak)
+            logits, teacher_stats = predict(state.classifier.ema, state.teacher_stats, weak, keys[4])
+        guesses = jax.nn.log_softmax(logits)
         teacher = aligned(guesses, state.marginals) if config.alignment else guesses
 
         def loss(logits: Array) -> tuple[dict, dict]:
@@ -164,7 +172,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
         marginals = state.marginals
         if config.alignment:
             marginals = remembered(marginals, batch.labels, guesses, config.memory)
-        return State(state.step + 1, state.key, average(player, config.averaging, state.step), marginals), metrics
+        player = average(player, config.averaging, state.step)
+        return State(state.step + 1, state.key, player, teacher_stats, marginals), metrics
 
     phase = Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step)
     return Method(init, (phase,), classify=classify)

@@ -31,7 +31,7 @@ from ssl_gen import adversarial_losses, losses
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks import conv
 from ssl_gen.networks.classifiers import Network, classifier
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, UserError
+from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree, UserError
 from ssl_gen.update import (
     annealed,
     average,
@@ -86,17 +86,9 @@ class Config:
 
 
 PHOTOGRAPHS = Config(  # classifier: Sohn et al. 2020, for CIFAR-10, in fewer steps; GAN: ours
-    steps=300_000,
-    labelled_batch=64,
-    unlabelled_batch=448,
-    classifier_network="wide_resnet",
-    ramp=0.0,
-    threshold=0.95,
-    averaging=1e-3,
-    width=64,
-    augmentation=WEAK_PHOTOGRAPHS,
-    strong=STRONG_PHOTOGRAPHS,
-)
+    steps=300_000, ramp=0.0, labelled_batch=64, unlabelled_batch=448, classifier_network="wide_resnet", threshold=0.95,
+    averaging=1e-3, width=64, augmentation=WEAK_PHOTOGRAPHS, strong=STRONG_PHOTOGRAPHS,
+)  # fmt: skip
 
 
 class State(NamedTuple):
@@ -105,6 +97,7 @@ class State(NamedTuple):
     generator: TrainState
     discriminator: TrainState
     classifier: TrainState
+    teacher_stats: Tree  # untrained collections of the mean params, which guess as in training; () without guesses
 
 
 def lengths(config: Config) -> tuple[int, int, int]:
@@ -150,11 +143,16 @@ def make(config: Config, spec: ImageSpec) -> Method:
             create(g.pop("params"), g, g_optimizer),
             create(d.pop("params"), d, d_optimizer),
             create(c.pop("params"), c, c_optimizer, average=True),
+            c if config.from_guesses else (),
         )
 
     def classify(state: State, images: Array) -> Array:
-        variables = {"params": state.classifier.ema, **state.classifier.stats}
-        return jax.nn.log_softmax(net.apply(variables, images, train=False))
+        stats = state.teacher_stats if config.from_guesses else state.classifier.stats
+        return jax.nn.log_softmax(net.apply({"params": state.classifier.ema, **stats}, images, train=False))
+
+    def predict(params: dict, stats: Tree, images: Array, key: Key) -> tuple[Array, dict]:
+        variables = {"params": params, **stats}
+        return net.apply(variables, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
 
     def draw(state: State, key: Key, labels: Array) -> Array:
         latents, player = spread(jax.random.normal(key, (labels.shape[0], config.latent))), state.generator
@@ -164,20 +162,19 @@ def make(config: Config, spec: ImageSpec) -> Method:
         state: State, batch: Batch, key: Key, labelled: bool, generated: tuple[Array, Array] | None
     ) -> tuple[State, Metrics]:
         """One update of the classifier by the sources that are on; generated: images (G, H, W, C), labels (G,)."""
-        keys, teacher, shown = jax.random.split(key, 5), None, {}
+        keys, shown, teacher_stats = jax.random.split(key, 6), {}, state.teacher_stats
         if labelled:
             shown["supervised"] = augment(config.augmentation, keys[0], batch.labelled)
         if generated:
             shown["samples"] = augment(config.augmentation, keys[1], generated[0])
         if config.from_guesses:
-            teacher = classify(state, augment(config.augmentation, keys[2], batch.unlabelled))
+            weak = augment(config.augmentation, keys[2], batch.unlabelled)
+            guesses, teacher_stats = predict(state.classifier.ema, teacher_stats, weak, keys[5])
+            teacher = jax.nn.log_softmax(guesses)
             shown["guesses"] = augment(config.strong, keys[3], batch.unlabelled)
 
         def loss(params: dict) -> tuple[dict, dict]:
-            variables, inputs = {"params": params, **state.classifier.stats}, interleave(*shown.values())
-            outputs, stats = net.apply(
-                variables, inputs, train=True, rngs={"dropout": keys[4]}, mutable=["batch_stats"]
-            )
+            outputs, stats = predict(params, state.classifier.stats, interleave(*shown.values()), keys[4])
             logits = separate(outputs, tuple(part.shape[0] for part in shown.values()))
             logits, terms = dict(zip(shown, logits, strict=True)), {}
             if labelled:
@@ -186,15 +183,15 @@ def make(config: Config, spec: ImageSpec) -> Method:
                 terms["samples"] = config.samples_weight * losses.cross_entropy(logits["samples"], generated[1])
             if config.from_guesses:
                 weight = config.guesses_weight * jnp.minimum(state.step / max(config.ramp * config.steps, 1), 1)
-                guesses = losses.confident_cross_entropy(logits["guesses"], teacher, config.threshold)
-                terms["guesses"] = weight * guesses
+                nats = losses.confident_cross_entropy(logits["guesses"], teacher, config.threshold)
+                terms["guesses"] = weight * nats
             return terms, stats
 
         player, metrics = descend("classifier", state.classifier, c_optimizer, loss)
         if config.from_guesses:
             metrics["classifier/confident"] = losses.confident(teacher, config.threshold).mean()
         player = average(player, config.averaging, state.step)
-        return state._replace(step=state.step + 1, classifier=player), metrics
+        return state._replace(step=state.step + 1, classifier=player, teacher_stats=teacher_stats), metrics
 
     def warm_up(state: State, batch: Batch) -> tuple[State, Metrics]:
         return train_classifier(state, batch, jax.random.fold_in(state.key, state.step), True, None)
