@@ -7,9 +7,6 @@ With a(.) a weak and A(.) a strong augmentation, q = p(. | a(u)) and yh = argmax
 
     L = - E_(x,y) log p(y | a(x)) - w E_u 1[max_k q_k > threshold] log p(yh | A(u))
 
-Where labels are few and steps short, the first guesses may be wrong and confirm themselves: with `ramp`, ours, w rises
-from 0 while the labels alone are learnt.
-
 With alignment q becomes q * (mean of labels) / (mean of q), brought to sum 1: the means are running ones. The paper's q
 is the network's own; with teacher "average" it is that of the mean params, which classify either way. Both are made as
 in training: running statistics of batch norm are those of neither, and q by them goes astray while the params move.
@@ -56,7 +53,6 @@ class Config:
     learning_rate: float = 2e-3  # at the start, falling along cos(7 pi t / 16 T); ours; paper: 0.03 with sgd
     weight_decay: float = 5e-4  # of kernels; paper, with sgd
     unlabelled_weight: float = 1.0  # w; paper
-    ramp: float = 0.0  # share of the steps, at the start, over which w rises from 0; paper: none
     threshold: float = 0.95  # of probability; paper
     teacher: Literal["student", "average"] = "student"  # whose guesses are learnt; average: of the mean params
     alignment: bool = False  # of the guesses' classes to those of the labels; Berthelot et al. 2020
@@ -161,10 +157,9 @@ def make(config: Config, spec: ImageSpec) -> Method:
         def loss(logits: Array) -> tuple[dict, dict]:
             labelled, unlabelled, *_ = separate(logits, sizes)
             pseudo_label = losses.confident_cross_entropy(unlabelled, teacher, config.threshold)
-            weight = config.unlabelled_weight * jnp.minimum(state.step / max(config.ramp * config.steps, 1), 1)
             return {
                 "supervised": losses.cross_entropy(labelled, batch.labels),
-                "pseudo_label": weight * pseudo_label,
+                "pseudo_label": config.unlabelled_weight * pseudo_label,
             }, predicted.stats
 
         player, metrics = descend("classifier", state.classifier, optimizer, loss, predicted)

@@ -67,7 +67,6 @@ class Config:
     classifier_rate: float = 2e-3  # AdamW at the start, falling along cos(7 pi t / 16 T); ours
     weight_decay: float = 5e-4  # of the classifier's kernels; Sohn et al. 2020
     guesses_weight: float = 1.0  # w; Sohn et al. 2020
-    ramp: float = 0.1  # share of the steps, at the start, over which w rises from 0; ours, see fixmatch; paper: none
     threshold: float = 0.9  # t, of probability; ours; Sohn et al. 2020: 0.95
     samples_weight: float = 1.0  # g; a generated image counts as much as one labelled by hand, as in the paper
     averaging: float = 0.01  # rate of the classifier's mean params, a step; ours
@@ -86,7 +85,7 @@ class Config:
 
 
 PHOTOGRAPHS = Config(  # classifier: Sohn et al. 2020, for CIFAR-10, in fewer steps; GAN: ours
-    steps=300_000, ramp=0.0, labelled_batch=64, unlabelled_batch=448, classifier_network="wide_resnet", threshold=0.95,
+    steps=300_000, labelled_batch=64, unlabelled_batch=448, classifier_network="wide_resnet", threshold=0.95,
     averaging=1e-3, width=64, augmentation=WEAK_PHOTOGRAPHS, strong=STRONG_PHOTOGRAPHS,
 )  # fmt: skip
 
@@ -182,9 +181,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
             if generated:
                 terms["samples"] = config.samples_weight * losses.cross_entropy(logits["samples"], generated[1])
             if config.from_guesses:
-                weight = config.guesses_weight * jnp.minimum(state.step / max(config.ramp * config.steps, 1), 1)
                 nats = losses.confident_cross_entropy(logits["guesses"], teacher, config.threshold)
-                terms["guesses"] = weight * nats
+                terms["guesses"] = config.guesses_weight * nats
             return terms, stats
 
         player, metrics = descend("classifier", state.classifier, c_optimizer, loss)
