@@ -1,12 +1,25 @@
 """Semi-supervised image generation in JAX: many images, few labels.
 
-`ssl_gen.train("triple_gan", options=ssl_gen.Options(labels="50", seeds=5))` is what `ssl-gen train` calls;
-`ssl_gen.METHODS["triple_gan"].make(config, spec)` is one method as pure functions. Nothing heavy
-is imported before use.
+    run = ssl_gen.train("triple_gan", dataset="digits", labels=50, seeds=3, steps=4000, out="runs/mine")
+    run.metrics["error"]["mean"], run.sample(label=3, count=16), run.classify(images)
+    run = ssl_gen.load("runs/mine")
+
+is what `ssl-gen train`, `sample` and `predict` do; `ssl_gen.METHODS["triple_gan"].make(config, spec)` is one method as
+pure functions. Nothing heavy is imported before use.
 """
 
+from __future__ import annotations
+
+import dataclasses
+import difflib
 import importlib
-from typing import Any
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl_gen.run import Loaded
+    from ssl_gen.setting import Options
 
 DOORS = {  # name -> where it lives
     "METHODS": "ssl_gen.methods",
@@ -16,13 +29,58 @@ DOORS = {  # name -> where it lives
     "Batch": "ssl_gen.types",
     "ImageSpec": "ssl_gen.types",
     "UserError": "ssl_gen.types",
-    "train": "ssl_gen.run",
     "load": "ssl_gen.run",
 }
-__all__ = [*DOORS]
+__all__ = ["export", "train", *DOORS]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "export":  # the one door that is a module: export.save, export.load
+        return importlib.import_module("ssl_gen.export")
     if name not in DOORS:
         raise AttributeError(f"module 'ssl_gen' has no attribute {name!r}")
     return getattr(importlib.import_module(DOORS[name]), name)
+
+
+def train(
+    name: str, config: Any = None, options: Options | None = None, *, steps: int | None = None, **fields: Any
+) -> Loaded:
+    """Train a method, or go on where an earlier call of the same stopped, and give the run back, ready for use.
+
+    config: the method's own Config (None: its defaults); `steps`: updates in all, in place of the config's; `fields`:
+    those of `Options` by name (`dataset`, `labels`, `seeds`, `out`, ...), in place of those of `options`. Raises
+    UserError for wrong settings, as `ssl_gen.run.train` does.
+    """
+    from ssl_gen import run
+
+    config = config if config is not None else run.find_method(name).Config()
+    config = config if steps is None else run.with_steps(name, config, steps)
+    return run.load(run.train(name, config, _with_fields(options or run.Options(), fields)).folder)
+
+
+def _with_fields(options: Options, fields: dict[str, Any]) -> Options:
+    """The options with other values, each of the type that it must have; UserError for an unknown name or a wrong type.
+
+    Paths may be given as str, `labels` as int.
+    """
+    from ssl_gen.types import UserError
+
+    hints = typing.get_type_hints(type(options))
+    values = {}
+    for name, value in fields.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, cutoff=0.4) or hints
+            raise UserError(f"there is no option {name}; did you mean {' or '.join(near)}?")
+        allowed = typing.get_args(hints[name]) or (hints[name],)
+        if Path in allowed and isinstance(value, str):
+            value = Path(value)
+        elif name == "labels" and isinstance(value, int):
+            value = str(value)
+        elif float in allowed and isinstance(value, int):
+            value = float(value)
+        literal = typing.get_origin(hints[name]) is typing.Literal
+        if not (value in allowed if literal else isinstance(value, allowed)):
+            words = " or ".join(each if literal else each.__name__ for each in allowed)
+            raise UserError(f"{name} is {value!r}, and must be {words}")
+        values[name] = value
+    return dataclasses.replace(options, **values)

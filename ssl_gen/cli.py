@@ -25,6 +25,8 @@ commands:
   sample RUN         draw images from a run's generator
   latents RUN        look at what a run's latents hold: pictures for its report, and errors
   predict RUN PATH   label images: file, label, probability
+  export RUN         weights, model card and programs that need no library of ours
+  compare RUN ...    several finished runs on one page: numbers, real differences, samples, cost
   list WHAT          what there is: methods, datasets or metrics
 
 `ssl-gen COMMAND --help` says what each takes, `ssl-gen train METHOD --help` the settings of a method.
@@ -61,14 +63,14 @@ class TrainFeatures:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Draw images from a run's generator into one PNG: a column a class, or one class alone."""
+    """Draw images from a run's generator: one PNG with a column a class, or a folder with a PNG an image."""
 
     run: Run  # the run's folder
     label: str | None = None  # a class by name or number; by default all, a column each
     count: int = 25  # images in all of one class, or of each
     seed: int = 0  # of the noise
     replica: int = 0  # which of the run's seeds
-    out: Path | None = None  # the PNG; by default grid.png in the run's folder
+    out: Path | None = None  # a .png for one picture, else a folder for NAME_0000.png, ...; by default RUN/grid.png
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,25 @@ class Predict:
     path: Run  # an image or a folder of images, searched through
     out: Path = Path("labels.csv")  # the table
     skip_unreadable: bool = False  # leave out files that cannot be read, and count them
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write weights (safetensors), a model card (JSON) and programs that need no library of ours (StableHLO)."""
+
+    run: Run  # the run's folder
+    out: Path  # the folder to write to
+    replica: int = 0  # which of the run's seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Put finished runs on one page: numbers, which differences are real, curves over labels, samples, cost."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]  # folders of runs, or folders that hold runs
+    out: Path = Path("compare.html")  # the page, one file that needs no network
+    metrics: tuple[str, ...] = ()  # names without features and counts; by default error, agreement, fid, cas, coverage
+    baseline: str | None = None  # the run that the others are paired with; by default all pairs, or the first of many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +185,7 @@ def train(arguments: Sequence[str]) -> int:
     chosen = parse(settings, rest, f"ssl-gen train {name}", f"{title} {module.PAPER}")
     config = chosen.config
     if chosen.steps is not None:
-        if not hasattr(config, "steps"):
-            raise UserError(f"{name} is fitted in one go: leave out --steps")
-        config = dataclasses.replace(config, steps=chosen.steps)
+        config = run.with_steps(name, config, chosen.steps)
     return report(run.train(name, config, chosen.options))
 
 
@@ -248,13 +267,18 @@ def sample(arguments: Sequence[str]) -> int:
         classes = [run.find_class(asked.label, names, loaded.tools.method.conditional)]
     labels = np.tile(classes, asked.count)
     images = run.sample(loaded, labels, asked.seed, asked.replica)
+    mask = loaded.about["masks"][asked.replica]
+    text = {"method": loaded.about["method"], "mask": mask["name"], "mask_sha256": mask["sha256"]}
+    path = asked.out or loaded.folder / "grid.png"
+    if path.suffix.lower() != ".png":
+        named = [names[k] for k in labels] if loaded.tools.method.conditional else ["sample"] * len(labels)
+        saved = run.save_images(path, images, named, text)
+        print(f"{len(saved)} images in {path}, {saved[0].name} to {saved[-1].name}")
+        return 0
     columns = len(classes) if len(classes) > 1 else max(1, round(asked.count**0.5))
     rows = len(labels) // columns
     grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
     titles = [names[k] for k in classes] if len(classes) > 1 and loaded.tools.method.conditional else None
-    mask = loaded.about["masks"][asked.replica]
-    text = {"method": loaded.about["method"], "mask": mask["name"], "mask_sha256": mask["sha256"]}
-    path = asked.out or loaded.folder / "grid.png"
     with run.writing(path):
         pictures.save_grid(path, grid, titles, text=text)
     print(path)
@@ -296,10 +320,53 @@ def predict(arguments: Sequence[str]) -> int:
     probabilities = run.predict(loaded, images)
     with run.writing(asked.out), open(asked.out, "w", newline="") as handle:
         table = csv.writer(handle)
-        table.writerow(["file", "label", "probability"])
+        table.writerow(["file", "label", "probability", "calibrated"])
         for file, row in zip(files, probabilities, strict=True):
-            table.writerow([file, data["class_names"][row.argmax()], f"{row.max():.4f}"])
+            mended = "yes" if loaded.calibrated else "no"
+            table.writerow([file, data["class_names"][row.argmax()], f"{row.max():.4f}", mended])
     print(f"{len(files)} images labelled in {asked.out}" + (f", {skipped} unreadable left out" if skipped else ""))
+    print(calibration(loaded))
+    return 0
+
+
+def calibration(loaded: Any) -> str:
+    """Whether the probabilities of a run can be believed, and why not."""
+    if loaded.calibrated:
+        return f"probabilities are calibrated on {loaded.about['data']['validation']} validation images"
+    if loaded.final is None:
+        return "probabilities are not calibrated: the run is not finished"
+    if "temperature" in loaded.final["unmeasured"]:
+        return f"probabilities are not calibrated: {loaded.final['unmeasured']['temperature']}"
+    return "probabilities are not calibrated: train with --validation N to hold out N labelled images for that"
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`ssl-gen export RUN --out DIR`"""
+    asked = parse(Export, arguments, "ssl-gen export")
+    from ssl_gen import export as exporting
+
+    card = exporting.save(asked.run, asked.out, asked.replica)
+    for file in (exporting.WEIGHTS, *(program["file"] for program in card["programs"].values()), exporting.CARD):
+        print(asked.out / file)
+    if card["licence"] == exporting.UNKNOWN:
+        print(f"the licence of the data is not known: write it into {asked.out / exporting.CARD}")
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """`ssl-gen compare RUN RUN ...`"""
+    asked = parse(Compare, arguments, "ssl-gen compare")
+    from ssl_gen import run
+    from ssl_gen.reports import compare as comparing
+    from ssl_gen.reports import tables
+
+    folders = run.find_runs(asked.runs)
+    entries = [comparing.read(*each) for each in zip(folders, comparing.names_of(folders), strict=True)]
+    rendered = comparing.render(entries, asked.metrics, asked.baseline)
+    print(tables.text_table(*comparing.table(entries, comparing.chosen(entries, asked.metrics))))
+    with run.writing(asked.out):
+        asked.out.write_text(rendered, encoding="utf-8")
+    print(asked.out)
     return 0
 
 
@@ -320,7 +387,8 @@ def listing(arguments: Sequence[str]) -> int:
 
 
 COMMANDS = {"train": train, "evaluate": evaluate, "train-features": train_features}
-COMMANDS |= {"sample": sample, "latents": latents, "predict": predict, "list": listing}
+COMMANDS |= {"sample": sample, "latents": latents, "predict": predict, "export": export, "list": listing}
+COMMANDS |= {"compare": compare}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import difflib
 import functools
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -15,8 +17,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from ssl_gen import evaluation, features, fitting, measurements, record, solving
+from ssl_gen.datasets.folders import SUFFIXES
 from ssl_gen.datasets.sources import DATASETS
 from ssl_gen.methods import METHODS, family
 from ssl_gen.metrics import classification
@@ -91,6 +95,13 @@ def find_method(name: str) -> types.ModuleType:
     return METHODS[name]
 
 
+def with_steps(name: str, config: Any, steps: int) -> Any:
+    """The settings of a method, trained for `steps` updates in all. Raises UserError where it is trained in none."""
+    if not hasattr(config, "steps"):
+        raise UserError(f"{name} is fitted in one go: leave out --steps")
+    return dataclasses.replace(config, steps=steps)
+
+
 def train_claimed(
     target: Path,
     about: dict,
@@ -136,9 +147,29 @@ def train_claimed(
     if tools.sample and states:
         draw_grid(target / "samples.png", tools, data, states, about)
     final = record.conclude(about, tools, data, states, outcome, log.lines, refer(data, options))
+    if tools.classify and states and "validation" in splits:
+        temperatures, reasons = calibrate(tools, states, *splits["validation"])
+        final["temperature"] = [temperatures.get(seed) for seed in seeds]
+        final["unmeasured"] |= reasons
     folder.write_json(target / "final.json", final)
     page.write(target)
     return final
+
+
+def calibrate(
+    tools: evaluation.Tools, states: dict[int, State], images: np.ndarray, labels: np.ndarray
+) -> tuple[dict[int, float], dict[str, str]]:
+    """The temperature of each seed on validation images (V, H, W, C) uint8 with labels (V,), and why one has none.
+
+    A short run can get every validation image right, or none: then no temperature is best, and that loses no run.
+    """
+    found, reasons = {}, {}
+    for seed, state in states.items():
+        try:
+            found[seed] = classification.temperature(evaluation.probabilities(tools, state, images), labels)
+        except UserError as error:
+            reasons["temperature"] = f"seed {seed}: {error}"
+    return found, reasons
 
 
 def refer(data: Data, options: Options) -> evaluation.Reference:
@@ -160,12 +191,54 @@ def draw_grid(path: Path, tools: evaluation.Tools, data: Data, states: dict[int,
 
 
 class Loaded(NamedTuple):
-    """A run read back from its folder."""
+    """A run read back from its folder: what `ssl_gen.train` and `ssl_gen.load` give."""
 
     folder: Path
     about: dict[str, Any]  # run.json
     tools: evaluation.Tools
     states: list[State]  # one a seed, of the newest checkpoint
+    final: dict[str, Any] | None  # final.json; None for a run that was stopped and can go on
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """{metric: {"mean", "std", "per_seed", ...}}. Raises UserError for a run that is not finished."""
+        if self.final is None:
+            raise UserError(f"{self.folder} is not finished; this goes on with it: {self.about['command']}")
+        return self.final["metrics"]
+
+    @property
+    def temperatures(self) -> dict[int, float | None]:
+        """Of the replicas that did not stop: the temperature of each, None where it was not or cannot be fitted."""
+        stopped = {entry["seed"] for entry in self.final["stopped"]} if self.final else set()
+        fitted = self.final["temperature"] if self.final and "temperature" in self.final else [None] * len(self.states)
+        return {i: fitted[i] for i, seed in enumerate(self.about["seeds"]) if seed not in stopped}
+
+    @property
+    def calibrated(self) -> bool:
+        """Were the probabilities of every seed brought in line with a validation split?"""
+        return bool(self.temperatures) and None not in self.temperatures.values()
+
+    def sample(self, label: int | str | None = None, count: int = 25, seed: int = 0, replica: int = 0) -> np.ndarray:
+        """Images (count, H, W, C) uint8 of one class by number or name, by default of all classes in turn.
+
+        `seed` is of the noise, `replica` is which of the run's seeds draws. Raises UserError where there is no such
+        class or replica, and without a generator, or for a label where samples obey none.
+        """
+        names = self.about["data"]["class_names"]
+        if count < 1 or not 0 <= replica < len(self.states):
+            raise UserError(f"count is at least 1 and replica one of 0 to {len(self.states) - 1}")
+        if label is None:
+            labels = np.arange(count) % len(names)
+        else:
+            labels = np.full(count, find_class(label, names, self.tools.method.conditional))
+        return sample(self, labels, seed, replica)
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (B, K) of images (B, H, W, C) uint8, see `predict`; UserError for another shape or type."""
+        shape = tuple(self.about["data"][key] for key in ("height", "width", "channels"))
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise UserError(f"images are uint8 (B, {', '.join(map(str, shape))}), not {images.dtype} {images.shape}")
+        return predict(self, images)
 
 
 def load(path: str | Path) -> Loaded:
@@ -184,9 +257,9 @@ def load(path: str | Path) -> Loaded:
         stacked = kept.restore(latest, stacked_like(about, spec, kept.note(latest), len(about["seeds"])))
     finally:
         kept.close()
-    return Loaded(
-        path, about, tools, [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(about["seeds"]))]
-    )
+    states = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(about["seeds"]))]
+    final = folder.read_json(path / "final.json") if (path / "final.json").exists() else None
+    return Loaded(path, about, tools, states, final)
 
 
 def made(about: dict[str, Any], spec: ImageSpec) -> Method:
@@ -260,15 +333,15 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def find_class(label: str, names: list[str], conditional: bool) -> int:
+def find_class(label: str | int, names: list[str], conditional: bool) -> int:
     """A class by its name or its number. Raises UserError with the nearest names."""
     if not conditional:
         raise UserError("this method's samples obey no label; leave --label out")
     if label in names:
         return names.index(label)
-    if label.isdecimal() and int(label) < len(names):
+    if str(label).isdecimal() and int(label) < len(names):
         return int(label)
-    near = difflib.get_close_matches(label, names) or names[:10]
+    near = difflib.get_close_matches(str(label), names) or names[:10]
     raise UserError(f"there is no class {label}; did you mean {' or '.join(near)}?")
 
 
@@ -279,6 +352,24 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another file with --out") from error
+
+
+def save_images(path: Path, images: np.ndarray, names: Sequence[str], text: dict[str, str]) -> list[Path]:
+    """images (N, H, W, C) uint8 with the class name of each -> the files NAME_0000.png, ... in the folder `path`.
+
+    What cannot stand in a file's name becomes a dash. Raises UserError where the folder cannot be written, or looks
+    like a picture of a kind that is not written.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        raise UserError(f"{path} is neither a .png nor a folder: choose another name with --out")
+    plain, counts, saved = [re.sub(r"[^\w.-]+", "-", name) for name in names], collections.Counter(), []
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        for image, name in zip(images, plain, strict=True):
+            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+            saved.append(pictures.save(path / f"{name}_{counts[name]:04d}.png", picture, text))
+            counts[name] += 1
+    return saved
 
 
 def catalogue(what: str) -> list[dict[str, Any]]:
@@ -307,5 +398,13 @@ def sample(run: Loaded, labels: np.ndarray, seed: int = 0, replica: int = 0) -> 
 
 
 def predict(run: Loaded, images: np.ndarray) -> np.ndarray:
-    """Probabilities (B, K) of images (B, H, W, C) uint8, mean over the seeds; UserError without a classifier."""
-    return np.mean([np.exp(evaluation.probabilities(run.tools, state, images)) for state in run.states], axis=0)
+    """Probabilities (B, K) of images (B, H, W, C) uint8, mean over the seeds that did not stop; `calibrated` says
+    whether each was scaled by its temperature. Raises UserError without a classifier and where all seeds stopped.
+    """
+    if not run.temperatures:
+        raise UserError(f"every seed of {run.folder} stopped: train again with other settings")
+    parts = []
+    for replica, temperature in run.temperatures.items():
+        found = evaluation.probabilities(run.tools, run.states[replica], images)
+        parts.append(np.exp(found if temperature is None else classification.scaled(found, temperature)))
+    return np.mean(parts, axis=0)

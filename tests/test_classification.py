@@ -297,3 +297,27 @@ def test_scores_that_are_missing_or_nan_are_refused(broken):
 def test_what_cannot_be_measured_is_named(measure, scores, labels, message):
     with pytest.raises(UserError, match=message):
         getattr(classification, measure)(scores, labels)
+
+
+@pytest.mark.parametrize("known", [0.4, 1.0, 2.5])
+def test_the_temperature_that_labels_were_drawn_at_is_found_again(known):
+    """Labels drawn from softmax(logits / T): the likeliest temperature of the logits is T, up to chance."""
+    source = np.random.default_rng(3)
+    logits = 3 * source.normal(size=(20_000, 5))
+    p = scipy.special.softmax(logits / known, -1)
+    labels = (p.cumsum(-1) < source.random((len(p), 1))).sum(-1).clip(max=4)
+    # Fisher information of b = 1 / T: the variance of the logit under the softmax; T's own deviation is T^2 times b's
+    information = len(p) * ((p * logits**2).sum(-1) - (p * logits).sum(-1) ** 2).mean()
+    assert abs(classification.temperature(logits, labels) - known) < 4 * known**2 / np.sqrt(information)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.0, 10.0])
+def test_a_temperature_never_makes_the_likelihood_of_its_validation_set_worse(scale):
+    source = np.random.default_rng(0)
+    labels = source.integers(0, 4, 40)
+    logits = scale * (source.normal(size=(40, 4)) + (np.arange(4) == labels[:, None]))
+    before, after = (
+        classification.negative_log_likelihood(classification.scaled(logits, temperature), labels)
+        for temperature in (1.0, classification.temperature(logits, labels))
+    )
+    assert after <= before

@@ -274,3 +274,59 @@ def test_latents_are_looked_at_and_shown_in_the_report(capsys, tmp_path):
 def test_a_run_without_latents_is_answered_with_the_methods_that_have_them(capsys, trained):
     said = complaint(capsys, "latents", trained)
     assert "triple_gan has no encoder" in said and "vae" in said
+
+
+def test_samples_go_one_by_one_into_a_folder_under_the_name_of_their_class(capsys, trained, tmp_path):
+    arguments = ["sample", str(trained), "--count", "3", "--out"]
+    assert cli.main([*arguments, str(tmp_path / "few"), "--label", "7"]) == 0
+    files = sorted((tmp_path / "few").iterdir())
+    assert [file.name for file in files] == ["7_0000.png", "7_0001.png", "7_0002.png"]
+    assert "3 images" in capsys.readouterr().out
+    drawn = [np.asarray(Image.open(file))[..., None] for file in files]
+    np.testing.assert_array_equal(drawn, run.load(trained).sample(label=7, count=3))
+    assert cli.main([*arguments, str(tmp_path / "all")]) == 0
+    assert {file.name for file in (tmp_path / "all").iterdir()} == {
+        f"{k}_000{i}.png" for k in range(10) for i in range(3)
+    }
+    assert "neither a .png nor a folder" in complaint(capsys, *arguments, tmp_path / "x.jpg")
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in complaint(capsys, *arguments, tmp_path / "file" / "x")
+
+
+def test_what_cannot_stand_in_a_file_name_becomes_a_dash(tmp_path):
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    saved = run.save_images(tmp_path, images, ["T-shirt/top", "../up", "T-shirt/top"], {})
+    assert [file.name for file in saved] == ["T-shirt-top_0000.png", "..-up_0000.png", "T-shirt-top_0001.png"]
+
+
+def test_all_labels_of_a_folder_are_those_that_it_has(pictures, tmp_path):
+    """8 images in each of 3 classes: 1 a class is for testing, 6 in all for validation; 4 more have no label."""
+    arguments = [
+        "train",
+        "supervised",
+        "--dataset",
+        f"folder:{pictures}",
+        "--labels",
+        "all",
+        "--validation",
+        "6",
+        *TINY,
+    ]
+    assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["data"]["test"] == 3 and about["data"]["validation"] == 6
+    assert about["masks"][0]["visible"] == 24 - 3 - 6 and about["masks"][0]["pool"] == 24 - 3 - 6 + 4
+
+
+@pytest.mark.parametrize("validation", ["0", "200"])
+def test_predict_says_whether_its_probabilities_are_calibrated(capsys, pictures, tmp_path, validation):
+    words = ["--labels", "100", "--validation", validation, "--out", str(tmp_path / "run"), *TINY, "--steps", "40"]
+    assert cli.main(["train", "supervised", *words]) == 0
+    assert cli.main(["predict", str(tmp_path / "run"), str(pictures), "--out", str(tmp_path / "labels.csv")]) == 0
+    said, mended = capsys.readouterr().out, validation == "200"
+    assert ("calibrated on 200 validation images" in said) == mended and ("not calibrated" in said) != mended
+    rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
+    assert {row["calibrated"] for row in rows} == {"yes" if mended else "no"}
+    images = np.stack([np.asarray(Image.open(row["file"]).convert("L").resize((8, 8), 3)) for row in rows])[..., None]
+    expected = run.load(tmp_path / "run").classify(images).max(-1)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, atol=1e-4)

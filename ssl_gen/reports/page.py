@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from pathlib import Path
 
 from ssl_gen.reports import records, sections
@@ -24,16 +25,21 @@ PARTS = (
 )
 
 
-def render(run: records.Run) -> str:
-    """A run -> the whole page as HTML."""
+def document(title: str, parts: Iterable[str]) -> str:
+    """A title in plain text and pieces of HTML, empty ones left out -> a whole page."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(sections.title(run.record))}</title><style>{SHEET}</style></head>\n<body>\n"
-        + "\n".join(filter(None, (part(run) for part in PARTS)))
+        f"<title>{html.escape(title)}</title><style>{SHEET}</style></head>\n<body>\n"
+        + "\n".join(filter(None, parts))
         + "\n</body></html>\n"
     )
+
+
+def render(run: records.Run) -> str:
+    """A run -> the whole page as HTML."""
+    return document(sections.title(run.record), (part(run) for part in PARTS))
 
 
 def write(run_folder: str | Path) -> Path:

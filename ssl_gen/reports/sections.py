@@ -198,10 +198,10 @@ def samples(run: records.Run) -> str:
     if pictures.COLUMNS in text:
         caption = f"One class a column, from left to right: {', '.join(json.loads(text.pop(pictures.COLUMNS)))}."
     caption = " ".join([caption, *(f"{key}: {value}." for key, value in text.items())])
-    return f"<h2>Samples</h2>{_figure(run.samples, caption)}"
+    return f"<h2>Samples</h2>{figure(run.samples, caption)}"
 
 
-def _figure(path: Path, caption: str) -> str:
+def figure(path: Path, caption: str) -> str:
     """A PNG, embedded, with a caption in plain text below it."""
     caption = html.escape(caption)
     data = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -222,7 +222,7 @@ def latents(run: records.Run) -> str:
         path = run.folder / Path(picture["file"]).name
         if path.is_file():
             pictures.read_text(path)  # raises where the file is damaged
-            parts.append(_figure(path, picture["caption"]))
+            parts.append(figure(path, picture["caption"]))
     if found["errors"]:
         rows = [[name, *(f"{each[kind]:.2f}" for kind in ERRORS)] for name, each in found["errors"].items()]
         parts.append(tables.html_table(["class told by", *(f"from {kind} (error, %)" for kind in ERRORS)], rows))

@@ -79,6 +79,11 @@ figure{margin:.6rem 0}
 .multiples figure{min-width:0}
 .multiples figcaption{display:flex;justify-content:space-between;gap:.6rem}
 .multiples figcaption b{color:var(--ink);font-weight:600}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(420px,100%),1fr));gap:1rem 1.2rem}
+.figures figure{min-width:0}
+.figures svg{display:block;width:100%;height:auto}
+.grids td,.grids th{vertical-align:top;padding:.3rem}
+.grids img{width:220px;max-width:none}
 .samples{display:block;max-width:100%;height:auto;image-rendering:pixelated}
 @media (max-width:940px){.samples{image-rendering:auto}}
 .confusion{border-collapse:separate;border-spacing:2px}

@@ -8,12 +8,13 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ssl_gen.metrics import statistics
 
 MISSING = "-"
+LONGER = ("infinity", "standard_error", "and_labelled")  # a metric's name goes on so in the name of another metric
 NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?( .*)?")  # a cell that begins with one; no hash, no version
 
 
@@ -45,6 +46,12 @@ def measured(name: str, metric: Mapping[str, Any] | None) -> str:
     return f"{number(metric['mean'], places)}{spread} ({n})"
 
 
+def matching(metric: str, names: Iterable[str]) -> list[str]:
+    """The full names of a metric: its own, or those that go on with the features and numbers it was made with."""
+    pattern = re.compile(rf"{re.escape(metric)}_(?!(?:{'|'.join(LONGER)})_)(.*n=)?\d+")
+    return [name for name in names if name == metric or pattern.fullmatch(name)]
+
+
 def duration(seconds: float) -> str:
     """seconds -> '0.4 s', '21 s', '3 min 20 s', '2 h 05 min'."""
     if seconds < 9.95:
@@ -58,7 +65,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _difference(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
+def difference(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
     """The paired difference in error, "-1.20 [-2.31, -0.09]" in points; raises ValueError for other masks.
 
     A run with another number of labels (a ceiling) has no pair: its cell is empty.
@@ -99,7 +106,7 @@ def comparison(
         found = run["metrics"]
         row.append(measured("error", found.get("error")))
         if baseline is not None:
-            row.append(_difference(run, runs[baseline]))
+            row.append(difference(run, runs[baseline]))
         row += [measured(name, found.get(name)) for name in metrics]
         row.append(duration(run["seconds"]))
         row.append(str(run.get("report") or MISSING))

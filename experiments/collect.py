@@ -1,0 +1,131 @@
+"""Put the runs of an experiment that lie in several folders, from several machines or processes, into one record.
+
+    python -m experiments.collect NAME FOLDER [FOLDER ...] [--out FILE] [--page FILE]
+
+Each FOLDER is the `--out` of `python -m experiments.NAME`. The record is what `--record` writes where all runs lie in
+one folder: experiments/NAME.json, or FILE, with its figures. Runs that do not belong together are refused in one line:
+of other settings than the experiment has now, of other images, labels or masks, of other commits, or measured with
+other features; so is a record with rows missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import table
+from experiments.table import HERE, Row
+from ssl_gen.reports import compare, records, tables
+from ssl_gen.training.folder import difference
+from ssl_gen.types import UserError
+
+
+def find(rows: Mapping[str, Row], folders: Sequence[Path]) -> dict[str, Path]:
+    """The folder of every row's finished run. Raises UserError for rows without one, and for a row made twice."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}: give the --out of the experiment")
+    found = {}
+    for name in rows:
+        # The same folder may be given twice, and machines may share one.
+        places = dict.fromkeys((folder / name).resolve() for folder in folders)
+        finished = [place for place in places if (place / "final.json").is_file()]
+        if len(finished) > 1 and len({(place / "final.json").read_bytes() for place in finished}) > 1:
+            raise UserError(f"{name} was run twice, in {finished[0]} and {finished[1]}: give only one of them")
+        found |= {name: finished[0]} if finished else {}
+    missing = [name for name in rows if name not in found]
+    if missing:
+        raise UserError(f"not finished in any folder: {', '.join(missing)}; run them with --only ROW")
+    return found
+
+
+def check_setting(name: str, row: Row, place: Path, about: Mapping[str, Any]) -> None:
+    """Raise UserError where a run is not the row that the experiment has now."""
+    wanted = table.setting(row)
+    there = {"method": about["method"], "config": about["config"]}
+    there["options"] = {key: value for key, value in about["options"].items() if key not in table.WHERE}
+    if there != wanted:
+        what, old, new = difference(name, there, wanted)
+        raise UserError(f"{place} was run with {what} {old}, the experiment has {new}: run it again")
+
+
+def check_together(name: str, runs: Mapping[str, records.Run]) -> None:
+    """Raise UserError where runs are of different commits or images, or of different masks for as many labels."""
+    first: dict[tuple, tuple[str, Any]] = {}
+    for key, run in runs.items():
+        about = run.record
+        options = about["options"]
+        # images differ by design where pixels are lost, images held out or strangers mixed in
+        data = tuple(options[each] for each in ("dataset", "size", "validation", "missing_pixels", "foreign_dataset"))
+        masks = [mask["sha256"] for mask in about["masks"]]
+        # A mask is decided by the images, the number of labels and the scheme; seeds go on from 0.
+        scheme = json.dumps([about["data"]["sha256"], about["labels"], about["mask"]], sort_keys=True)
+        known = [("commit", ("commit",), about["commit"]), ("data", ("data", *data), about["data"]["sha256"])]
+        known += [(f"mask of seed {seed}", ("mask", scheme, seed), mask) for seed, mask in enumerate(masks)]
+        for what, place, value in known:
+            other, theirs = first.setdefault(place, (key, value))
+            if value != theirs:
+                raise UserError(
+                    f"{name}: {key} and {other} do not belong together: their {what} is {value} and {theirs}; "
+                    "run one of them again"
+                )
+
+
+def check_features(finals: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> None:
+    """Raise UserError where a metric was made with several features, references or counts."""
+    for metric in metrics:
+        full = {each: key for key, final in finals.items() for each in tables.matching(metric, final["metrics"])}
+        if len(full) > 1:
+            said = ", ".join(f"{each} in {key}" for each, key in full.items())
+            raise UserError(f"{metric} was measured in different ways: {said}; `ssl-gen evaluate` measures again")
+
+
+def collect(name: str, module: Any, folders: Sequence[Path]) -> dict[str, compare.Entry]:
+    """The finished runs of an experiment's rows, in its order. Raises UserError where they do not make one record."""
+    places = find(module.ROWS, folders)
+    runs = {key: records.read(place) for key, place in places.items()}
+    for key, run in runs.items():
+        check_setting(key, module.ROWS[key], places[key], run.record)
+    check_together(name, runs)
+    entries = {key: compare.read(place, key) for key, place in places.items()}
+    check_features({key: entry.final for key, entry in entries.items()}, module.METRICS)
+    return entries
+
+
+def find_experiment(name: str) -> Any:
+    """The module of an experiment that has rows. Raises UserError."""
+    known = [path.stem for path in sorted(HERE.glob("*.py")) if re.search(r"^ROWS\s*=", path.read_text(), re.M)]
+    if name not in known:
+        raise UserError(f"there is no experiment {name} with rows: there are {', '.join(known)}")
+    return importlib.import_module(f"experiments.{name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; what the user did wrong is one line and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__.split("\n")[0])
+    parser.add_argument("name", help="of the experiment, such as mnist_label_efficiency")
+    parser.add_argument("folders", nargs="+", type=Path, help="where its runs lie, each the --out of a call of it")
+    parser.add_argument("--out", type=Path, help="the record; by default experiments/NAME.json, figures in docs")
+    parser.add_argument("--page", type=Path, help="also write the page that compares all rows")
+    asked = parser.parse_args(arguments)
+    try:
+        module = find_experiment(asked.name)
+        entries = collect(asked.name, module, asked.folders)
+        finals = {key: entry.final for key, entry in entries.items()}
+        table.with_published(finals, module.PUBLISHED if hasattr(module, "PUBLISHED") else {})
+        page = compare.render(list(entries.values()), table.shown(finals, module.METRICS), module.BASELINE, asked.name)
+    except UserError as error:
+        raise SystemExit(table.stopped("collect", error)) from None
+    print(tables.text_table(*table.layout(finals, module.BASELINE, module.METRICS)))
+    if asked.page is not None:
+        asked.page.write_text(page, encoding="utf-8")
+    table.record(asked.name, finals, module.ROWS, module.BASELINE, module.METRICS, asked.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What the label-efficiency experiments share: rows METHOD@LABELS, their tiny form, their command.
+
+A method is trained with each number of labels, on the masks that all methods share at that number; a ceiling, or a
+generator that looks at no label, is one row METHOD@all and a horizontal rule in the figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from experiments import table
+from experiments.table import Published, Row
+
+BASELINE = "augmented_floor"
+TINY_COUNTS = 2  # numbers of labels with --tiny
+TINY_SAMPLES = 100  # images drawn for the metrics with --tiny, where measuring takes longer than training
+
+
+def spread(methods: Mapping[str, Row], counts: Sequence[int], references: Mapping[str, Row]) -> dict[str, Row]:
+    """The rows of methods with each number of labels, then those of references with all; `options.labels` is set."""
+    budgets = {name: [str(count) for count in counts] for name in methods} | {name: ["all"] for name in references}
+    return {
+        f"{name}@{labels}": row._replace(options=dataclasses.replace(row.options, labels=labels))
+        for name, row in {**methods, **references}.items()
+        for labels in budgets[name]
+    }
+
+
+def tiny(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Few steps, two seeds and the two smallest numbers of labels, on bundled digits with features that are at hand."""
+    counts = sorted({int(name.rpartition("@")[2]) for name in rows if not name.endswith("@all")})[:TINY_COUNTS]
+    kept = {"all", *map(str, counts)}
+    few = {name: table.shrunk(row) for name, row in rows.items() if name.rpartition("@")[2] in kept}
+    here = {"dataset": "digits", "features": "random", "samples": TINY_SAMPLES}
+    here |= dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every"), table.TINY_STEPS)
+    return {name: row._replace(options=dataclasses.replace(row.options, **here)) for name, row in few.items()}
+
+
+def main(
+    name: str, rows: Mapping[str, Row], metrics: Sequence[str], title: str, published: Mapping[str, Published]
+) -> None:
+    """The command of a label-efficiency experiment."""
+    table.main(name, rows, BASELINE, metrics, title, published, tiny(rows))

@@ -1,0 +1,342 @@
+"""Finished runs side by side: the page says which differences are real, figures put each number in its place."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image
+
+from ssl_gen import cli
+from ssl_gen.metrics import statistics
+from ssl_gen.reports import compare, drawing, efficiency, pictures, scatter, tables
+from ssl_gen.types import UserError
+
+FID = "fid_random-convnet-0123abcd_ref=test_n=100"
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=y>'
+
+
+def final(method: str, labels: int | str, errors: list, **changes) -> dict:
+    """final.json; the masks of seed s are those of all methods with as many labels."""
+    seeds = list(range(len(errors)))
+    made = {"method": method, "dataset": "digits", "labels": labels, "seeds": seeds, "steps": 1_000}
+    made |= {"masks": [f"{labels}-{seed}" for seed in seeds], "seconds": 1_800.0, "device": "2 cores", "commit": "abc"}
+    return made | {"metrics": {"error": statistics.summary(errors)}, "stopped": []} | changes
+
+
+def entry(name: str, labels: int | str, errors: list, **changes) -> compare.Entry:
+    return compare.Entry(name, final(name.split("@")[0], labels, errors, **changes))
+
+
+@pytest.fixture
+def experiment() -> list[compare.Entry]:
+    """Two methods with three numbers of labels, and a ceiling."""
+    floor = {10: [30.0, 34.0, 32.0], 100: [12.0, 10.0, 11.0], 1_000: [5.0, 4.0, 6.0]}
+    better = {10: [29.0, 35.0, 32.5], 100: [6.0, 5.0, 4.0], 1_000: [4.0, 3.5, 4.5]}
+    return [
+        *(entry(f"floor@{labels}", labels, errors) for labels, errors in floor.items()),
+        *(entry(f"better@{labels}", labels, errors) for labels, errors in better.items()),
+        entry("ceiling@all", "all", [2.0, 1.0, 1.5]),
+    ]
+
+
+def words(text: str) -> str:
+    """What a reader sees of a page."""
+    return html.unescape(re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>", "", text, flags=re.S)))
+
+
+class Tags(HTMLParser):
+    """All opening tags with their attributes and the tags around them; fails where tags are not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict, list[tuple[str, str]]]] = []
+        self.open: list[tuple[str, str]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in ("meta", "img"):
+            self.open.append((tag, dict(attrs).get("class") or ""))
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs), list(self.open)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+
+def make_run(folder: Path, method: str, labels: int | str, errors: list, images: str = "d" * 64) -> Path:
+    """A finished run's folder, with samples."""
+    folder.mkdir(parents=True)
+    record = final(method, labels, errors)
+    data = {"height": 8, "width": 8, "channels": 1, "classes": 2, "class_names": ["a", "b"], "sha256": images}
+    about = {key: record[key] for key in ("method", "dataset", "labels", "seeds", "steps", "device", "commit")}
+    about |= {"format": 1, "family": "f", "paper": "p", "config": {}, "data": data, "mask": {}, "phases": []}
+    about |= {"masks": [], "versions": {}, "command": "", "created": f"2026-01-01T00:00:0{len(method) % 10}"}
+    (folder / "run.json").write_text(json.dumps(about))
+    (folder / "final.json").write_text(json.dumps(record))
+    pictures.save_grid(folder / "samples.png", np.full((2, 2, 8, 8, 1), 7, np.uint8))
+    return folder
+
+
+# Which differences are real
+
+
+def test_a_difference_is_that_of_the_masks_both_saw():
+    three, two = entry("a", 50, [5.0, 7.0, 9.0]), entry("b", 50, [4.0, 4.0])
+    expected = statistics.paired([5.0, 7.0], [4.0, 4.0])
+    assert compare.paired(three, two, "error") == expected and expected["n"] == 2
+    swapped = entry("b", 50, [4.0, 4.0], masks=["50-1", "50-0"])  # the same hashes with other seeds
+    assert compare.paired(three, swapped, "error") is None
+
+
+def test_runs_on_other_labels_are_not_paired():
+    assert compare.pairs([entry("a", 50, [1.0, 2.0]), entry("a", 100, [1.0, 2.0])]) == []
+
+
+def test_real_is_what_the_t_test_calls_significant():
+    source = np.random.default_rng(0)
+    said = set()
+    for shift in (0.0, 0.5, 4.0, -4.0):
+        a, b = source.normal(shift, 1, 6), source.normal(0, 1, 6)
+        result = compare.paired(entry("a", 50, a.tolist()), entry("b", 50, b.tolist()), "error")
+        test = scipy.stats.ttest_rel(a, b)
+        expected = "not shown" if test.pvalue >= 0.05 else "real: higher" if test.statistic > 0 else "real: lower"
+        assert compare.verdict(result).startswith(expected)
+        said.add(expected)
+    assert said == {"not shown", "real: higher", "real: lower"}
+
+
+def test_one_mask_tells_nothing():
+    result = compare.paired(entry("a", 50, [1.0]), entry("b", 50, [9.0]), "error")
+    assert compare.verdict(result) == "one mask: cannot be told"
+
+
+def test_with_a_baseline_each_run_meets_the_one_on_its_own_masks(experiment):
+    found = [(a.name, b.name) for a, b in compare.pairs(experiment, "floor")]
+    assert found == [("better@10", "floor@10"), ("better@100", "floor@100"), ("better@1000", "floor@1000")]
+
+
+def test_a_metric_that_the_baseline_lacks_is_compared_among_those_that_have_it(experiment):
+    for number, name in enumerate(("drawn", "drawn_too")):
+        metrics = {FID: statistics.summary([5.0 + number, 6.0 + number, 7.5 + number])}
+        experiment.append(entry(f"{name}@10", 10, [1.0, 2.0, 3.0], metrics=metrics))
+    seen = words(compare.differences(experiment, ["error", FID], "floor"))
+    assert re.search(r"drawn_too@10\s+drawn@10\s+\+1\.00 .*? real: higher", seen)
+    assert "4 comparisons" in seen
+
+
+def test_few_runs_are_compared_in_all_pairs_and_many_with_the_first():
+    few = [entry(name, 50, [1.0, 2.0]) for name in "abc"]
+    assert [(a.name, b.name) for a, b in compare.pairs(few)] == [("b", "a"), ("c", "a"), ("c", "b")]
+    many = [entry(f"run {k}", 50, [1.0, 2.0]) for k in range(compare.ALL_PAIRS + 1)]
+    assert [(a.name, b.name) for a, b in compare.pairs(many)] == [(each.name, "run 0") for each in many[1:]]
+
+
+def test_a_baseline_that_is_no_run_is_one_line():
+    with pytest.raises(UserError, match="no run is called other: there are a"):
+        compare.pairs([entry("a", 50, [1.0])], "other")
+
+
+# The page
+
+
+def test_the_page_says_what_is_real_what_it_cost_and_what_was_published(experiment):
+    number = {"value": "0.91 ± 0.58", "source": "Li et al. 2017", "verified": False, "metric": "error"}
+    experiment[4].final["published"] = [number]
+    seen = words(compare.render(experiment, baseline="floor"))
+    low, high = scipy.stats.ttest_rel([6.0, 5.0, 4.0], [12.0, 10.0, 11.0]).confidence_interval(0.95)
+    assert f"{low:+.2f} to {high:+.2f}" in seen
+    assert re.search(r"better@100\s+floor@100\s+-6\.00\s+\S+ to \S+\s+3\s+real: lower", seen)
+    assert re.search(r"better@10\s+floor@10\s+\+0\.17 .*? not shown", seen)
+    assert "3 comparisons" in seen and "5.00 ± 1.00 (3)" in seen
+    assert "3.5 in all" in seen  # seven runs of half an hour
+    assert re.search(r"better@100\s+error\s+5\.00 ± 1\.00 \(3\)\s+0\.91 ± 0\.58\s+Li et al\. 2017\s+UNVERIFIED", seen)
+
+
+def test_nothing_on_the_page_is_wider_than_a_telephone_but_in_a_box_that_scrolls(tmp_path, experiment):
+    run = make_run(tmp_path / "run", "better", 100, [1.0, 2.0])
+    experiment[4] = experiment[4]._replace(samples=run / "samples.png")
+    text = compare.render(experiment, baseline="floor")
+    tags = Tags(text).found
+    assert {"table", "img", "svg"} <= {tag for tag, _, _ in tags}
+    for tag, _, around in tags:
+        if tag in ("table", "img"):
+            assert ("div", "scroll") in around
+        if tag == "svg":
+            assert ("div", "figures") in around
+    sheet = re.search(r"<style>(.*?)</style>", text, re.S)[1]
+    assert ".scroll{overflow-x:auto;max-width:100%" in sheet and ".figures svg{display:block;width:100%" in sheet
+    assert "minmax(min(420px,100%),1fr)" in sheet
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_nothing(experiment):
+    text = compare.render([*experiment, entry(HOSTILE, 100, [1.0, 2.0, 3.0])], title=HOSTILE)
+    assert "http:" not in text and "https:" not in text and HOSTILE in words(text)
+    for tag, attributes, _ in Tags(text).found:
+        assert tag not in ("script", "link", "iframe") and "onerror" not in attributes
+        assert attributes.get("src", "data:").startswith("data:")
+
+
+def test_a_grid_stands_in_the_row_of_its_method_and_the_column_of_its_labels(tmp_path):
+    runs = [make_run(tmp_path / f"{m}@{n}", m, n, [1.0, 2.0]) for m, n in (("a", 50), ("a", "all"), ("b", "all"))]
+    entries = [compare.read(run, run.name) for run in runs]
+    part = compare.samples(entries)
+    rows = re.findall(r"<tr>(.*?)</tr>", part, re.S)
+    assert re.findall(r"<th scope=\"col\">(.*?)</th>", rows[0]) == ["50 labels", "all labels"]
+    assert [cell.count("<img") for cell in re.findall(r"<td>(.*?)</td>", rows[1], re.S)] == [1, 1]
+    assert [cell.count("<img") for cell in re.findall(r"<td>(.*?)</td>", rows[2], re.S)] == [0, 1]
+    shown = base64.b64decode(re.search(r"base64,([^\"]*)", part)[1])
+    assert shown == (runs[0] / "samples.png").read_bytes()
+
+
+def test_runs_that_are_not_alike_are_warned_of(tmp_path):
+    runs = [make_run(tmp_path / "a", "a", 50, [1.0]), make_run(tmp_path / "b", "b", 50, [1.0], images="e" * 64)]
+    entries = [compare.read(run, run.name) for run in runs]
+    entries[1].final["commit"] = "other"
+    seen = words(compare.warnings(entries))
+    assert "2 commits: abc, other" in seen and "The images called digits are not the same in all runs" in seen
+    assert compare.warnings(entries[:1]) == ""
+
+
+def test_a_metric_is_found_by_its_short_name_alone():
+    names = [FID, FID.replace("fid_", "fid_infinity_"), "cas_convnet_n=100", "cas_and_labelled_convnet_n=100"]
+    names += ["kid_x_n=10", "kid_standard_error_x_n=10"]
+    assert [tables.matching(name, names) for name in ("fid", "cas", "kid")] == [[FID], [names[2]], [names[4]]]
+    assert tables.matching("fid_infinity", names) == [names[1]]
+
+
+def test_a_metric_that_no_run_has_is_one_line(experiment):
+    with pytest.raises(UserError, match="no run has cas: measure it with `ssl-gen evaluate RUN --metrics cas`"):
+        compare.chosen(experiment, ["error", "cas"])
+
+
+def test_folders_of_one_name_are_told_apart_by_those_above(tmp_path):
+    folders = [tmp_path / "x" / "run", tmp_path / "y" / "run", tmp_path / "y" / "other"]
+    assert compare.names_of(folders) == ["x/run", "y/run", "y/other"]
+    assert compare.names_of(folders[1:]) == ["run", "other"]
+
+
+def test_the_command_writes_the_page_of_a_folder_of_runs(tmp_path, capsys):
+    for name, errors in (("one", [5.0, 6.0]), ("other", [1.0, 2.0])):
+        make_run(tmp_path / "runs" / name, name, 50, errors)
+    assert cli.main(["compare", str(tmp_path / "runs"), "--out", str(tmp_path / "page.html")]) == 0
+    said = capsys.readouterr().out
+    assert "5.50 ± 0.71 (2)" in said and str(tmp_path / "page.html") in said
+    assert "2 runs compared" in words((tmp_path / "page.html").read_text())
+
+
+def test_the_command_answers_a_mistake_with_one_line(tmp_path, capsys):
+    run = make_run(tmp_path / "run", "one", 50, [5.0])
+    assert cli.main(["compare", str(run), "--metrics", "cas", "--out", str(tmp_path / "page.html")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert cli.main(["compare", str(run), "--out", str(tmp_path / "no" / "page.html")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    (run / "final.json").unlink()
+    assert cli.main(["compare", str(run)]) == 2
+    assert "has not finished" in capsys.readouterr().err
+
+
+# Curves over labels
+
+
+def test_a_figure_puts_each_number_in_its_place(experiment):
+    figure = efficiency.figure(compare.points(experiment), "error")
+    strokes = [shape for shape in figure.shapes if isinstance(shape, drawing.Stroke)]
+    marks = [tuple(shape.points.mean(0)) for shape in figure.shapes if _is_marker(shape)]
+    floor = next(stroke.points for stroke in strokes if len(stroke.points) == 3)
+    # ten, a hundred, a thousand: equal steps on a logarithmic axis
+    assert np.allclose(np.diff(floor[:, 0]), np.diff(floor[:, 0])[0])
+    # from zero to 5 % above the highest mask, 35
+    top, height = efficiency.TOP, efficiency.PLOT
+    assert np.allclose(floor[:, 1], top + height * (1 - np.array([32.0, 11.0, 5.0]) / (35 * 1.05)))
+    assert all(any(np.allclose(mark, place, atol=1.0) for mark in marks) for place in floor)
+    ceiling = next(
+        stroke.points for stroke in strokes if len(stroke.points) == 2 and stroke.dashes and stroke.width == 1.5
+    )
+    assert np.allclose(ceiling[:, 1], top + height * (1 - 1.5 / (35 * 1.05)))
+    assert ceiling[0, 0] == efficiency.LEFT and ceiling[1, 0] == efficiency.WIDTH - efficiency.RIGHT
+
+
+def _is_marker(shape: drawing.Shape) -> bool:
+    return isinstance(shape, drawing.Area) and shape.opacity == 1
+
+
+def test_a_band_reaches_from_the_lowest_to_the_highest_mask(experiment):
+    figure = efficiency.figure(compare.points(experiment), "error")
+    band = next(shape.points for shape in figure.shapes if isinstance(shape, drawing.Area) and shape.opacity < 1)
+    height = efficiency.TOP + efficiency.PLOT * (1 - np.array([34, 12, 6, 4, 10, 30]) / (35 * 1.05))
+    assert np.allclose(band[:, 1], height)
+
+
+def test_curves_differ_in_colour_shape_and_dashes_and_keep_them_in_every_figure(experiment):
+    for point in experiment[3:6]:
+        point.final["metrics"][FID] = statistics.summary([1.0, 2.0, 3.0])
+    known = compare.points(experiment)
+    looks = efficiency.looks(known)
+    floor, better = looks["floor", False], looks["better", False]
+    assert floor.colour != better.colour and floor.dashes != better.dashes and len(floor.corners) != len(better.corners)
+    many = [efficiency.Point(f"method {k}", 10, {}) for k in range(scatter.SYMBOLS)]
+    assert len({(look.colour, look.dashes, look.corners.tobytes()) for look in efficiency.looks(many).values()}) == 35
+    fid = efficiency.figure(known, FID)
+    assert [line.name for line in fid.lines] == ["better"]  # the second method, in its own colour
+    assert {shape.colour for shape in fid.shapes if _is_marker(shape)} == {better.colour}
+
+
+def test_all_that_is_drawn_lies_within_the_figure(experiment):
+    many = [
+        entry(f"a method with a very long name, number {k}@{n}", n, [9.0 + k, 7.0]) for k in range(9) for n in (10, 20)
+    ]
+    for entries in (experiment, many):
+        figure = efficiency.figure(compare.points(entries), "error")
+        for shape in figure.shapes:
+            places = np.array([[shape.x, shape.y]]) if isinstance(shape, drawing.Text) else shape.points
+            assert (places >= 0).all() and (places <= figure.size).all()
+    texts = [shape.text for shape in figure.shapes if isinstance(shape, drawing.Text)]
+    assert sum(text.startswith("a method") for text in texts) == 9
+
+
+def test_runs_that_make_no_curve_have_no_figure(experiment):
+    assert compare.figures(experiment[:1], ["error"]) == []
+    twice = [*experiment, entry("floor@10", 10, [1.0, 2.0])]  # differs in something else than labels
+    assert compare.figures(twice, ["error"]) == []
+    assert len(compare.figures(experiment, ["error", FID])) == 1
+
+
+def test_a_figure_is_told_in_words(experiment):
+    said = efficiency.described(efficiency.figure(compare.points(experiment), "error"))
+    assert "floor: 32 at 10, 11 at 100, 5 at 1000; " in said and said.endswith("ceiling: 1.5 at all.")
+
+
+def test_figures_are_written_as_svg_and_png(tmp_path, experiment):
+    written = compare.draw(experiment, ["error"], tmp_path, "digits")
+    assert [path.name for path in written] == ["digits_error.svg", "digits_error.png"]
+    root = ElementTree.parse(written[0]).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"floor", "better", "ceiling", "visible labels", "error (%)", "10", "100", "1000"} <= texts
+    with Image.open(written[1]) as picture:
+        assert picture.size == tuple(drawing.SCALE * int(root.get(side)) for side in ("width", "height"))
+        pixels = np.asarray(picture.convert("RGB"))
+    for k in range(2):  # the curves' own colours are there
+        assert (pixels == scatter.COLOURS[k]).all(-1).any()
+
+
+def test_dashes_cover_their_share_of_a_line_and_go_around_corners():
+    points = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 10.0]])
+    pieces = drawing.dashed(points, (3, 2))
+    lengths = [np.hypot(*np.diff(piece, axis=0).T).sum() for piece in pieces]
+    assert np.allclose(lengths, 3) and len(pieces) == 4
+    assert np.allclose(pieces[2], [[10, 0], [10, 3]])
+    corner = drawing.dashed(points, (12, 1))[0]
+    assert np.allclose(corner, [[0, 0], [10, 0], [10, 2]])
