@@ -94,6 +94,15 @@ def test_the_demo_runs_in_its_tiny_form(tmp_path):
         assert row in done.stdout and (tmp_path / row / "report.html").exists()
 
 
+def test_a_table_can_be_made_of_the_rows_that_are_finished(tmp_path, capsys):
+    rows = {name: table.shrunk(row) for name, row in digits_demo.ROWS.items()}
+    table.train({"floor": rows["floor"]}, tmp_path)
+    capsys.readouterr()
+    table.main("digits_demo", rows, None, (), "a title", arguments=["--finished", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "floor" in printed and "triple_gan" not in printed
+
+
 def test_an_experiment_resumes_what_is_finished(tmp_path, monkeypatch, capsys):
     floor = table.shrunk(digits_demo.ROWS["floor"])
     first = table.train({"floor": floor}, tmp_path)
