@@ -156,7 +156,7 @@ def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[st
     parser.add_argument("--index", type=int, help=f"this row alone by its number, 0 to {len(rows) - 1}")
     parser.add_argument("--of", type=int, help="with --index I: the I-th, the (I + N)-th ... row, for N processes")
     parser.add_argument("--missing", action="store_true", help=f"train only what experiments/{name}.json does not hold")
-    parser.add_argument("--finished", action="store_true", help="train nothing: the table of the rows that are finished")
+    parser.add_argument("--finished", action="store_true", help="train nothing: the table of finished rows")
     parser.add_argument("--out", type=Path, help=f"where the runs go; by default runs/{name}")
     parser.add_argument("--data-dir", type=Path, help="where raw or prepared data lie, for sets that need it")
     parser.add_argument("--record", action="store_true", help=f"write the results to experiments/{name}.json")
