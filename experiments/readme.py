@@ -15,26 +15,27 @@ PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def of_runs(tracked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The table of a record made of runs, and where and how the first of them was made."""
+def of_runs(tracked: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The table of a record made of runs, and what says where and how each was made."""
     finals = tracked["rows"]
     headers, rows = layout(finals, tracked["baseline"], tracked["metrics"], report=False)
-    return tables.markdown_table(headers, rows), next(iter(finals.values()))
+    return tables.markdown_table(headers, rows), list(finals.values())
 
 
-def of_numbers(tracked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def of_numbers(tracked: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     """The table of a record that holds {column: {row: summary}}."""
     columns = tracked["metrics"]
     names = dict.fromkeys(name for column in columns.values() for name in column)
     rows = [[name, *(tables.measured("", column.get(name)) for column in columns.values())] for name in names]
-    return tables.markdown_table([tracked["unit"], *columns], rows), tracked
+    return tables.markdown_table([tracked["unit"], *columns], rows), [tracked]
 
 
 def block(name: str) -> str:
     """The markdown of one record: its table, and where and how it was made."""
     tracked = json.loads((HERE / f"{name}.json").read_text())
-    drawn, first = of_runs(tracked) if "rows" in tracked else of_numbers(tracked)
-    made = f"{len(first['seeds'])} seeds, {first['device']}, commit {first['commit']}; `experiments/{name}.json`"
+    drawn, made_by = of_runs(tracked) if "rows" in tracked else of_numbers(tracked)
+    devices, commits = ("; ".join(dict.fromkeys(each[what] for each in made_by)) for what in ("device", "commit"))
+    made = f"{len(made_by[0]['seeds'])} seeds, {devices}, commit {commits}; `experiments/{name}.json`"
     return f"{drawn}\n\n{made}\n"
 
 
