@@ -29,37 +29,20 @@ from ssl_gen.setting import Options
 FIVE = Options(dataset="digits", seeds=5, features="random")
 COUNTS = (10, 20, 50, 100, 200)
 AUGMENTED = dataclasses.replace(digits_demo.CLASSIFIER, augmentation=MOVED)
-GAN = conditional_gan.Config(
-    steps=1_500,
-    labelled_batch=50,
-    discriminator_steps=1,
-    network="mlp",
-    latent=32,
-    generator_hidden=(256, 256),
-    discriminator_hidden=(256, 256),
-    input_noise=0.2,
-    noise=0.2,
-    learning_rate=1e-3,
-    anneal=0.5,
-    b1=0.5,
-    b2=0.999,
-    averaging=0.01,
-    augmentation=MOVED,
-)
-UNCONDITIONAL = gan.Config(
-    steps=1_500,
-    unlabelled_batch=50,
-    loss="hinge",
-    latent=32,
-    generator_hidden=(256, 256),
-    discriminator_hidden=(256, 256),
-    input_noise=0.2,
-    noise=0.2,
-    learning_rate=1e-3,
-    anneal=0.5,
-    averaging=0.01,
-    augmentation=MOVED,
-)
+PLAYERS = {  # of both plain GANs
+    "steps": 1_500,
+    "latent": 32,
+    "generator_hidden": (256, 256),
+    "discriminator_hidden": (256, 256),
+    "input_noise": 0.2,
+    "noise": 0.2,
+    "learning_rate": 1e-3,
+    "anneal": 0.5,
+    "averaging": 0.01,
+    "augmentation": MOVED,
+}
+GAN = conditional_gan.Config(labelled_batch=50, discriminator_steps=1, network="mlp", b1=0.5, b2=0.999, **PLAYERS)
+UNCONDITIONAL = gan.Config(unlabelled_batch=50, loss="hinge", **PLAYERS)
 METHODS = {
     "floor": Row("supervised", digits_demo.CLASSIFIER, FIVE),
     "augmented_floor": Row("supervised", AUGMENTED, FIVE),

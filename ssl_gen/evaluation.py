@@ -41,14 +41,23 @@ class Tools(NamedTuple):
     log_weights: Callable[[State, Array, Array], Array] | None  # keys (DRAWS,), images (B, H, W, C) -> (DRAWS, B)
 
 
+def scaled(images: Array) -> Array:
+    """uint8 -> float32 in [-1, 1], on the host or inside jit."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def pixels(images: Array) -> Array:
+    """[-1, 1] -> uint8."""
+    return jnp.round((images + 1) * 127.5).astype(jnp.uint8)
+
+
+def sampling_key(seed: int | Array, row: int) -> Key:
+    """The key of the batch of samples that begins with number `row`, of the noise `seed`."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), BEFORE - 1), row)
+
+
 def compiled(method: Method) -> Tools:
     """The functions of a method, ready for many calls, on uint8 images."""
-
-    def scaled(images: Array) -> Array:
-        return images.astype(jnp.float32) / 127.5 - 1
-
-    def pixels(images: Array) -> Array:
-        return jnp.round((images + 1) * 127.5).astype(jnp.uint8)
 
     def classify(state: State, images: Array) -> Array:
         return method.classify(state, scaled(images))
@@ -115,8 +124,8 @@ def draw(tools: Tools, state: State, labels: np.ndarray, seed: int = 0) -> np.nd
         raise UserError("this method has no generator: `ssl-gen list methods` says what each one can do")
     state, labels, parts = everywhere(state), np.asarray(labels, np.int32), []
     for rows, new in in_batches(len(labels)):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), BEFORE - 1), rows[0])
-        parts.append(np.asarray(tools.sample(state, everywhere(key), shared(labels[rows])))[:new])
+        key = everywhere(sampling_key(seed, rows[0]))
+        parts.append(np.asarray(tools.sample(state, key, shared(labels[rows])))[:new])
     return np.concatenate(parts)
 
 

@@ -24,7 +24,7 @@ import safetensors.numpy
 
 from ssl_gen import evaluation, run, solving
 from ssl_gen.training import folder
-from ssl_gen.types import BEFORE, Array, ImageSpec, Method, State, Tree, UserError
+from ssl_gen.types import Array, ImageSpec, Method, State, Tree, UserError
 
 FORMAT = 1  # of model.json
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -63,7 +63,7 @@ def save(path: str | Path, out: str | Path, replica: int = 0) -> dict[str, Any]:
     if replica not in loaded.temperatures:
         raise UserError(f"replica {replica} of {path} stopped while it trained: export another one")
     method, state = loaded.tools.method, loaded.states[replica]
-    spec = ImageSpec(*(loaded.about["data"][key] for key in ImageSpec._fields))
+    spec = run.spec_of(loaded.about)
     functions = programs(method, jax.eval_shape(lambda: state), loaded.temperatures[replica])
     if not functions:
         raise UserError(f"{loaded.about['method']} neither classifies nor samples: there is nothing to export")
@@ -117,13 +117,11 @@ def programs(method: Method, like: State, temperature: float | None) -> dict[str
     """What a method can do, as functions of the weights by name and plain arrays; see the top of this page."""
 
     def classify(weights: dict[str, Array], images: Array) -> Array:
-        scores = method.classify(revived(like, weights), images.astype(jnp.float32) / 127.5 - 1)
+        scores = method.classify(revived(like, weights), evaluation.scaled(images))
         return jax.nn.softmax(scores if temperature is None else scores / temperature)
 
     def sample(weights: dict[str, Array], seed: Array, labels: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), BEFORE - 1), 0)  # as in `evaluation.draw`
-        images = method.sample(revived(like, weights), key, labels)
-        return jnp.round((images + 1) * 127.5).astype(jnp.uint8)
+        return evaluation.pixels(method.sample(revived(like, weights), evaluation.sampling_key(seed, 0), labels))
 
     found = {"classify": classify if method.classify else None, "sample": sample if method.sample else None}
     return {name: function for name, function in found.items() if function}
@@ -178,7 +176,7 @@ def fitted_shapes(loaded: run.Loaded, replica: int) -> dict[str, Any]:
     encoder = loaded.about["encoder"]
     if not encoder:
         return {"shapes": solving.shapes(stacked)}
-    spec = ImageSpec(*(loaded.about["data"][key] for key in ImageSpec._fields))
+    spec = run.spec_of(loaded.about)
     inner = solving.shapes(stacked.inner)
     return {"shapes": inner, "encoder_shapes": solving.shapes(stacked.encoder) if run.made(encoder, spec).fit else None}
 
@@ -204,7 +202,7 @@ def load(path: str | Path) -> run.Loaded:
         raise UserError(f"{path} holds no {CARD}: give the --out of `ssl-gen export`")
     card = folder.read_json(path / CARD)
     weights = read_weights(path / WEIGHTS, card)
-    spec = ImageSpec(*(card["data"][key] for key in ImageSpec._fields))
+    spec = run.spec_of(card)
     stacked = run.stacked_like(card, spec, card["shapes"], 1)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
     found = {name: leaf for name, leaf in named(like).items() if name in weights}

@@ -10,7 +10,6 @@ errors   of two plain classifiers of the latents, cross-validated, beside those 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,6 @@ from sklearn.preprocessing import StandardScaler
 
 from ssl_gen import evaluation, run
 from ssl_gen.reports import page, pictures, scatter
-from ssl_gen.setting import Options, load_data
 from ssl_gen.training import folder
 from ssl_gen.types import Array, State, UserError
 
@@ -54,8 +52,7 @@ class Encoded(NamedTuple):
         """latents (B, Z), labels (B,) -> images (B, H, W, C) uint8."""
 
         def decode(state: State, latents: Array, labels: Array) -> Array:
-            images = jnp.clip(self.tools.method.decode(state, latents, labels), -1, 1)
-            return jnp.round((images + 1) * 127.5).astype(jnp.uint8)
+            return evaluation.pixels(jnp.clip(self.tools.method.decode(state, latents, labels), -1, 1))
 
         return evaluation.mapped(functools.partial(jax.jit(decode), self.state), latents, labels.astype(np.int32))
 
@@ -105,17 +102,15 @@ def encode(loaded: run.Loaded, replica: int, count: int, seed: int, data_dir: Pa
         raise UserError(f"{about['method']} has no encoder, so no latents to look at; these methods have: {able}")
     if not 0 <= replica < len(loaded.states) or count < 2:
         raise UserError(f"--count is at least 2, --replica one of 0 to {len(loaded.states) - 1}")
-    options = run.from_dict(Options, about["options"])
-    data = load_data(dataclasses.replace(options, data_dir=data_dir or options.data_dir)).dataset
-    if data.sha256 != about["data"]["sha256"]:
-        raise UserError(f"{options.dataset} is not the data that {loaded.folder} was trained on: its hash differs")
+    options, found = run.data_of(loaded, **({} if data_dir is None else {"data_dir": data_dir}))
+    data = found.dataset
     split = "test" if len(data.test_labels) else "train"
     images, labels = getattr(data, f"{split}_images"), getattr(data, f"{split}_labels")
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(labels >= 0))[:count]
     if len(rows) < 2:
         raise UserError(f"{options.dataset} has {len(rows)} {split} images of a known class: two are needed")
     state = evaluation.everywhere(loaded.states[replica])
-    encoder = jax.jit(lambda state, batch: method.encode(state, batch.astype(jnp.float32) / 127.5 - 1))
+    encoder = jax.jit(lambda state, batch: method.encode(state, evaluation.scaled(batch)))
     latents = evaluation.mapped(functools.partial(encoder, state), images[rows])
     if not np.isfinite(latents).all():
         raise UserError(f"the latents of replica {replica} are not all finite; try another --replica")

@@ -247,7 +247,7 @@ def load(path: str | Path) -> Loaded:
     if not path.is_dir():
         raise UserError(f"there is no run folder {path}")
     about = folder.read_json(path / "run.json")
-    spec = ImageSpec(*(about["data"][key] for key in ImageSpec._fields))
+    spec = spec_of(about)
     tools = evaluation.compiled(made(about, spec))
     kept = checkpoints.open_checkpoints(path / "checkpoints")
     try:
@@ -260,6 +260,11 @@ def load(path: str | Path) -> Loaded:
     states = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(about["seeds"]))]
     final = folder.read_json(path / "final.json") if (path / "final.json").exists() else None
     return Loaded(path, about, tools, states, final)
+
+
+def spec_of(about: dict[str, Any]) -> ImageSpec:
+    """The images of a record."""
+    return ImageSpec(*(about["data"][key] for key in ImageSpec._fields))
 
 
 def made(about: dict[str, Any], spec: ImageSpec) -> Method:
@@ -296,6 +301,15 @@ def from_dict(kind: type, values: dict[str, Any]) -> Any:
     return kind(**{name: revive(name, value) for name, value in values.items()})
 
 
+def data_of(run: Loaded, **changes: Any) -> tuple[Options, Data]:
+    """The options of a run with some changed, and the data they name. Raises UserError where those are others."""
+    options = dataclasses.replace(from_dict(Options, run.about["options"]), **changes)
+    data = load_data(options)
+    if data.dataset.sha256 != run.about["data"]["sha256"]:
+        raise UserError(f"{options.dataset} is not the data that {run.folder} was trained on: its hash differs")
+    return options, data
+
+
 def evaluate(path: str | Path, names: tuple[str, ...] = (), **changes: Any) -> dict[str, Any]:
     """Measure a finished run again, by the usual metrics or those named, and add them to its final.json.
 
@@ -305,10 +319,7 @@ def evaluate(path: str | Path, names: tuple[str, ...] = (), **changes: Any) -> d
     """
     run = load(path)
     final = folder.read_json(run.folder / "final.json")
-    options = dataclasses.replace(from_dict(Options, run.about["options"]), **changes)
-    data = load_data(options)
-    if data.dataset.sha256 != run.about["data"]["sha256"]:
-        raise UserError(f"{options.dataset} is not the data that {run.folder} was trained on: its hash differs")
+    options, data = data_of(run, **changes)
     stopped = {entry["seed"] for entry in final["stopped"]}
     seeds = zip(run.about["seeds"], run.states, strict=True)
     states = {seed: state for seed, state in seeds if seed not in stopped}

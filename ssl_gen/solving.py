@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ssl_gen.evaluation import everywhere, mapped
+from ssl_gen.evaluation import everywhere, mapped, scaled
 from ssl_gen.setting import Data, Options
 from ssl_gen.training import loop
 from ssl_gen.training.checkpoints import Checkpoints
@@ -85,18 +85,13 @@ def check_encoder(encoder: dict[str, Any], method: Method, data: Data) -> None:
         )
 
 
-def scaled(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, C) -> float32 in [-1, 1]."""
-    return images.astype(np.float32) / np.float32(127.5) - 1
-
-
 def fit_seed(method: Method, data: Data, seed: int, encoder: Encoder | None) -> State:
     """The state of one seed. The mask alone says which labels `method.fit` is shown."""
     mask, images = data.masks[seed], data.dataset.train_images
     visible = np.flatnonzero(mask.labels >= 0)
     if encoder:
         state = everywhere(encoder.states[seed])
-        encode = jax.jit(lambda batch: encoder.method.encode(state, batch.astype(jnp.float32) / 127.5 - 1))
+        encode = jax.jit(lambda batch: encoder.method.encode(state, scaled(batch)))
         seen = mapped(encode, images)
     else:
         seen = scaled(images)
