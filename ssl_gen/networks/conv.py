@@ -61,7 +61,7 @@ class Decoder(nn.Module):
         first, *inner = reversed(widths(self.width, (height, width)))
         scale = 2 ** (len(inner) + 1)
         sides = (-(-height // scale), -(-width // scale))
-        x = nn.Dense(math.prod(sides) * first, use_bias=False)(beside(latents, maps, self.classes))
+        x = nn.Dense(math.prod(sides) * first, use_bias=False)(beside(latents, labels, self.classes))
         x = x.reshape(-1, *sides, first)
         for stage in inner:
             x = nn.relu(ConditionalBatchNorm(self.classes)(x, classwise, train))
