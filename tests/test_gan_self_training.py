@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,6 +121,19 @@ def test_generated_images_teach_the_labels_that_they_were_drawn_for(monkeypatch)
     (images,), (labels,) = seen, taught
     np.testing.assert_array_equal(images, paint(labels))
     assert len(labels) == config.generated_batch
+
+
+def test_samples_are_drawn_by_the_mean_of_the_generators_updates():
+    method, labels, key = tiny("gan_self_training", **DENSE).method, jnp.arange(3), jax.random.key(1)
+    step, states = jax.jit(method.phases[1].step), [started()._replace(step=jnp.int32(method.phases[0].steps))]
+    for _ in range(2):
+        states.append(step(states[-1], batch_of(method, 1))[0])
+    first, second = (state.generator.params for state in states[1:])
+    rate = gan_self_training.Config().generator_averaging  # the mean of two: weights (1 - rate) : 1
+    mean = jax.tree.map(lambda a, b: ((1 - rate) * a + b) / (2 - rate), first, second)
+    chex.assert_trees_all_close(states[-1].generator.ema, mean, atol=1e-6)
+    other = states[-1]._replace(generator=states[-1].generator._replace(params=first))
+    np.testing.assert_array_equal(method.sample(other, key, labels), method.sample(states[-1], key, labels))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7, 5_000])

@@ -77,10 +77,10 @@ class Config:
     loss: Literal["non_saturating", "least_squares", "hinge"] = "hinge"  # Miyato and Koyama 2018; no penalty needed
     latent: int = 64  # width of z ~ N(0, 1); ours; Miyato and Koyama 2018: 128
     width: int = 32  # channels of the first layer of generator and discriminator; ours; Miyato et al. 2018: 64
-    learning_rate: float = 2e-4  # Adam, the generator's; Radford et al. 2016, arXiv:1511.06434
-    discriminator_rate: float = 4e-4  # Adam: faster, for one update a step; Heusel et al. 2017, arXiv:1706.08500
+    learning_rate: float = 1e-3  # Adam, generator and discriminator; ours, Miyato and Koyama 2018: 2e-4
     anneal: float = 0.5  # share of the GAN's steps, at the end, over which its rates fall to 0; ours
-    b1: float = 0.5  # Adam, both; Radford et al. 2016
+    b1: float = 0.5  # Adam, both; Radford et al. 2016, arXiv:1511.06434
+    generator_averaging: float = 0.01  # rate of the generator's mean params, which draw, a step; ours
     judged_augmentation: Augmentation = Augmentation()  # of all images judged; few: Zhao et al. 2020, arXiv:2006.10738
 
 
@@ -126,8 +126,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     first, second, third = lengths(config)
 
     falling = partly_cosine(config.classifier_rate, first + third)
-    g_optimizer = optax.adam(annealed(config.learning_rate, second, config.anneal), config.b1)
-    d_optimizer = optax.adam(annealed(config.discriminator_rate, second, config.anneal), config.b1)
+    optimizer = optax.adam(annealed(config.learning_rate, second, config.anneal), config.b1)
     c_optimizer = optax.adamw(falling, weight_decay=config.weight_decay, mask=kernels)
 
     def init(key: Key, batch: Batch) -> State:
@@ -139,8 +138,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(
             jnp.int32(0),
             key,
-            create(g.pop("params"), g, g_optimizer),
-            create(d.pop("params"), d, d_optimizer),
+            create(g.pop("params"), g, optimizer, average=True),
+            create(d.pop("params"), d, optimizer),
             create(c.pop("params"), c, c_optimizer, average=True),
             c if config.from_guesses else (),
         )
@@ -155,7 +154,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def draw(state: State, key: Key, labels: Array) -> Array:
         latents, player = spread(jax.random.normal(key, (labels.shape[0], config.latent))), state.generator
-        return generator.apply({"params": player.params, **player.stats}, latents, labels, train=False)
+        return generator.apply({"params": player.ema, **player.stats}, latents, labels, train=False)
 
     def train_classifier(
         state: State, batch: Batch, key: Key, labelled: bool, generated: tuple[Array, Array] | None
@@ -218,13 +217,14 @@ def make(config: Config, spec: ImageSpec) -> Method:
             logits, stats = judge(state.discriminator, params, keys[1], images, pairs)
             return adversarial_losses.discriminator_terms(config.loss, *separate(logits, sizes)), stats
 
-        d, d_metrics = descend("discriminator", state.discriminator, d_optimizer, discriminator_loss)
+        d, d_metrics = descend("discriminator", state.discriminator, optimizer, discriminator_loss)
 
         def generator_loss(images: Array) -> tuple[dict, dict]:
             logits, _ = judge(d, d.params, keys[2], images, labels)
             return {"adversarial": adversarial_losses.generator_loss(config.loss, logits)}, fake.stats
 
-        g, g_metrics = descend("generator", state.generator, g_optimizer, generator_loss, fake)
+        g, g_metrics = descend("generator", state.generator, optimizer, generator_loss, fake)
+        g = average(g, config.generator_averaging, state.step - first)
         return state._replace(step=state.step + 1, generator=g, discriminator=d), d_metrics | g_metrics
 
     def retraining(state: State, batch: Batch) -> tuple[State, Metrics]:
