@@ -11,6 +11,8 @@ train-features mnist --data-dir DIR` (its features are asked for by name: withou
 6 hours on two idle cores, two of `--index I --of 2` at a time. On clusters: experiments/slurm.sbatch, jobset.yaml.
 """
 
+import dataclasses
+
 from experiments import label_efficiency, mnist_systems
 from experiments.mnist_systems import FEW, GAN, MOVED, PLAIN, TRIPLE
 from experiments.table import Published, Row
@@ -21,20 +23,8 @@ from ssl_gen.setting import Options
 THREE = Options(dataset="mnist", seeds=3, features="trained")
 COUNTS = (20, 100, 1_000)
 SCORE = ("cas",)
-UNCONDITIONAL = gan.Config(
-    steps=GAN.steps,
-    unlabelled_batch=GAN.labelled_batch,
-    network="conv",
-    loss=GAN.loss,
-    latent=GAN.latent,
-    width=GAN.width,
-    input_noise=GAN.input_noise,
-    noise=GAN.noise,
-    learning_rate=GAN.learning_rate,
-    anneal=GAN.anneal,
-    b1=GAN.b1,
-    b2=GAN.b2,
-)
+SHARED = {field.name: getattr(GAN, field.name) for field in dataclasses.fields(gan.Config) if hasattr(GAN, field.name)}
+UNCONDITIONAL = gan.Config(**SHARED | {"unlabelled_batch": GAN.labelled_batch})
 METHODS = {
     "floor": Row("supervised", PLAIN, THREE),
     "augmented_floor": Row("supervised", MOVED, THREE),
