@@ -1,10 +1,10 @@
 """Every system on MNIST with 100 labels: 3 masks, at most 10 minutes a run on one core.
 
 The floors see the labels alone, the second one with the strong augmentation of `fixmatch`; the ceiling sees all labels.
-`generation_floor` and `generation_ceiling` are one conditional GAN, with the networks, rates and steps of the second phase
-of `gan_self_training`, on the visible labels alone and on all of them. `linear`, `mlp`, `k_means` and `label_spreading`
-see pixels; rows that end in `_latents` see those of the row `autoencoder`. `feature_matching` has its own, longer
-record (`mnist_feature_matching`).
+`generation_floor` and `generation_ceiling` are one conditional GAN, with the networks, rates and steps of the second
+phase of `gan_self_training`, on the visible labels alone and on all of them. `linear`, `mlp`, `k_means` and
+`label_spreading` see pixels; rows that end in `_latents` see those of the row `autoencoder`. `feature_matching` has its
+own, longer record (`mnist_feature_matching`).
 
 Lengths and sizes are what ten minutes allow; what was chosen was chosen by the error on 1,000 held-out training images
 (`--validation 1000`), never on the test images.
