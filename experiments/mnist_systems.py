@@ -2,9 +2,9 @@
 
 The floors see the labels alone, the second one with the strong augmentation of `fixmatch`; the ceiling sees all labels.
 `generation_floor` and `generation_ceiling` are one conditional GAN, with the networks, rates and steps of the second
-phase of `gan_self_training`, on the visible labels alone and on all of them. `linear`, `mlp`, `k_means` and
-`label_spreading` see pixels; rows that end in `_latents` see those of the row `autoencoder`. `feature_matching` has its
-own, longer record (`mnist_feature_matching`).
+phase of `gan_self_training`, on the visible labels alone and on all of them. `linear`, `mlp`, `k_means`,
+`label_propagation` and `label_spreading` see pixels; rows that end in `_latents` see those of the row `autoencoder`.
+`feature_matching` has its own, longer record (`mnist_feature_matching`).
 
 Lengths and sizes are what ten minutes allow; what was chosen was chosen by the error on 1,000 held-out training images
 (`--validation 1000`), never on the test images.
@@ -75,9 +75,9 @@ ROWS = {
     "linear": Row("linear", linear.Config(), HUNDRED),
     "mlp": Row("mlp", mlp.Config(), HUNDRED),
     "k_means": Row("k_means", k_means.Config(clusters=50, restarts=1), HUNDRED),
+    "label_propagation": Row("label_propagation", label_propagation.Config(), HUNDRED),
     "label_spreading": Row("label_spreading", label_spreading.Config(), HUNDRED),
     "autoencoder": Row("autoencoder", autoencoder.Config(steps=6_000), HUNDRED),
-    "label_propagation_latents": Row("label_propagation", label_propagation.Config(), LATENTS),
     "label_spreading_latents": Row("label_spreading", label_spreading.Config(), LATENTS),
     "poisson_learning_latents": Row("poisson_learning", poisson_learning.Config(), LATENTS),
     "vae": Row("vae", vae.Config(steps=100_000, unlabelled_batch=100), HUNDRED, ("iwae",)),
