@@ -66,6 +66,7 @@ TRIPLE = triple_gan.Config(
     generated=0.3,
     pseudo_label=1.0,
     threshold=0.9,
+    generator_averaging=0.01,
     augmentation=STRONG_DIGITS,
 )
 
@@ -87,7 +88,11 @@ ROWS = {
     ),
     "adversarial_autoencoder": Row("adversarial_autoencoder", adversarial_autoencoder.Config(steps=6_000), HUNDRED),
     "vae_gan": Row("vae_gan", vae_gan.Config(steps=2_000, width=32), HUNDRED),
-    "sgan": Row("sgan", sgan.Config(steps=2_000, width=32), HUNDRED),
+    "sgan": Row(
+        "sgan",
+        sgan.Config(steps=2_000, width=32, learning_rate=1e-3, anneal=0.5, augmentation=STRONG_DIGITS),
+        HUNDRED,
+    ),
     "triple_gan": Row("triple_gan", TRIPLE, HUNDRED),
     "pseudo_label": Row(
         "pseudo_label",

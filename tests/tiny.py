@@ -27,7 +27,13 @@ ROUNDING = 1e-5  # of a term: a gradient below is none, it is what float32 leave
 
 # Terms that the defaults switch off, so that the tests see every term of every method.
 EVERYTHING = {
-    "triple_gan": {"consistency": 1.0, "pseudo_label": 1.0, "threshold": 0.0, "warm_up": 0.5},
+    "triple_gan": {
+        "consistency": 1.0,
+        "pseudo_label": 1.0,
+        "threshold": 0.0,
+        "warm_up": 0.5,
+        "generator_averaging": 0.5,
+    },
     "gan": {"loss": "relativistic", "averaging": 0.5},
     "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2},
     "m1": {"first": 0.5, "least_deviation": 0.0},

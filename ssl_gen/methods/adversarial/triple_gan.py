@@ -69,6 +69,7 @@ class Config:
     pseudo_label: float = 0.0  # weight of the pseudo-label term; ours, not in the paper
     threshold: float = 0.95  # t; Sohn et al. 2020
     averaging: float = 0.01  # rate of the classifier's mean params, a step; official MNIST script
+    generator_averaging: float = 0.0  # rate of the generator's mean params, which draw samples, a step; 0: none, paper
     augmentation: Augmentation = Augmentation()  # of every image that the classifier trains on; official MNIST: none
 
 
@@ -139,7 +140,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(
             jnp.int32(0),
             key,
-            create(g.pop("params"), g, optimizer),
+            create(g.pop("params"), g, optimizer, average=bool(config.generator_averaging)),
             create(d.pop("params"), d, optimizer),
             create(c.pop("params"), c, classifier_optimizer, average=True),
         )
@@ -234,6 +235,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
             return {"adversarial": losses.judged_real(judge(d, d.params, images, labels, keys[2])) / 2}, fake.stats
 
         g, g_metrics = descend("generator", state.generator, optimizer, generator_loss, fake)
+        g = average(g, config.generator_averaging, state.step - warm_up) if config.generator_averaging else g
         reward = judge(d, d.params, batch.unlabelled, predicted, keys[3])
         seen = [part.reshape(config.classifier_generated, -1, *part.shape[1:])[:, 0] for part in (fake.outputs, labels)]
         c, c_metrics = train_classifier(state, batch, teacher, keys[4], (*seen, reward))
@@ -241,7 +243,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def sample(state: State, key: Key, labels: Array) -> Array:
         latents, player = jax.random.uniform(key, (labels.shape[0], config.latent)), state.generator
-        return generator.apply({"params": player.params, **player.stats}, latents, labels, train=False)
+        params = player.ema if config.generator_averaging else player.params
+        return generator.apply({"params": params, **player.stats}, latents, labels, train=False)
 
     labelled, unlabelled = config.labelled_batch, config.unlabelled_batch
     first = Phase("warm_up", warm_up, labelled, unlabelled, warm_up_step)
