@@ -36,6 +36,7 @@ from ssl_gen.setting import Options
 
 HUNDRED = Options(dataset="mnist", labels="100", seeds=3)
 ALL = dataclasses.replace(HUNDRED, labels="all")
+HAND = Augmentation(translate=2.0, rotate=15.0, scale=0.15, shear=0.15)  # of models that draw what they are shown
 LATENTS = dataclasses.replace(HUNDRED, encoder=Path("autoencoder"))
 PLAIN = supervised.Config(steps=2_000, network="conv", labelled_batch=32)
 MOVED = dataclasses.replace(PLAIN, augmentation=STRONG_DIGITS)
@@ -82,11 +83,28 @@ ROWS = {
     "label_spreading_latents": Row("label_spreading", label_spreading.Config(), LATENTS),
     "poisson_learning_latents": Row("poisson_learning", poisson_learning.Config(), LATENTS),
     "vae": Row("vae", vae.Config(steps=100_000, unlabelled_batch=100), HUNDRED, ("iwae",)),
-    "m2": Row("m2", m2.Config(steps=5_000, unlabelled_batch=200, learning_rate=1e-3), HUNDRED),
+    "m2": Row(
+        "m2",
+        m2.Config(
+            steps=3_000,
+            labelled_batch=50,
+            unlabelled_batch=100,
+            alpha=10.0,
+            learning_rate=1e-3,
+            augmentation=HAND,
+        ),
+        HUNDRED,
+    ),
     "stacked_m1_m2": Row(
         "stacked_m1_m2", stacked_m1_m2.Config(steps=20_000, unlabelled_batch=200, learning_rate=1e-3), HUNDRED
     ),
-    "adversarial_autoencoder": Row("adversarial_autoencoder", adversarial_autoencoder.Config(steps=6_000), HUNDRED),
+    "adversarial_autoencoder": Row(
+        "adversarial_autoencoder",
+        adversarial_autoencoder.Config(
+            steps=4_000, hidden=(500, 500), discriminator_hidden=(500, 500), augmentation=HAND
+        ),
+        HUNDRED,
+    ),
     "vae_gan": Row("vae_gan", vae_gan.Config(steps=2_000, width=32), HUNDRED),
     "sgan": Row(
         "sgan",
