@@ -9,7 +9,8 @@ from ssl_gen import run
 from ssl_gen.methods.classical import supervised
 from ssl_gen.setting import Options
 from ssl_gen.training import devices
-from ssl_gen.training.devices import choose, largest_divisor, make_program
+from ssl_gen.training.devices import choose, make_program
+from ssl_gen.training.placements import largest_divisor
 from ssl_gen.types import UserError
 
 METHOD = tiny("supervised").method
