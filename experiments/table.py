@@ -220,6 +220,8 @@ def main(
     try:
         finals = held(name, rows) if asked.missing else {}
         chosen = pick(rows, asked.only, asked.index, asked.of)
+        if asked.finished and asked.distributed:
+            raise UserError("--finished trains nothing: leave out --distributed")
         team = hosts.join() if asked.distributed else hosts.ALONE
         if team.first:
             print(title, flush=True)

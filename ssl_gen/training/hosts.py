@@ -25,6 +25,7 @@ from ssl_gen.types import Tree, UserError
 
 COORDINATOR, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 BY_HAND = f"{COORDINATOR}=HOST:PORT, {COUNT} and {INDEX}"
+FAREWELL = 60  # s that a process which ends waits for the others to end; ours, for one that failed leaves others behind
 GLANCE = 2_000  # ms; how long Python, and with it a signal, waits for the key-value store at most
 
 
@@ -110,7 +111,7 @@ def join() -> Team:
         # Its handler of SIGTERM would hide ours, and it knows nothing of Ctrl-C.
         jax.config.update("jax_enable_preemption_service", False)
         try:
-            jax.distributed.initialize(**by_hand())
+            jax.distributed.initialize(**by_hand(), shutdown_timeout_seconds=FAREWELL)
         except (ValueError, RuntimeError) as error:  # a cluster that is none, a service that does not answer
             said = " ".join(str(error).split()).removesuffix(".")
             raise UserError(f"--distributed does not find the other processes ({said}); set {BY_HAND}") from error
@@ -180,6 +181,6 @@ def with_keys(like: Tree, tree: Tree) -> Tree:
 
     def wrapped(leaf: Any, value: Any) -> Any:
         undone = is_key(leaf) and not is_key(value)
-        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf)) if undone else value
+        return jax.random.wrap_key_data(value) if undone else value
 
     return jax.tree.map(wrapped, like, tree)
