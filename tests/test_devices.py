@@ -90,6 +90,12 @@ def test_the_placement_is_chosen_by_devices_and_seeds(platform, count, replicas,
     assert choose("auto", replicas, data_parallel, [Fake(platform)] * count) == placement
 
 
+def test_seeds_of_several_processes_are_stacked_over_a_mesh_for_pmap_stays_within_one():
+    assert choose("auto", 4, 1, [Fake("gpu")] * 4, several=True) == "vmap"
+    with pytest.raises(UserError, match="use vmap or loop"):
+        make_program(METHOD, IMAGES, 2, "pmap", several=True)
+
+
 @pytest.mark.parametrize(("number", "limit", "expected"), [(6, 4, 3), (5, 4, 1), (8, 4, 4), (3, 8, 3)])
 def test_replicas_spread_over_as_many_devices_as_divide_them(number, limit, expected):
     assert largest_divisor(number, limit) == expected
