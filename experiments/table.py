@@ -2,7 +2,8 @@
 
 An experiment is data: ROWS, BASELINE, METRICS, and PUBLISHED where there are published numbers to stand beside. Runs
 resume and finished ones are read, so a table can be made in pieces, and in several processes at once: `--only ROW`, or
-`--index I --of N` for the elements of an array job, then once without either for the table.
+`--index I --of N` for the elements of an array job, then once without either for the table. With `--distributed`
+several processes, started by the same command, train each row together.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from ssl_gen import run
 from ssl_gen.reports import compare, records, tables
 from ssl_gen.reports.tables import matching
 from ssl_gen.setting import Options
-from ssl_gen.training import devices
+from ssl_gen.training import devices, hosts
 from ssl_gen.types import UserError
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 AGAIN = 75  # exit status of an element of an array that a signal stopped; EX_TEMPFAIL, else it would count as done
 TINY_STEPS = 20  # with --tiny: enough to pass through every part
-WHERE = ("out", "data_dir", "encoder", "replicas", "data_parallel", "checkpoint_every", "tensorboard", "quiet")
+# Options that say where and how a row runs, and change no number
+WHERE = ("out", "data_dir", "encoder", "replicas", "data_parallel", "distributed")
+WHERE += ("checkpoint_every", "tensorboard", "quiet")
 
 
 class Row(NamedTuple):
@@ -67,23 +70,50 @@ def shrunk(row: Row) -> Row:
     return row._replace(config=dataclasses.replace(row.config, **few), options=options, metrics=())
 
 
-def train(
-    rows: Mapping[str, Row], folder: Path, data_dir: Path | None = None, interrupted: int = 0
-) -> dict[str, dict[str, Any]]:
-    """final.json of every row, by name; a signal ends the process where it stands, with the status `interrupted`."""
+class Place(NamedTuple):
+    """What a command says of where all its rows run."""
+
+    data_dir: Path | None = None
+    data_parallel: int | None = None  # None: each row's own
+    team: hosts.Team = hosts.ALONE
+    interrupted: int = 0  # exit status of what a signal stopped
+
+
+ONE_PROCESS = Place()
+
+
+def placed(name: str, row: Row, folder: Path, place: Place) -> Options:
+    """The options of a row with where it runs; a row that is fitted in one go runs in one process, on one device."""
+    encoder = row.options.encoder and folder / row.options.encoder
+    options = dataclasses.replace(row.options, out=folder / name, data_dir=place.data_dir, encoder=encoder)
+    if not hasattr(row.config, "steps"):
+        return options
+    count = row.options.data_parallel if place.data_parallel is None else place.data_parallel
+    return dataclasses.replace(options, distributed=place.team.count > 1, data_parallel=count)
+
+
+def train(rows: Mapping[str, Row], folder: Path, place: Place = ONE_PROCESS) -> dict[str, dict[str, Any]]:
+    """final.json of every row, by name; a signal ends the process where it stands.
+
+    Of a team the first process alone measures, and has them all; the others come back with {}, when it has.
+    """
     finals = {}
     for name, row in rows.items():
         started = time.perf_counter()
-        encoder = row.options.encoder and folder / row.options.encoder
-        options = dataclasses.replace(row.options, out=folder / name, data_dir=data_dir, encoder=encoder)
+        options = placed(name, row, folder, place)
+        if not (place.team.first or options.distributed):
+            continue
         result = run.train(row.method, row.config, options)
         if result.final is None:
             print("stopped; the same command goes on")
-            raise SystemExit(interrupted)
+            raise SystemExit(place.interrupted)
+        if not place.team.first:
+            continue
         if not all(matching(metric, result.final["metrics"]) for metric in row.metrics):
             run.evaluate(folder / name, row.metrics)
         finals[name] = records.finished(folder / name)
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    place.team.gather(None)  # nobody leaves while another one works: jax would take it for lost
     return finals
 
 
@@ -159,6 +189,8 @@ def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[st
     parser.add_argument("--finished", action="store_true", help="train nothing: the table of finished rows")
     parser.add_argument("--out", type=Path, help=f"where the runs go; by default runs/{name}")
     parser.add_argument("--data-dir", type=Path, help="where raw or prepared data lie, for sets that need it")
+    parser.add_argument("--data-parallel", type=int, metavar="D", help="devices that share each batch of every row")
+    parser.add_argument("--distributed", action="store_true", help="as of `ssl-gen train METHOD --help`")
     parser.add_argument("--record", action="store_true", help=f"write the results to experiments/{name}.json")
     return parser.parse_args(arguments)
 
@@ -188,10 +220,16 @@ def main(
     try:
         finals = held(name, rows) if asked.missing else {}
         chosen = pick(rows, asked.only, asked.index, asked.of)
-        print(title, flush=True)
+        if asked.finished and asked.distributed:
+            raise UserError("--finished trains nothing: leave out --distributed")
+        team = hosts.join() if asked.distributed else hosts.ALONE
+        if team.first:
+            print(title, flush=True)
         wanted = {key: row for key, row in chosen.items() if key not in finals}
-        new = train(wanted, folder, asked.data_dir, 0 if asked.index is None else AGAIN)
-        if asked.only is not None or asked.index is not None:
+        with team.failing_together():
+            place = Place(asked.data_dir, asked.data_parallel, team, 0 if asked.index is None else AGAIN)
+            new = train(wanted, folder, place)
+        if asked.only is not None or asked.index is not None or not team.first:
             return
         finals = {key: (new if key in new else finals)[key] for key in rows}
         with_published(finals, published or {})

@@ -186,7 +186,8 @@ def train(arguments: Sequence[str]) -> int:
     config = chosen.config
     if chosen.steps is not None:
         config = run.with_steps(name, config, chosen.steps)
-    return report(run.train(name, config, chosen.options))
+    result = run.train(name, config, chosen.options)
+    return report(result) if result.first else 0
 
 
 def preset(name: str, module: Any, arguments: Sequence[str]) -> Any:

@@ -19,7 +19,7 @@ from ssl_gen import evaluation, measurements
 from ssl_gen.methods import METHODS, family
 from ssl_gen.metrics import classification, statistics
 from ssl_gen.setting import Data, Options
-from ssl_gen.training import loop
+from ssl_gen.training import folder, hosts, loop
 from ssl_gen.types import Method, State
 
 FORMAT = 1  # of run.json
@@ -51,6 +51,18 @@ def device() -> str:
     return f"{len(names) or 1} cores, {names[0] if names else platform.processor() or platform.machine()}"
 
 
+def devices(team: hosts.Team) -> str:
+    """`device` of every process of a run, and how many processes, hosts and devices there are."""
+    if team.count == 1:
+        return device()
+    told = team.gather([platform.node(), jax.local_device_count(), device()])
+    nodes, counts, words = zip(*told, strict=True)
+    return (
+        f"{team.count} processes on {len(set(nodes))} host{'s' if len(set(nodes)) > 1 else ''}, {sum(counts)} devices, "
+        f"each {' or '.join(dict.fromkeys(words))}"
+    )
+
+
 def command_line(name: str, config: Any, options: Options) -> str:
     """The command that makes this run: what differs from the defaults."""
     words = ["ssl-gen", "train", name]
@@ -73,7 +85,15 @@ def command_line(name: str, config: Any, options: Options) -> str:
     return shlex.join(words)
 
 
-def describe(name: str, config: Any, options: Options, data: Data, method: Method, every: loop.Every) -> dict:
+def describe(
+    name: str,
+    config: Any,
+    options: Options,
+    data: Data,
+    method: Method,
+    every: loop.Every,
+    team: hosts.Team = hosts.ALONE,
+) -> dict:
     """run.json."""
     spec = data.dataset.spec
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -109,10 +129,16 @@ def describe(name: str, config: Any, options: Options, data: Data, method: Metho
         "versions": {"ssl_gen": metadata.version("ssl-gen"), "python": platform.python_version()}
         | {package: metadata.version(package) for package in packages},
         "commit": commit(),
-        "device": device(),
+        "device": devices(team),
         "command": command_line(name, config, options),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def common(about: dict) -> dict[str, Any]:
+    """What must be the same in all processes of a run: what its numbers depend on, and how they divide the work."""
+    placing = {name: about["options"][name] for name in ("replicas", "data_parallel")}
+    return {name: about[name] for name in folder.SAME} | placing | {"versions": about["versions"]}
 
 
 def measure(

@@ -26,7 +26,7 @@ from ssl_gen.methods import METHODS, family
 from ssl_gen.metrics import classification
 from ssl_gen.reports import page, pictures
 from ssl_gen.setting import Data, Options, check_pool, feed, initial_rows, load_data
-from ssl_gen.training import checkpoints, devices, folder, loop
+from ssl_gen.training import checkpoints, devices, folder, hosts, loop
 from ssl_gen.types import Batch, ImageSpec, Method, State, UserError
 
 GRID = 10  # rows of samples.png
@@ -39,6 +39,7 @@ class Result(NamedTuple):
     folder: Path
     final: dict[str, Any] | None  # None for a run that was interrupted
     command: str  # the same again; it resumes
+    first: bool = True  # of several processes the one that wrote it
 
 
 def default_folder(name: str, options: Options) -> Path:
@@ -52,8 +53,16 @@ def train(name: str, config: Any = None, options: Options | None = None) -> Resu
 
     config: the method's own Config (None: its defaults). Raises UserError for wrong settings, for a folder that holds
     another run or that another process writes to. After SIGTERM or Ctrl-C the state is kept and `final` is None.
+    With `distributed` every process calls it alike, and the first alone writes; an error of one is one of all.
     """
     options = options or Options()
+    team = hosts.join() if options.distributed else hosts.ALONE
+    with team.failing_together():
+        return train_together(name, config, options, team)
+
+
+def train_together(name: str, config: Any, options: Options, team: hosts.Team) -> Result:
+    """What `train` does, as one of the processes of a team."""
     module = find_method(name)
     config = config if config is not None else module.Config()
     data = load_data(options)
@@ -68,14 +77,20 @@ def train(name: str, config: Any = None, options: Options | None = None) -> Resu
         steps = sum(phase.steps for phase in method.phases)
         every = loop.choose_every(steps, options.log_every, options.evaluate_every, options.checkpoint_every)
     target = Path(options.out or default_folder(name, options))
-    about = record.describe(name, config, options, data, method, every) | {"encoder": source}
-    with folder.claimed(target):
-        folder.agree(target, about)
-        if (target / "final.json").exists():
-            return Result(target, folder.read_json(target / "final.json"), about["command"])
-        tools = evaluation.compiled(solving.behind(method, encoder.method) if encoder else method)
-        final = train_claimed(target, about, tools, data, options, every, encoder)
-    return Result(target, final, about["command"])
+    about = record.describe(name, config, options, data, method, every, team) | {"encoder": source}
+    folder.check_alike(team.gather(record.common(about)))
+    with folder.claimed(target) if team.first else contextlib.nullcontext():
+        final = team.told(lambda: finished(target, about))
+        if final is None:
+            tools = evaluation.compiled(solving.behind(method, encoder.method) if encoder else method)
+            final = train_claimed(target, about, tools, data, options, every, encoder, team)
+    return Result(target, final, about["command"], team.first)
+
+
+def finished(target: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """final.json of a folder that is ours, None where it has none yet. Raises UserError where it holds another run."""
+    folder.agree(target, about)
+    return folder.read_json(target / "final.json") if (target / "final.json").exists() else None
 
 
 def open_encoder(path: Path, data: Data) -> tuple[solving.Encoder, dict[str, Any]]:
@@ -110,46 +125,75 @@ def train_claimed(
     options: Options,
     every: loop.Every,
     encoder: solving.Encoder | None,
+    team: hosts.Team,
 ) -> dict[str, Any] | None:
-    """Train in a folder that is ours; final.json's content, or None where a signal stopped it."""
+    """Train in a folder that is ours; final.json's content, or None where a signal stopped it.
+
+    Of several processes the first alone evaluates, on its own devices: no number that another one computes is kept, and
+    all that follows from one is told. The others wait for its word, not in a collective.
+    """
     splits = {"test": (data.dataset.test_images, data.dataset.test_labels)}
     splits |= {"validation": data.validation} if len(data.validation[1]) else {}
 
     def evaluate(state: State) -> dict[str, float]:
+        if not team.first:
+            return {}
         return {
             f"{split}/error": classification.error(evaluation.probabilities(tools, state, images), labels)
             for split, (images, labels) in (splits.items() if tools.classify else ())
         }
 
     seeds, method = about["seeds"], tools.method
-    kept = checkpoints.open_checkpoints(target / "checkpoints")
-    log = folder.Log(target, kept.latest() or 0, options.tensorboard)
+    kept = checkpoints.open_checkpoints(target / "checkpoints", team)
+    start = kept.latest() or 0
+    log = folder.Log(target, start, options.tensorboard) if team.first else folder.Silence()
     try:
         if method.fit:
             outcome, replica = solving.fit(method, data, log, kept, evaluate, encoder, options.quiet), list.__getitem__
         else:
             images = data.dataset.train_images
             program = devices.make_program(
-                method, images, len(seeds), options.replicas, options.data_parallel, min(every)
+                method,
+                images,
+                len(seeds),
+                options.replicas,
+                options.data_parallel,
+                min(every),
+                several=team.count > 1,
             )
             initial, rows = program.init(seeds, initial_rows(data)), feed(data, method.phases)
             outcome = loop.train(
-                program, method.phases, rows, seeds, every, log, kept, evaluate, initial, options.quiet
+                program, method.phases, rows, seeds, every, log, kept, evaluate, initial, options.quiet, team
             )
             replica = program.replica
     finally:
         kept.close()
         log.close()
+    ended = [] if outcome.interrupted else [i for i in range(len(seeds)) if i not in outcome.stopped]
+    states = {i: replica(outcome.states, i) for i in ended}
+    return team.told(lambda: concluded(target, about, tools, data, options, outcome, states, log.lines))
+
+
+def concluded(
+    target: Path,
+    about: dict[str, Any],
+    tools: evaluation.Tools,
+    data: Data,
+    options: Options,
+    outcome: loop.Outcome,
+    states: dict[int, State],
+    lines: list[dict],
+) -> dict[str, Any] | None:
+    """Samples, final.json and the report of the seeds that did not stop; only the report where a signal stopped it."""
     if outcome.interrupted:
         page.write(target)
         return None
-    states = {i: replica(outcome.states, i) for i in range(len(seeds)) if i not in outcome.stopped}
     if tools.sample and states:
         draw_grid(target / "samples.png", tools, data, states, about)
-    final = record.conclude(about, tools, data, states, outcome, log.lines, refer(data, options))
-    if tools.classify and states and "validation" in splits:
-        temperatures, reasons = calibrate(tools, states, *splits["validation"])
-        final["temperature"] = [temperatures.get(seed) for seed in seeds]
+    final = record.conclude(about, tools, data, states, outcome, lines, refer(data, options))
+    if tools.classify and states and len(data.validation[1]):
+        temperatures, reasons = calibrate(tools, states, *data.validation)
+        final["temperature"] = [temperatures.get(seed) for seed in about["seeds"]]
         final["unmeasured"] |= reasons
     folder.write_json(target / "final.json", final)
     page.write(target)

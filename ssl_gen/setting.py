@@ -38,6 +38,9 @@ class Options:
     encoder: Path | None = None  # a run whose latents a method that is fitted in one go sees instead of pixels
     replicas: devices.Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices
     data_parallel: int = 1  # devices that share each batch
+    # train together with other processes, started by the same command: jax finds those of Slurm, Open MPI, Kubernetes
+    # and TPU pods; elsewhere set JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES, JAX_PROCESS_ID
+    distributed: bool = False
     log_every: int | None = None  # steps; by default about 200 lines, at most 100 steps apart
     evaluate_every: int | None = None  # steps; by default 25 evaluations
     checkpoint_every: int | None = None  # steps; by default 10 checkpoints

@@ -19,7 +19,8 @@ from ssl_gen.training.checkpoints import Checkpoints
 from ssl_gen.training.folder import Log
 from ssl_gen.types import Array, Method, State, Tree, UserError
 
-STEPLESS = ("log_every", "evaluate_every", "checkpoint_every", "data_parallel", "replicas")  # options of training
+# options of training
+STEPLESS = ("log_every", "evaluate_every", "checkpoint_every", "data_parallel", "distributed", "replicas")
 
 
 class Encoder(NamedTuple):

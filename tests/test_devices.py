@@ -9,7 +9,8 @@ from ssl_gen import run
 from ssl_gen.methods.classical import supervised
 from ssl_gen.setting import Options
 from ssl_gen.training import devices
-from ssl_gen.training.devices import choose, largest_divisor, make_program
+from ssl_gen.training.devices import choose, make_program
+from ssl_gen.training.placements import largest_divisor
 from ssl_gen.types import UserError
 
 METHOD = tiny("supervised").method
@@ -87,6 +88,12 @@ class Fake:
 )
 def test_the_placement_is_chosen_by_devices_and_seeds(platform, count, replicas, data_parallel, placement):
     assert choose("auto", replicas, data_parallel, [Fake(platform)] * count) == placement
+
+
+def test_seeds_of_several_processes_are_stacked_over_a_mesh_for_pmap_stays_within_one():
+    assert choose("auto", 4, 1, [Fake("gpu")] * 4, several=True) == "vmap"
+    with pytest.raises(UserError, match="use vmap or loop"):
+        make_program(METHOD, IMAGES, 2, "pmap", several=True)
 
 
 @pytest.mark.parametrize(("number", "limit", "expected"), [(6, 4, 3), (5, 4, 1), (8, 4, 4), (3, 8, 3)])

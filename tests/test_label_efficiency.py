@@ -16,6 +16,7 @@ from ssl_gen.datasets import sources
 from ssl_gen.methods.classical import linear
 from ssl_gen.metrics import statistics
 from ssl_gen.setting import Options, load_data
+from ssl_gen.training import hosts
 from ssl_gen.types import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -184,3 +185,37 @@ def test_the_job_set_is_an_indexed_job_that_calls_the_experiment():
     assert COMMAND.search(container["command"][-1])
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert environment["OUT"] in mounts
+
+
+def test_the_slurm_script_says_how_a_row_is_spread_over_hosts():
+    text = (ROOT / "experiments" / "slurm.sbatch").read_text()
+    ((last, nodes, tasks, each, gpus, name, devices),) = re.findall(
+        r"--array=0-(\d+) --nodes=(\d+) --ntasks=(\d+) --ntasks-per-node=(\d+) --gpus-per-node=(\d+) "
+        r"experiments/slurm\.sbatch \\\n#\s+(\w+) .* --distributed --data-parallel (\d+)\n",
+        text,
+    )
+    assert int(last) + 1 == len(importlib.import_module(f"experiments.{name}").ROWS)
+    assert int(nodes) * int(each) == int(tasks) == int(devices) and each == gpus  # jax gives a task of Slurm one GPU
+
+
+def test_the_job_set_of_several_hosts_tells_each_pod_who_it_is():
+    made = yaml.safe_load((ROOT / "experiments" / "jobset_hosts.yaml").read_text())
+    (replicated,) = made["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    values = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    fields = {
+        each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"] for each in container["env"] if "value" not in each
+    }
+    rows = importlib.import_module(f"experiments.{values['EXPERIMENT']}").ROWS
+    assert replicated["replicas"] == int(values["COUNT"]) == len(rows)
+    assert job["completionMode"] == "Indexed"
+    assert job["completions"] == job["parallelism"] == int(values[hosts.COUNT])
+    assert values[hosts.COORDINATOR].startswith(f"$(JOBSET)-{replicated['name']}-$(ROW)-0.$(JOBSET):")
+    assert fields[hosts.INDEX] == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert fields["ROW"] == "metadata.annotations['jobset.sigs.k8s.io/job-index']"
+    order = [each["name"] for each in container["env"]]  # a variable is known to those below it
+    assert max(order.index("JOBSET"), order.index("ROW")) < order.index(hosts.COORDINATOR)
+    asked = table.parse("experiment", rows, "", container["command"][-1].split("--out")[1].split()[1:])
+    assert COMMAND.search(container["command"][-1])
+    assert asked.distributed and asked.data_parallel % job["completions"] == 0

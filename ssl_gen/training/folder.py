@@ -7,7 +7,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -63,6 +63,15 @@ def agree(folder: Path, record: dict) -> None:
             raise UserError(f"{folder} holds a run with {what} {old}, this one has {new}; choose another --out")
 
 
+def check_alike(records: Sequence[dict]) -> None:
+    """Raise UserError where the processes of a run, one record each, were not asked for the same."""
+    for index, record in enumerate(records):
+        for name in records[0]:
+            if record[name] != records[0][name]:
+                what, old, new = difference(name, records[0][name], record[name])
+                raise UserError(f"process 0 has {what} {old}, process {index} has {new}: start all with one command")
+
+
 def difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
     """The innermost entry in which two records differ: its path and both values."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -113,6 +122,18 @@ class Log:
         self.file.close()
         for writer in self.writers.values():
             writer.close()
+
+
+class Silence:
+    """The log of a process that writes nothing, because another one does."""
+
+    lines = ()
+
+    def write(self, step: int, seed: int, **values: Any) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -18,9 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ssl_gen.datasets.batches import Rows
+from ssl_gen.training import hosts
 from ssl_gen.training.checkpoints import Checkpoints
 from ssl_gen.training.devices import Program
-from ssl_gen.training.folder import Log
+from ssl_gen.training.folder import Log, Silence
 from ssl_gen.types import Phase, State, Tree, UserError
 
 
@@ -110,16 +111,18 @@ def train(
     rows: Callable[[Stretch], Rows],
     seeds: Sequence[int],
     every: Every,
-    log: Log,
+    log: Log | Silence,
     checkpoints: Checkpoints,
     evaluate: Callable[[State], dict[str, float]],
     initial: Tree,
     quiet: bool = False,
+    team: hosts.Team = hosts.ALONE,
 ) -> Outcome:
     """Train all replicas from the newest checkpoint, or from `initial`, to the end or to the first signal.
 
     rows: the stretch's rows, (steps, S, ...); evaluate: state -> metrics for the log. A replica whose metrics
-    are not finite goes back to its last checkpoint and stays there; the others go on.
+    are not finite goes back to its last checkpoint and stays there; the others go on. Of several processes all
+    stop at the same step, for a signal to any of them.
     """
     names = [phase.name for phase in phases]
     total = sum(phase.steps for phase in phases)
@@ -134,22 +137,28 @@ def train(
         stopped = {int(replica): why for replica, why in note["stopped"].items()}
         frozen = {i: jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in stopped}
     started = time.perf_counter() - seconds
-    bar = tqdm(total=total, initial=step, unit="step", disable=True if quiet else None, dynamic_ncols=True)
+    silent = True if quiet or not team.first else None
+    bar = tqdm(total=total, initial=step, unit="step", disable=silent, dynamic_ncols=True)
+    stop = False
     with interruptible() as interrupted, bar:
         for stretch in stretches(phases, every, step):
             active = [i not in stopped for i in range(len(seeds))]
-            if not any(active) or interrupted():
+            if stop or not any(active):
                 break
             count = stretch.stop - stretch.start
             states, metrics = program.advance(states, stretch.phase, rows(stretch), count, active)
             step = stretch.stop
+            # The first's word counts: another kind of processor may round otherwise.
+            wrong = team.gather([bad(metrics, i) for i in range(len(seeds))])[0]
             for i in np.flatnonzero(active):
                 values = {name: float(value[i]) for name, value in metrics.items()}
                 log.write(step=step, seed=seeds[i], phase=names[stretch.phase], **values)
-                if wrong := bad(metrics, i):
-                    stopped[int(i)] = {"seed": seeds[i], "step": step, "metric": wrong[0], "value": str(wrong[1])}
+                if wrong[i]:
+                    name, value = wrong[i]
+                    stopped[int(i)] = {"seed": seeds[i], "step": step, "metric": name, "value": str(value)}
                     frozen[int(i)] = last_good(checkpoints, program, states, int(i))
-                    bar.write(f"seed {seeds[i]} stopped at step {step}: {wrong[0]} is {wrong[1]}")
+                    if team.first:
+                        bar.write(f"seed {seeds[i]} stopped at step {step}: {name} is {value}")
             if frozen:
                 states = with_frozen(program, states, frozen)
             if step % every.evaluate == 0 or step == total:
@@ -157,13 +166,13 @@ def train(
                     if i not in stopped:
                         log.write(step=step, seed=seeds[i], **evaluate(program.replica(states, i)))
             seconds = time.perf_counter() - started
-            if step % every.checkpoint == 0 or step == total or interrupted():
+            stop = any(team.gather(interrupted()))  # all wait here while the first evaluates
+            if step % every.checkpoint == 0 or step == total or stop:
                 note = {"seconds": seconds, "stopped": {str(i): why for i, why in stopped.items()}}
                 checkpoints.save(step, program.stack(states), note)
             bar.update(count)
-        cut = interrupted() and step < total
     checkpoints.wait()
-    return Outcome(states, step, seconds, stopped, cut)
+    return Outcome(states, step, seconds, stopped, stop and step < total)
 
 
 def last_good(checkpoints: Checkpoints, program: Program, states: Tree, replica: int) -> State:

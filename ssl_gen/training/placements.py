@@ -11,10 +11,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ssl_gen.datasets.batches import Rows
+from ssl_gen.training import hosts
 from ssl_gen.training.program import Program, accumulating, folded, gather, padded, zeros
 from ssl_gen.types import Array, Method, Metrics, Phase, State, Tree
 
@@ -28,6 +30,7 @@ class Runner(NamedTuple):
     """One compiled program a phase, for one replica or for a stack of them, on one device or on a mesh."""
 
     put: Callable[[Tree], Tree]  # a state, or a stack of them, to where it trains
+    local: Callable[[Tree], Tree]  # the whole of what lies on a mesh, on devices of this process
     init: Callable[[Array, Rows], State]  # (seed, rows), or stacks of them
     run: Callable[[State, int, Rows, int], tuple[State, Metrics]]  # (state, phase, rows (steps, ...), steps) -> sums
     lower: Callable[[State, int, Rows], jax.stages.Lowered]  # (state, phase, rows of one step)
@@ -44,8 +47,17 @@ def make_runner(
     def here() -> AbstractContextManager:
         return jax.set_mesh(mesh) if mesh else nullcontext()
 
+    several = mesh is not None and len({device.process_index for device in mesh.devices.flat}) > 1
+
     def put(tree: Tree, *axes: str | None) -> Tree:
-        return jax.device_put(tree, NamedSharding(mesh, P(*axes))) if mesh else jax.device_put(tree)
+        if not several:
+            return jax.device_put(tree, NamedSharding(mesh, P(*axes))) if mesh else jax.device_put(tree)
+        where = NamedSharding(mesh, P(*axes))  # each process gives what its own devices hold
+        return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__), tree)
+
+    def local(tree: Tree) -> Tree:
+        flat = Mesh(mesh.devices.reshape(-1), "all") if several else None
+        return multihost_utils.global_array_to_host_local_array(tree, flat, P()) if several else tree
 
     resident = put(images)
     totals = [zeros(method, phase, images.shape[1:]) for phase in method.phases]
@@ -82,9 +94,14 @@ def make_runner(
             placed = put(rows, *([None] if fold else []), *leading, "data") if mesh else rows
             return compiled[phase].lower(begin(state, phase), resident, placed, *([1] if fold else []))
 
+    def init(seeds: Array, rows: Rows) -> State:
+        state = compiled_init(seeds, rows, images)
+        return hosts.share(state, state) if several else state  # another processor may round otherwise
+
     return Runner(
         lambda tree: put(tree, *leading),
-        lambda seeds, rows: compiled_init(seeds, rows, images),
+        local,
+        init,
         run,
         lower,
         compiled.__getitem__,
@@ -119,9 +136,9 @@ def looped(method: Method, images: np.ndarray, replicas: int, mesh: Mesh | None,
         "loop",
         init,
         advance,
-        stack=lambda states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
+        stack=lambda states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *runner.local(states)),
         place=lambda tree: [runner.put(jax.tree.map(lambda leaf, i=i: leaf[i], tree)) for i in range(replicas)],
-        replica=lambda states, index: states[index],
+        replica=lambda states, index: runner.local(states[index]),
         step=runner.step,
         lower=lambda states, phase, rows: runner.lower(states[0], phase, Rows(*(part[0] for part in rows))),
     )
@@ -135,15 +152,15 @@ def vmapped(method: Method, images: np.ndarray, replicas: int, mesh: Mesh | None
         states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]
     ) -> tuple[Tree, dict[str, np.ndarray]]:
         states, sums = runner.run(states, phase, rows, steps)
-        return states, {name: np.asarray(value) / steps for name, value in sums.items()}
+        return states, {name: np.asarray(value) / steps for name, value in runner.local(sums).items()}
 
     return Program(
         "vmap",
         lambda seeds, rows: runner.put(runner.init(np.asarray(seeds), rows)),
         advance,
-        stack=lambda states: jax.tree.map(jnp.copy, states),
+        stack=lambda states: jax.tree.map(jnp.copy, runner.local(states)),
         place=runner.put,
-        replica=lambda states, index: jax.tree.map(lambda leaf: leaf[index], states),
+        replica=lambda states, index: jax.tree.map(lambda leaf: leaf[index], runner.local(states)),
         step=runner.step,
         lower=runner.lower,
     )

@@ -21,9 +21,9 @@ class Program(NamedTuple):
     init: Callable[[Sequence[int], Rows], Tree]  # (seeds, rows (S, ...)) -> states
     advance: Callable[[Tree, int, Rows, int, Sequence[bool]], tuple[Tree, dict[str, np.ndarray]]]
     # (states, phase, rows (steps, S, ...), steps, active (S,)) -> states, mean metrics (S,); states are given away
-    stack: Callable[[Tree], Tree]  # states -> a stacked copy
+    stack: Callable[[Tree], Tree]  # states -> a stacked copy; of several processes, whole on each
     place: Callable[[Tree], Tree]  # stacked -> states
-    replica: Callable[[Tree, int], State]  # states -> the state of one replica
+    replica: Callable[[Tree, int], State]  # states -> the state of one replica, on this process's devices
     step: Callable[[int], Callable]  # phase -> the jitted step
     lower: Callable[[Tree, int, Rows], jax.stages.Lowered]  # (states, phase, rows of one step (S, ...)) -> for a look
 
