@@ -33,8 +33,13 @@ def tiny(rows: Mapping[str, Row]) -> dict[str, Row]:
     kept = {"all", *map(str, counts)}
     few = {name: table.shrunk(row) for name, row in rows.items() if name.rpartition("@")[2] in kept}
     here = {"dataset": "digits", "features": "random", "samples": TINY_SAMPLES}
-    here |= dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every"), table.TINY_STEPS)
-    return {name: row._replace(options=dataclasses.replace(row.options, **here)) for name, row in few.items()}
+    every = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every"), table.TINY_STEPS)
+    return {  # what takes no steps has none to count
+        name: row._replace(
+            options=dataclasses.replace(row.options, **here, **(every if hasattr(row.config, "steps") else {}))
+        )
+        for name, row in few.items()
+    }
 
 
 def main(

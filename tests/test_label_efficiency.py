@@ -12,12 +12,14 @@ import yaml
 
 from experiments import digits_label_efficiency, label_efficiency, mnist_label_efficiency, table
 from experiments.table import Published, Row
+from ssl_gen import solving
 from ssl_gen.datasets import sources
+from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import linear
 from ssl_gen.metrics import statistics
 from ssl_gen.setting import Options, load_data
 from ssl_gen.training import hosts
-from ssl_gen.types import UserError
+from ssl_gen.types import ImageSpec, UserError
 
 ROOT = Path(__file__).parents[1]
 BOTH = [digits_label_efficiency, mnist_label_efficiency]
@@ -60,6 +62,12 @@ def test_rows_with_as_many_labels_share_their_masks():
         assert len(of_count) == 6 and all(each == of_count[0] for each in of_count)
         assert len(set(of_count[0])) == 5
     assert hashes["floor@10"] != hashes["floor@20"]
+
+
+@pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
+def test_every_row_of_the_tiny_form_has_options_that_its_method_takes(module):
+    for row in label_efficiency.tiny(module.ROWS).values():
+        solving.check(row.method, METHODS[row.method].make(row.config, ImageSpec(8, 8, 1, 10)), row.options)
 
 
 @pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)

@@ -122,13 +122,13 @@ def written(folder: Path) -> str:
 
 def words(text: str) -> str:
     """What a reader sees of a page: no tags, no style sheet, no entities."""
-    return html.unescape(re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>", "", text, flags=re.S)))
+    return html.unescape(re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>|<wbr>", "", text, flags=re.S)))
 
 
 class Tags(HTMLParser):
     """All opening tags with their attributes; fails where tags are not closed in their order."""
 
-    EMPTY = ("meta", "img")
+    EMPTY = ("meta", "img", "wbr")
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import html
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_gen.metrics import statistics
-from ssl_gen.reports import drawing, efficiency, page, records, sections, tables
+from ssl_gen.reports import drawing, efficiency, page, pictures, records, sections, tables
 from ssl_gen.types import UserError
 
 USUAL = ("error", "agreement", "agreement_svc", "fid", "cas", "coverage")  # shown of those that any run has
+PART = 2  # grids are shown at half their size: a whole part, so that the mean of pixels is again a pixel
 ALL_PAIRS = 8  # of more runs, each is paired only with the first that shares its masks; ours
 
 
@@ -112,17 +114,25 @@ def verdict(result: dict[str, Any]) -> str:
 
 def table(entries: Sequence[Entry], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Headers and rows: what each run reached, by the metrics' full names."""
-    headers = ["run", "method", "dataset", "labels", *map(_headed, metrics)]
-    return headers, [
-        [entry.name, *(str(entry.final[key]) for key in ("method", "dataset", "labels"))]
+    # The numbers come early: on a narrow page they are seen first, beside the name.
+    last = ["method", "dataset"] if mixed(entries) else ["method"]
+    return ["run", "labels", *map(_headed, metrics), *last], [
+        [entry.name, str(entry.final["labels"])]
         + [tables.measured(name, entry.final["metrics"].get(name)) for name in metrics]
+        + [entry.final[key] for key in last]
         for entry in entries
     ]
+
+
+def mixed(entries: Sequence[Entry]) -> bool:
+    """Are the runs of several data sets?"""
+    return len({entry.final["dataset"] for entry in entries}) > 1
 
 
 def results(entries: Sequence[Entry], metrics: Sequence[str]) -> str:
     """What each run reached, and what the numbers are."""
     told = "Mean ± standard deviation (number) over masks and seeds; a dash is a number that does not exist."
+    told += "" if mixed(entries) else f" All runs are on {html.escape(entries[0].final['dataset'])}."
     return f'<h2>Results</h2>{tables.html_table(*table(entries, metrics))}<p class="soft">{told}</p>'
 
 
@@ -152,7 +162,7 @@ def differences(entries: Sequence[Entry], metrics: Sequence[str], baseline: str 
     if not parts:
         return "<h2>Differences</h2><p>No two of these runs saw the same labels: there is nothing to pair.</p>"
     told = "Run minus the other, mask by mask, over the masks that both saw; the interval is Student's t of the mean. "
-    told += f"There are {count} comparisons: where nothing differs, about one in twenty still looks real."
+    told += f"{sections.count(count, 'comparison')}: where nothing differs, about one in twenty still looks real."
     return f'<h2>Differences</h2><p class="soft">{told}</p>{"".join(parts)}'
 
 
@@ -168,7 +178,7 @@ def figures(entries: Sequence[Entry], metrics: Sequence[str]) -> list[efficiency
     """
     known = points(entries)
     alike = len({(point.name, point.labels) for point in known}) < len(known)
-    if alike or len({entry.final["dataset"] for entry in entries}) > 1 or not efficiency.has_curves(known):
+    if alike or mixed(entries) or not efficiency.has_curves(known):
         return []
     return [figure for figure in (efficiency.figure(known, metric) for metric in metrics) if figure is not None]
 
@@ -209,19 +219,22 @@ def samples(entries: Sequence[Entry]) -> str:
     drawn = [entry for entry in entries if entry.samples is not None]
     if not drawn:
         return ""
+    texts = [pictures.read_text(entry.samples) for entry in drawn if entry.samples is not None]
     order = sorted({entry.final["labels"] for entry in drawn}, key=lambda n: float("inf") if n == "all" else n)
     cells: dict[str, dict[int | str, list[str]]] = {}
     for entry in drawn:
         caption = f"{entry.name}, {entry.final['labels']} visible labels"
         row = cells.setdefault(entry.method, {})
-        row.setdefault(entry.final["labels"], []).append(sections.figure(entry.samples, caption))
+        row.setdefault(entry.final["labels"], []).append(sections.figure(entry.samples, caption, PART))
     head = "".join(f'<th scope="col">{labels} labels</th>' for labels in order)
     body = []
     for method, row in cells.items():
         inner = "".join(f"<td>{''.join(row[n]) if n in row else tables.MISSING}</td>" for n in order)
         body.append(f'<tr><th scope="row">{html.escape(method)}</th>{inner}</tr>')
     grids = f'<table class="grids"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-    told = "By the first seed that did not stop; one class a column where the method is told the class."
+    told = "By the first seed that did not stop; one class a column where the method is told the class"
+    columns = {text[pictures.COLUMNS] for text in texts if pictures.COLUMNS in text}
+    told += f": {html.escape(', '.join(json.loads(columns.pop())))}." if len(columns) == 1 else "."
     return f'<h2>Samples</h2><p class="soft">{told}</p><div class="scroll">{grids}</div>'
 
 

@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import ImageFont
 
 from ssl_gen.reports import curves, drawing, pictures, scatter, tables
 from ssl_gen.reports.style import Colour
 
-WIDTH, PLOT = 480, 260  # units, of the figure and of its plot's height; text stays readable on a telephone
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 46  # units around the plot
-ENTRY = 20  # units, height of a line of the legend, which has two columns
+WIDTH, PLOT = 420, 260  # units, of the figure and of its plot's height; on a telephone it shrinks to some 350 pixels
+SMALL, LARGE = 13, 15  # units, of text: with that it is 11 pixels or more on a telephone
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 48  # units around the plot
+ENTRY = 22  # units, height of a line of the legend
+SAMPLE = 54  # units, what stands before a name in the legend
 DASHES = ((), (8, 4), (2, 3), (10, 3, 2, 3))  # with seven colours and five shapes: no two of the first 140 are alike
 RULES = ((6, 3), (2, 3), (12, 3, 2, 3, 2, 3), (1, 2))  # of all labels
 SHORT = ("agreement", "fid", "kid", "cas", "coverage", "precision", "recall", "density")  # metrics with long names
@@ -148,19 +151,19 @@ def _frame(vertical: curves.Axis, counts: Sequence[int], metric: str) -> list[dr
     """Grid, ticks at the numbers of labels there are, and what the axes are."""
     right, foot = WIDTH - RIGHT, TOP + PLOT
     unit = " (%)" if metric == "error" or metric.startswith(("agreement", "cas")) else ""
-    shapes: list[drawing.Shape] = [drawing.Text(LEFT, 18, f"{short(metric)}{unit}", scatter.INK, 14)]
+    shapes: list[drawing.Shape] = [drawing.Text(LEFT, 18, f"{short(metric)}{unit}", scatter.INK, LARGE)]
     for value, text in vertical.ticks:
         y = float(_up(value, vertical))
         shapes.append(drawing.Stroke(np.array([[LEFT, y], [right, y]]), scatter.RULE, 1))
-        shapes.append(drawing.Text(LEFT - 7, y + 4, text, scatter.SOFT, 12, "end"))
+        shapes.append(drawing.Text(LEFT - 7, y + 4, text, scatter.SOFT, SMALL, "end"))
     shapes.append(drawing.Stroke(np.array([[LEFT, foot], [right, foot]]), scatter.SOFT, 1))
     last = -np.inf
     for count, x in zip(counts, _across(np.array(counts), counts), strict=True):
         shapes.append(drawing.Stroke(np.array([[x, foot], [x, foot + 4]]), scatter.SOFT, 1))
         if x - last >= 34:  # or the numbers would touch
-            shapes.append(drawing.Text(float(x), foot + 18, curves.short(count), scatter.SOFT, 12, "middle"))
+            shapes.append(drawing.Text(float(x), foot + 18, curves.short(count), scatter.SOFT, SMALL, "middle"))
             last = x
-    shapes.append(drawing.Text((LEFT + right) / 2, foot + 36, "visible labels", scatter.INK, 13, "middle"))
+    shapes.append(drawing.Text((LEFT + right) / 2, foot + 36, "visible labels", scatter.INK, LARGE, "middle"))
     return shapes
 
 
@@ -190,17 +193,19 @@ def _rule(rule: curves.Line, vertical: curves.Axis, style: Looks) -> list[drawin
 
 
 def _legend(entries: Sequence[tuple[str, Looks]]) -> tuple[list[drawing.Shape], int]:
-    """Two columns below the plot, and their height."""
+    """Two columns below the plot, or one where a name is long, and their height."""
     shapes: list[drawing.Shape] = []
-    column, rows = (WIDTH - LEFT) // 2, -(-len(entries) // 2)
+    # browsers' letters are up to a fifth wider than those measured
+    longest = 1.2 * max(ImageFont.load_default(SMALL).getlength(name) for name, _ in entries)
+    columns = 2 if longest <= (WIDTH - LEFT) // 2 - SAMPLE else 1
+    column, rows = (WIDTH - LEFT) // columns, -(-len(entries) // columns)
     for number, (name, style) in enumerate(entries):
         x, y = LEFT + column * (number // rows), TOP + PLOT + BOTTOM + ENTRY * (number % rows) + 8
         shapes.append(drawing.Stroke(np.array([[x, y], [x + 40, y]]), style.colour, 2, style.dashes))
         if style.corners is not None:
             shapes.append(drawing.Area(np.array([x + 20, y]) + MARKER * style.corners, style.colour))
-        # browsers' letters are up to a fifth wider than those measured
-        text, _ = pictures.fitted(name, round((column - 54) / 1.2))
-        shapes.append(drawing.Text(x + 48, y + 4, text, scatter.INK, 12))
+        text = pictures.cut(name, ImageFont.load_default(SMALL), (column - SAMPLE) / 1.2)
+        shapes.append(drawing.Text(x + 48, y + 4, text, scatter.INK, SMALL))
     return shapes, ENTRY * rows + 6
 
 

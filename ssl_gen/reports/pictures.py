@@ -42,9 +42,16 @@ def fitted(title: str, width: int) -> tuple[str, ImageFont.FreeTypeFont | ImageF
         font = ImageFont.load_default(size)
         if font.getlength(title) <= width:
             return title, font
+    return cut(title, font, width), font
+
+
+def cut(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """The title, shortened until it fits `width` pixels."""
+    if font.getlength(title) <= width:
+        return title
     while title and font.getlength(title + "…") > width:
         title = title[:-1]
-    return title + "…", font
+    return title + "…"
 
 
 def _titled(picture: Image.Image, titles: Sequence[str], gap: int) -> Image.Image:
@@ -91,6 +98,12 @@ def save(path: str | Path, picture: Image.Image, text: dict[str, str]) -> Path:
         info.add_text(key, value)
     picture.save(path, "PNG", optimize=True, pnginfo=info)
     return Path(path)
+
+
+def size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture in pixels."""
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def read_text(path: str | Path) -> dict[str, str]:

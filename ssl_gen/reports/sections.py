@@ -201,12 +201,17 @@ def samples(run: records.Run) -> str:
     return f"<h2>Samples</h2>{figure(run.samples, caption)}"
 
 
-def figure(path: Path, caption: str) -> str:
-    """A PNG, embedded, with a caption in plain text below it."""
+def figure(path: Path, caption: str, part: int = 1) -> str:
+    """A PNG, embedded, at its own size or a whole `part` of it, with a caption in plain text below it.
+
+    It is never fitted to the page, which would blur its pixels and shrink its text: where it is wider, its box scrolls.
+    """
     caption = html.escape(caption)
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    image = f'<img class="samples" alt="{caption}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    width, height = (side // part for side in pictures.size(path))
+    image = f'<img class="samples" width="{width}" height="{height}" alt="{caption}"'
+    image += f' src="data:image/png;base64,{data}">'
+    return f'<figure><div class="scroll">{image}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def latents(run: records.Run) -> str:

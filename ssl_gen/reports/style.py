@@ -39,7 +39,8 @@ def _shades(ends: tuple[Colour, Colour]) -> str:
 SHEET = (
     """
 :root{color-scheme:light dark;--page:#fff;--ink:#1d2329;--soft:#59636e;--rule:#d5dae0;--tint:#f4f6f8;
---first:#0072b2;--second:#d55e00;--warn:#fff4e0;--warn-rule:#d08700}
+--first:#0072b2;--second:#d55e00;--warn:#fff4e0;--warn-rule:#d08700;
+--shade:rgba(0,0,0,.22)}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:28px 20px 60px;max-width:1080px;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;overflow-wrap:anywhere}
@@ -51,22 +52,27 @@ figcaption{max-width:60rem}
 .lead{font-size:1.1rem}
 .soft,figcaption,summary span{color:var(--soft);font-size:.9rem}
 .warning{background:var(--warn);border-left:4px solid var(--warn-rule);padding:.5rem .9rem;margin:.6rem 0}
-.scroll{overflow-x:auto;max-width:100%;overflow-wrap:normal}
+.scroll{overflow-x:auto;max-width:100%;overflow-wrap:normal;
+background:linear-gradient(270deg,var(--page) 30%,transparent) 100% 0/36px 100% no-repeat local,
+linear-gradient(270deg,var(--shade),transparent) 100% 0/14px 100% no-repeat scroll}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .75rem;text-align:left;white-space:nowrap;border-bottom:1px solid var(--rule)}
-th{font-weight:600}
+th{font-weight:600;vertical-align:bottom}
+.long{white-space:normal}
+.scroll th:first-child,.scroll td:first-child{position:sticky;left:0;background:var(--page);
+background-clip:padding-box;max-width:60vw;overflow-wrap:break-word}
 thead th{border-bottom:2px solid var(--rule)}
 th.n,td.n{text-align:right}
 .wrap th.n,.wrap td.n{text-align:left}
 .oracle td,.oracle th{color:var(--soft);font-style:italic;font-weight:400}
 .oracle .mark{white-space:normal;padding-top:.9rem}
-.wrap td{white-space:normal;min-width:9rem;vertical-align:top}
+.wrap td{white-space:normal;min-width:9rem;vertical-align:top;overflow-wrap:anywhere}
 code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.9em}
 pre{background:var(--tint);border:1px solid var(--rule);padding:.7rem .9rem;white-space:pre-wrap;margin:.5rem 0}
 figure{margin:.6rem 0}
 .key{display:inline-flex;align-items:center;gap:.45rem;margin-right:1.2rem;font-size:.9rem}
 .key svg{width:34px;height:10px}
-.plot{padding:8px 18px 26px 52px}
+.plot{padding:8px 18px 26px 72px}
 .plot svg{display:block;overflow:visible}
 .plot text{font-size:12px;fill:var(--soft)}
 .grid{stroke:var(--rule);stroke-width:1}
@@ -83,23 +89,31 @@ figure{margin:.6rem 0}
 .figures figure{min-width:0}
 .figures svg{display:block;width:100%;height:auto}
 .grids td,.grids th{vertical-align:top;padding:.3rem}
-.grids img{width:220px;max-width:none}
-.samples{display:block;max-width:100%;height:auto;image-rendering:pixelated}
-@media (max-width:940px){.samples{image-rendering:auto}}
+.grids figure{width:min-content}
+.samples{display:block;image-rendering:pixelated}
+.grids .samples{image-rendering:auto}
 .confusion{border-collapse:separate;border-spacing:2px}
 .confusion th,.confusion td{border:0;padding:.3rem .5rem}
 .confusion td{text-align:right;min-width:2.9rem}
 .confusion thead th{text-align:right;vertical-align:bottom;font-weight:400}
-.confusion tbody th{font-weight:400;text-align:right;position:sticky;left:0;background:var(--page)}
+.confusion tbody th{font-weight:400;text-align:right;vertical-align:middle}
 .confusion tbody th,.confusion .up{max-width:9rem;max-height:10rem;overflow:hidden;text-overflow:ellipsis}
 .confusion thead .up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;padding:.4rem .2rem}
 summary{cursor:pointer;margin:.6rem 0;font-weight:600}
+@media (max-width:600px){
+body{padding:20px 12px 40px}
+th,td{padding:.3rem .45rem}
+.wrap td{min-width:7rem}
+.confusion{font-size:.8rem;border-spacing:1px}
+.confusion th,.confusion td{padding:.25rem .2rem}
+.confusion td{min-width:1.75rem}
+}
 """
     + _shades(LIGHT)
     + """
 @media (prefers-color-scheme:dark){
 :root{--page:#14181d;--ink:#e4e8ec;--soft:#a3adb8;--rule:#343c46;--tint:#1b2028;--first:#56b4e9;--second:#e69f00;
---warn:#33290f;--warn-rule:#d08700}
+--warn:#33290f;--warn-rule:#d08700;--shade:rgba(255,255,255,.22)}
 """
     + _shades(DARK)
     + """

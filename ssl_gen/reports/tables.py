@@ -15,7 +15,9 @@ from ssl_gen.metrics import statistics
 
 MISSING = "-"
 LONGER = ("infinity", "standard_error", "and_labelled")  # a metric's name goes on so in the name of another metric
-NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?( .*)?")  # a cell that begins with one; no hash, no version
+# A cell that is one, with its spread, interval, count or unit; no hash, no version, no "2 cores".
+NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?( ([±\[(]|to |s$|min |h ).*)?")
+LONG = 24  # letters; on a page a longer name may go on in a next line after each _; ours
 
 
 def decimals(name: str, value: float) -> int:
@@ -151,10 +153,15 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str
 def html_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], css: str = "") -> str:
     """An HTML table in a box of its own that scrolls, text escaped; raises ValueError for ragged rows."""
     lines, numeric = _cells(headers, rows)
-    sides = [' class="n"' if right else "" for right in numeric]
+
+    def shown(tag: str, cell: str, right: bool) -> str:
+        long = len(cell) > LONG and "_" in cell and not (right and tag == "td")
+        css = " ".join(["n"] * right + ["long"] * long)
+        text = html.escape(cell).replace("_", "_<wbr>") if long else html.escape(cell)
+        return f'<{tag} class="{css}">{text}</{tag}>' if css else f"<{tag}>{text}</{tag}>"
 
     def line(tag: str, cells: Sequence[str]) -> str:
-        return "".join(f"<{tag}{side}>{html.escape(cell)}</{tag}>" for cell, side in zip(cells, sides, strict=True))
+        return "".join(shown(tag, cell, right) for cell, right in zip(cells, numeric, strict=True))
 
     body = "".join(f"<tr>{line('td', cells)}</tr>" for cells in lines[1:])
     head = f"<thead><tr>{line('th', lines[0])}</tr></thead>"
