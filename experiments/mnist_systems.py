@@ -82,7 +82,7 @@ ROWS = {
     "autoencoder": Row("autoencoder", autoencoder.Config(steps=6_000), HUNDRED),
     "label_spreading_latents": Row("label_spreading", label_spreading.Config(), LATENTS),
     "poisson_learning_latents": Row("poisson_learning", poisson_learning.Config(), LATENTS),
-    "vae": Row("vae", vae.Config(steps=100_000, unlabelled_batch=100), HUNDRED, ("iwae",)),
+    "vae": Row("vae", vae.Config(steps=60_000, unlabelled_batch=100), HUNDRED, ("iwae",)),
     "m2": Row(
         "m2",
         m2.Config(
@@ -96,7 +96,9 @@ ROWS = {
         HUNDRED,
     ),
     "stacked_m1_m2": Row(
-        "stacked_m1_m2", stacked_m1_m2.Config(steps=20_000, unlabelled_batch=200, learning_rate=1e-3), HUNDRED
+        "stacked_m1_m2",
+        stacked_m1_m2.Config(steps=16_000, first=0.375, unlabelled_batch=200, alpha=2.0, learning_rate=1e-3),
+        HUNDRED,
     ),
     "adversarial_autoencoder": Row(
         "adversarial_autoencoder",
