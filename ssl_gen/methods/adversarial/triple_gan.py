@@ -30,7 +30,7 @@ from ssl_gen import losses
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.networks import conv, mlp
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import average, check_multiples, create, descend, forward, interleave, separate, spread
+from ssl_gen.update import annealed, average, check_multiples, create, descend, forward, interleave, separate, spread
 
 PAPER = "Li et al. 2017, arXiv:1703.02291"
 
@@ -120,11 +120,9 @@ def make(config: Config, spec: ImageSpec) -> Method:
     check_multiples(config, "labelled_batch", "unlabelled_batch", "generated_batch", "classifier_generated")
     check_multiples(config, "classifier_generated", "generated_batch")
     generator, discriminator, classifier = networks(config, spec)
-    decay = round(config.anneal * config.steps)
 
     def adam(rate: float) -> optax.GradientTransformation:
-        schedule = optax.linear_schedule(rate, 0.0, decay, config.steps - decay) if decay else rate
-        return optax.adam(schedule, b1=config.b1)
+        return optax.adam(annealed(rate, config.steps, config.anneal), b1=config.b1)
 
     optimizer = adam(config.learning_rate)
     classifier_optimizer = optax.chain(optax.add_decayed_weights(config.l2), adam(config.classifier_rate))
