@@ -145,6 +145,14 @@ def test_labels_matter_and_one_hot_labels_are_the_same_labels(name):
     assert np.abs(answer(labels) - answer((labels + 1) % CLASSES)).max() > 1e-4
 
 
+def test_the_first_maps_of_a_generator_with_conditional_batch_norm_know_the_label():
+    """At `init` every class has one scale and one bias, so that whatever differs comes from the label beside z."""
+    generator = conv.Generator((8, 8, 1), 3, 4, "conditional_batch_norm")
+    latents, labels = jnp.ones((3, 4)), jnp.arange(3)
+    images, _ = generator.init_with_output(jax.random.key(0), latents, labels, train=False)
+    assert jnp.abs(images[0] - images[1]).max() > 0.01
+
+
 @pytest.mark.parametrize("layer", [WeightNormDense(4, init_deviation=0.5), WeightNormDense(4, train_scale=False)])
 def test_weight_norm_dense_starts_with_mean_0_and_its_deviation_on_the_first_batch(layer):
     y, variables = layer.init_with_output(jax.random.key(0), 3 + 2 * draw(50, 7))

@@ -40,8 +40,9 @@ def widths(width: int, sides: tuple[int, int]) -> list[int]:
 class Decoder(nn.Module):
     """latents (B, Z), labels -> pixel logits (B, H, W, C): transposed convolutions, batch norm, ReLU.
 
-    conditioning: 'concatenate' (label maps beside the input of every layer) or 'conditional_batch_norm'; UserError on
-    others. With n stages the first maps have sides ceil(H / 2^n), ceil(W / 2^n); the last are cropped to H x W.
+    conditioning: 'concatenate' (label maps beside the input of every layer) or 'conditional_batch_norm', with the label
+    beside the latents too: of so few layers, batch norm alone can scale maps but move no stroke. UserError on others.
+    With n stages the first maps have sides ceil(H / 2^n), ceil(W / 2^n); the last are cropped to H x W.
     Source: Radford et al. 2016, arXiv:1511.06434; conditional batch norm: Miyato and Koyama 2018, arXiv:1802.05637.
     """
 
