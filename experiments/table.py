@@ -186,7 +186,11 @@ def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[st
     parser.add_argument("--index", type=int, help=f"this row alone by its number, 0 to {len(rows) - 1}")
     parser.add_argument("--of", type=int, help="with --index I: the I-th, the (I + N)-th ... row, for N processes")
     parser.add_argument("--missing", action="store_true", help=f"train only what experiments/{name}.json does not hold")
-    parser.add_argument("--finished", action="store_true", help="train nothing: the table of finished rows")
+    parser.add_argument(
+        "--finished",
+        action="store_true",
+        help="train nothing: the table of finished rows, with --missing and recorded ones",
+    )
     parser.add_argument("--out", type=Path, help=f"where the runs go; by default runs/{name}")
     parser.add_argument("--data-dir", type=Path, help="where raw or prepared data lie, for sets that need it")
     parser.add_argument("--data-parallel", type=int, metavar="D", help="devices that share each batch of every row")
@@ -214,11 +218,11 @@ def main(
     if asked.tiny:
         rows = {key: shrunk(row) for key, row in rows.items()} if tiny is None else tiny
     folder = asked.out or Path("runs") / (f"{name}-tiny" if asked.tiny else name)
-    if asked.finished:
-        rows = {key: row for key, row in rows.items() if (folder / key / "final.json").exists()}
     started = time.perf_counter()
     try:
         finals = held(name, rows) if asked.missing else {}
+        if asked.finished:
+            rows = {key: row for key, row in rows.items() if key in finals or (folder / key / "final.json").exists()}
         chosen = pick(rows, asked.only, asked.index, asked.of)
         if asked.finished and asked.distributed:
             raise UserError("--finished trains nothing: leave out --distributed")

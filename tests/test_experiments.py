@@ -103,6 +103,19 @@ def test_a_table_can_be_made_of_the_rows_that_are_finished(tmp_path, capsys):
     assert "floor" in printed and "triple_gan" not in printed
 
 
+def test_with_missing_the_table_of_finished_rows_has_those_of_the_record(tmp_path, monkeypatch, capsys):
+    rows = {name: table.shrunk(digits_demo.ROWS[name]) for name in ("floor", "augmented_floor", "ceiling")}
+    finals = table.train({"augmented_floor": rows["augmented_floor"]}, tmp_path / "earlier")
+    table.train({"floor": rows["floor"]}, tmp_path / "now")
+    monkeypatch.setattr(table, "HERE", tmp_path)
+    table.record("some", finals, rows, None, (), tmp_path / "some.json")
+    arguments = ["--finished", "--missing", "--out", str(tmp_path / "now")]
+    capsys.readouterr()
+    table.main("some", rows, None, (), "a title", arguments=arguments)
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert {"floor", "augmented_floor"} <= set(lines) and "ceiling" not in lines
+
+
 def test_an_experiment_resumes_what_is_finished(tmp_path, monkeypatch, capsys):
     floor = table.shrunk(digits_demo.ROWS["floor"])
     first = table.train({"floor": floor}, tmp_path)
