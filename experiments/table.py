@@ -172,10 +172,20 @@ def pick(rows: Mapping[str, Row], only: str | None, index: int | None, of: int |
 
 
 def held(name: str, rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
-    """The rows of experiments/NAME.json that were made with the settings they have now."""
-    path = HERE / f"{name}.json"
-    kept = json.loads(path.read_text())["rows"] if path.exists() else {}
-    return {key: kept[key] for key, row in rows.items() if key in kept and kept[key].get("setting") == fingerprint(row)}
+    """The rows that were recorded with the settings they have now, and with the metrics they ask for.
+
+    experiments/NAME.json comes first, then the other records: rows of one fingerprint are one run, whatever they are
+    called there.
+    """
+    paths = sorted(HERE.glob("*.json"), key=lambda path: (path.stem != name, path.stem))
+    recorded = [final for path in paths for final in json.loads(path.read_text()).get("rows", {}).values()]
+    found = {}
+    for key, row in rows.items():
+        same = [final for final in recorded if final.get("setting") == fingerprint(row)]
+        full = [final for final in same if all(matching(metric, final["metrics"]) for metric in row.metrics)]
+        if full:
+            found[key] = {field: value for field, value in full[0].items() if field != "published"}
+    return found
 
 
 def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -185,7 +195,7 @@ def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[st
     parser.add_argument("--only", metavar="ROW", help=f"this row alone, without the table: {', '.join(rows)}")
     parser.add_argument("--index", type=int, help=f"this row alone by its number, 0 to {len(rows) - 1}")
     parser.add_argument("--of", type=int, help="with --index I: the I-th, the (I + N)-th ... row, for N processes")
-    parser.add_argument("--missing", action="store_true", help=f"train only what experiments/{name}.json does not hold")
+    parser.add_argument("--missing", action="store_true", help="train only what no record in experiments/ holds")
     parser.add_argument(
         "--finished",
         action="store_true",

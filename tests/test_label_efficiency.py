@@ -47,8 +47,11 @@ def test_a_row_is_named_by_its_method_and_its_labels(module):
 @pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
 def test_every_family_stands_between_its_floor_and_its_ceiling(module):
     used = {name.rpartition("@")[0]: row for name, row in module.ROWS.items()}
-    names = {"floor", "augmented_floor", "fixmatch", "triple_gan", "label_spreading", "generation_floor"}
-    assert set(used) == names | {"ceiling", "generation_ceiling", "unconditional"}
+    common = {"floor", "augmented_floor", "fixmatch", "label_spreading", "generation_floor"}
+    assert common | {"ceiling", "generation_ceiling", "unconditional"} < set(used)
+    families = {METHODS[row.method].__name__.split(".")[-2] for row in used.values()}
+    assert families >= {"adversarial", "self_training", "classical"}
+    assert used["generation_floor"].config.steps == used["generation_ceiling"].config.steps
     assert used["floor"].config.augmentation != used["augmented_floor"].config.augmentation
     assert used["ceiling"].config.network == used["augmented_floor"].config.network
     assert used["ceiling"].config.augmentation == used["augmented_floor"].config.augmentation
@@ -154,6 +157,13 @@ def test_an_experiment_ends_in_a_table_a_page_and_a_record_with_figures(tmp_path
     assert set(table.held("experiment", rows)) == set(rows)
     rows["other@20"] = LINEAR._replace(config=dataclasses.replace(LINEAR.config, l2=2.0))
     assert set(table.held("experiment", rows)) == set(rows) - {"other@20"}
+    # nor what another record holds, unless it lacks a metric that is asked for
+    (tmp_path / "experiment.json").rename(tmp_path / "another.json")
+    assert set(table.held("experiment", rows)) == set(rows) - {"other@20"}
+    assert not any("published" in final for final in table.held("experiment", rows).values())
+    rows["ceiling@all"] = LINEAR._replace(options=rows["ceiling@all"].options, metrics=("cas",))
+    assert set(table.held("experiment", rows)) == set(rows) - {"other@20", "ceiling@all"}
+    rows["ceiling@all"] = rows["ceiling@all"]._replace(metrics=())
     shutil.rmtree(tmp_path / "runs")
     table.main("experiment", rows, None, (), "A title", arguments=["--missing", "--out", str(tmp_path / "again")])
     assert [path.parent.name for path in tmp_path.glob("again/*/final.json")] == ["other@20"]
