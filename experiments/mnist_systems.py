@@ -83,7 +83,7 @@ ROWS = {
     "autoencoder": Row("autoencoder", autoencoder.Config(steps=6_000), HUNDRED),
     "label_spreading_latents": Row("label_spreading", label_spreading.Config(), LATENTS),
     "poisson_learning_latents": Row("poisson_learning", poisson_learning.Config(), LATENTS),
-    "vae": Row("vae", vae.Config(steps=60_000, unlabelled_batch=100), HUNDRED, ("iwae",)),
+    "vae": Row("vae", vae.Config(steps=60_000, unlabelled_batch=100, learning_rate=3e-3), HUNDRED, ("iwae",)),
     "m2": Row(
         "m2",
         m2.Config(
