@@ -5,10 +5,12 @@
     triple_gan                a classifier and a conditional generator that learn from each other
     label_spreading           a graph of near images; it draws nothing
     generation_floor          a conditional GAN on the visible labels alone
-    ceiling, generation_ceiling, unconditional    with all labels; the last one looks at none of them
+    ceiling, triple_gan_ceiling, generation_ceiling, unconditional    with all labels; the last looks at none of them
 
 Settings are the demo's, with half of its steps for `triple_gan`; `fixmatch` is that of `digits_robustness` with half of
 its steps. The plain GANs have networks of the demo's sizes and a common rate of Adam; nothing was chosen on these data.
+Floor and ceiling of generation are one GAN, so they tell what labels are worth to it; `triple_gan` is another one, and
+has a ceiling of its own.
 CAS is left out, as its two classifiers a mask and row would take longer than all else together: `ssl-gen evaluate
 runs/digits_label_efficiency/ROW --metrics cas` adds it to a row that draws images of a class.
 
@@ -43,16 +45,18 @@ PLAYERS = {  # of both plain GANs
 }
 GAN = conditional_gan.Config(labelled_batch=50, discriminator_steps=1, network="mlp", b1=0.5, b2=0.999, **PLAYERS)
 UNCONDITIONAL = gan.Config(unlabelled_batch=50, loss="hinge", **PLAYERS)
+TRIPLE = Row("triple_gan", dataclasses.replace(digits_demo.TRIPLE_GAN, steps=1_000), FIVE)
 METHODS = {
     "floor": Row("supervised", digits_demo.CLASSIFIER, FIVE),
     "augmented_floor": Row("supervised", AUGMENTED, FIVE),
     "fixmatch": Row("fixmatch", dataclasses.replace(FIXMATCH, steps=750), FIVE),
-    "triple_gan": Row("triple_gan", dataclasses.replace(digits_demo.TRIPLE_GAN, steps=1_000), FIVE),
+    "triple_gan": TRIPLE,
     "label_spreading": Row("label_spreading", label_spreading.Config(), FIVE),
     "generation_floor": Row("conditional_gan", GAN, FIVE),
 }
 REFERENCES = {
     "ceiling": Row("supervised", AUGMENTED, FIVE),
+    "triple_gan_ceiling": TRIPLE,
     "generation_ceiling": Row("conditional_gan", GAN, FIVE),
     "unconditional": Row("gan", UNCONDITIONAL, FIVE),
 }
