@@ -30,8 +30,7 @@ DOCS = HERE.parent / "docs"
 AGAIN = 75  # exit status of an element of an array that a signal stopped; EX_TEMPFAIL, else it would count as done
 TINY_STEPS = 20  # with --tiny: enough to pass through every part
 # Options that say where and how a row runs, and change no number
-WHERE = ("out", "data_dir", "encoder", "replicas", "data_parallel", "distributed")
-WHERE += ("checkpoint_every", "tensorboard", "quiet")
+WHERE = ("out", "data_dir", "replicas", "data_parallel", "distributed", "checkpoint_every", "tensorboard", "quiet")
 
 
 class Row(NamedTuple):
@@ -55,6 +54,8 @@ class Published(NamedTuple):
 def setting(row: Row) -> dict[str, Any]:
     """All of a row that its numbers depend on, as JSON keeps it; not where it runs or writes."""
     options = {key: value for key, value in dataclasses.asdict(row.options).items() if key not in WHERE}
+    encoder = options.pop("encoder")
+    options |= {"encoder": str(encoder)} if encoder else {}
     return json.loads(json.dumps({"method": row.method, "config": dataclasses.asdict(row.config), "options": options}))
 
 

@@ -126,6 +126,7 @@ def test_the_fingerprint_of_a_row_is_that_of_its_numbers_not_of_its_place():
     for changed in (
         LINEAR._replace(options=dataclasses.replace(LINEAR.options, labels="51")),
         LINEAR._replace(options=dataclasses.replace(LINEAR.options, seeds=3)),
+        LINEAR._replace(options=dataclasses.replace(LINEAR.options, encoder=Path("autoencoder"))),
         LINEAR._replace(config=dataclasses.replace(LINEAR.config, l2=2.0)),
     ):
         assert table.fingerprint(changed) != table.fingerprint(LINEAR)
