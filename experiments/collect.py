@@ -47,8 +47,8 @@ def find(rows: Mapping[str, Row], folders: Sequence[Path]) -> dict[str, Path]:
 def check_setting(name: str, row: Row, place: Path, about: Mapping[str, Any]) -> None:
     """Raise UserError where a run is not the row that the experiment has now."""
     wanted = table.setting(row)
-    there = {"method": about["method"], "config": about["config"]}
-    there["options"] = {key: value for key, value in about["options"].items() if key not in table.WHERE}
+    options = table.of_numbers(about["options"])
+    there = {"method": about["method"], "config": about["config"], "options": options}
     if there != wanted:
         what, old, new = difference(name, there, wanted)
         raise UserError(f"{place} was run with {what} {old}, the experiment has {new}: run it again")

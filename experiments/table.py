@@ -51,11 +51,15 @@ class Published(NamedTuple):
     metric: str = "error"
 
 
+def of_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all options those that numbers depend on; of a run whose latents are seen, its row."""
+    kept = {key: value for key, value in options.items() if key not in (*WHERE, "encoder")}
+    return kept | ({"encoder": Path(options["encoder"]).name} if options["encoder"] else {})
+
+
 def setting(row: Row) -> dict[str, Any]:
     """All of a row that its numbers depend on, as JSON keeps it; not where it runs or writes."""
-    options = {key: value for key, value in dataclasses.asdict(row.options).items() if key not in WHERE}
-    encoder = options.pop("encoder")
-    options |= {"encoder": str(encoder)} if encoder else {}
+    options = of_numbers(dataclasses.asdict(row.options))
     return json.loads(json.dumps({"method": row.method, "config": dataclasses.asdict(row.config), "options": options}))
 
 
