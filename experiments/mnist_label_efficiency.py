@@ -16,7 +16,7 @@ classifiers a mask.
 Published numbers were measured at the full length of their papers, with larger networks.
 
 Command: python -m experiments.mnist_label_efficiency --data-dir DIR, the folder of the IDX files, after `ssl-gen
-train-features mnist --data-dir DIR`; at most 6 hours on two idle cores, two of `--index I --of 2` at a time. With
+train-features mnist --data-dir DIR`; about six hours of one core, or three of two with `--index I --of 2`. With
 `--missing` it trains what no record holds. On clusters: experiments/slurm.sbatch, jobset.yaml.
 """
 
