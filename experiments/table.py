@@ -186,7 +186,8 @@ def held(name: str, rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
     recorded = [final for path in paths for final in json.loads(path.read_text()).get("rows", {}).values()]
     found = {}
     for key, row in rows.items():
-        same = [final for final in recorded if final.get("setting") == fingerprint(row)]
+        wanted = fingerprint(row)
+        same = [final for final in recorded if final.get("setting") == wanted]
         full = [final for final in same if all(matching(metric, final["metrics"]) for metric in row.metrics)]
         if full:
             found[key] = {field: value for field, value in full[0].items() if field != "published"}
