@@ -25,7 +25,7 @@ import optax
 from ssl_gen import likelihoods
 from ssl_gen.networks.variational import autoencoder
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import create, descend, spread
+from ssl_gen.update import annealed, create, descend, spread
 
 PAPER = "Kingma and Welling 2014, arXiv:1312.6114"
 STAGES = 8  # of falling rates, each 3 times as long as the one before; Burda et al. 2016, sec. 5
@@ -42,6 +42,7 @@ class Config:
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli"  # of pixels; photographs: logistic
     binarise: bool = True  # bernoulli: pixels are drawn 0 or 1 at each sight; off, nats are no likelihood
     learning_rate: float = 1e-3  # Adam at the start, falling to a tenth in 8 stages; Burda et al. 2016
+    anneal: float = 0.0  # share of the steps, at the end, over which it falls to 0 instead; ours, paper: the 8 stages
 
 
 PHOTOGRAPHS = Config(  # ours
@@ -67,7 +68,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
     model = autoencoder(
         config.network, spec, likelihood.maps, config.latent, config.hidden, config.width, activation=nn.tanh
     )
-    optimizer = optax.adam(lambda step: falling(config.learning_rate, max(config.steps, 1), step))
+    optimizer = optax.adam(
+        annealed(config.learning_rate, config.steps, config.anneal)
+        if config.anneal
+        else lambda step: falling(config.learning_rate, max(config.steps, 1), step)
+    )
 
     def init(key: Key, batch: Batch) -> State:
         noise = jnp.zeros((batch.unlabelled.shape[0], config.latent))
