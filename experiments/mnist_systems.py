@@ -72,6 +72,17 @@ TRIPLE = triple_gan.Config(
     augmentation=STRONG_DIGITS,
 )
 
+CONVOLUTIONAL = dataclasses.replace(
+    TRIPLE,
+    steps=3_300,
+    network="conv",
+    width=32,
+    latent=64,
+    input_noise=0.0,
+    unlabelled_batch=64,
+    generated_batch=64,
+)
+
 ROWS = {
     "floor": Row("supervised", PLAIN, HUNDRED),
     "augmented_floor": Row("supervised", MOVED, HUNDRED),
@@ -116,7 +127,8 @@ ROWS = {
         sgan.Config(steps=2_000, width=32, learning_rate=1e-3, anneal=0.5, augmentation=STRONG_DIGITS),
         HUNDRED,
     ),
-    "triple_gan": Row("triple_gan", TRIPLE, HUNDRED),
+    "triple_gan": Row("triple_gan", CONVOLUTIONAL, HUNDRED),
+    "triple_gan_dense": Row("triple_gan", TRIPLE, HUNDRED),
     "pseudo_label": Row(
         "pseudo_label",
         pseudo_label.Config(steps=800, network="conv", unlabelled_batch=192, augmentation=STRONG_DIGITS),

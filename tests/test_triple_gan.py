@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tiny import IMAGES, SPEC, first_rows, tiny
+from tiny import IMAGES, SPEC, STEPS, first_rows, some_rows, tiny
 
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.losses import confident_cross_entropy
@@ -128,3 +128,29 @@ def test_the_student_is_trained_by_each_term_that_compares_two_views(monkeypatch
     _, norms = jax.jit(warm_up.step)(state, batch)
     assert norms["consistency"] > 0
     assert norms["pseudo_label"] > 0
+
+
+def test_the_convolutional_form_trains_every_part_and_draws_what_it_is_told():
+    """The conformance table has the dense form; here a step of the other: spectral norms, projection, batch norm."""
+    _, _, method = tiny("triple_gan", network="conv", classifier_network="mlp", augmentation=Augmentation())
+    scaled = IMAGES.astype(np.float32) / 127.5 - 1
+    first, batch = (
+        Batch(scaled[rows.labelled[0]], rows.labels[0], scaled[rows.unlabelled[0]])
+        for rows in (first_rows(), jax.tree.map(lambda part: part[0], some_rows(method, 1, 0, 1)))
+    )
+    state = jax.jit(method.init)(jax.random.key(0), first)
+    state = state._replace(step=jnp.int32(STEPS))
+    after, metrics = jax.jit(method.phases[1].step)(state, batch)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    for player in ("generator", "discriminator"):
+        before, now = getattr(state, player), getattr(after, player)
+        moved = jax.tree.map(
+            lambda a, b: bool((a != b).any()) or a.size == 1,  # the norm of a single row iterates over a sign
+            (before.params, before.stats),
+            (now.params, now.stats),
+        )
+        assert all(jax.tree.leaves(moved)), (player, moved)
+    assert all(np.isfinite(value) for value in metrics.values())
+    draw = jax.jit(method.sample)
+    images, others = (draw(after, jax.random.key(0), jnp.full(6, label)) for label in (0, 1))
+    assert (images != others).any((1, 2, 3)).all()

@@ -5,12 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.stats import norm
 from tiny import IMAGES, SPEC, first_rows, tiny
 
 from ssl_gen.augmentation import Augmentation
-from ssl_gen.methods.variational.vae import falling
+from ssl_gen.methods.variational import vae
 from ssl_gen.networks.mlp import Perceptron
 from ssl_gen.networks.variational import Autoencoder, autoencoder
 from ssl_gen.types import Batch, TrainState
@@ -187,7 +188,17 @@ def test_latents_that_tell_nothing_are_not_looked_at(name):
 def test_the_rate_falls_to_a_tenth_in_stages_each_three_times_as_long_as_the_one_before():
     ends = np.cumsum(3 ** np.arange(8))
     steps = int(ends[-1])
-    rates = jax.vmap(lambda step: falling(1e-3, steps, step))(jnp.arange(steps) + 0.5)
+    rates = jax.vmap(lambda step: vae.falling(1e-3, steps, step))(jnp.arange(steps) + 0.5)
     stages = np.searchsorted(ends, np.arange(steps), side="right")
     np.testing.assert_allclose(rates, 1e-3 * 10 ** (-stages / 7), rtol=1e-4)
     assert stages[0] == 0 and stages[-1] == 7
+
+
+def test_the_rate_falls_to_nothing_along_a_line_where_that_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(vae.optax, "adam", lambda rate: asked.append(rate) or optax.sgd(rate))
+    for anneal in (0.0, 0.5):
+        vae.make(vae.Config(steps=100, learning_rate=1e-3, anneal=anneal), SPEC)
+    stages, line = asked
+    np.testing.assert_allclose([stages(0), stages(99)], [1e-3, 1e-4], rtol=1e-5)
+    np.testing.assert_allclose([line(0), line(50), line(75), line(100)], [1e-3, 1e-3, 5e-4, 0], atol=1e-9)

@@ -14,6 +14,9 @@ With G(z, y) the generator, p(y | x) the classifier C, yh = argmax_y p(y | x), D
 and, ours, a pseudo-label term: E_u 1[max q > t] CE(p(. | u'), argmax q), with q the averaged classifier's posterior of
 the image as it is (Lee 2013; Sohn et al. 2020, arXiv:2001.07685). u', u'' are two draws of the augmentation. A first
 phase trains the classifier alone, as the paper does with few labels.
+
+The convolutional generator and discriminator are ours: conditional batch norm and z ~ N(0, I), projection and spectral
+norm (Miyato and Koyama 2018, arXiv:1802.05637). With weight norm, or z from the unit cube, they drew one image a class.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class Config:
     classifier_generated: int = 200  # generated images that the classifier sees a step; official MNIST script
     real_labelled: float = 1 / 401  # weight of hand-labelled pairs among the real; official MNIST script, 100 labels
     network: Literal["mlp", "conv"] = "mlp"  # generator and discriminator; official: MNIST dense, SVHN and CIFAR conv
-    latent: int = 100  # width of z ~ U(0, 1); official MNIST script
+    latent: int = 100  # width of z; official MNIST script, there and in our dense form z ~ U(0, 1)
     generator_hidden: tuple[int, ...] = (500, 500)  # units a layer; official MNIST script
     discriminator_hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)  # units a layer; official MNIST script
     input_noise: float = 0.3  # deviation in the discriminator, pixels in [0, 1]; official MNIST script
@@ -108,8 +111,8 @@ def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.
         generator = mlp.Generator(spec.shape, classes, config.generator_hidden, data_dependent=True)  # ours
         discriminator = mlp.Discriminator(1, classes, config.discriminator_hidden, noise, config.noise)
     else:
-        generator = conv.Generator(spec.shape, classes, config.width)
-        discriminator = conv.Discriminator(1, classes, config.width, normalisation="weight", input_noise=noise)
+        generator = conv.Generator(spec.shape, classes, config.width, "conditional_batch_norm")
+        discriminator = conv.Discriminator(1, classes, config.width, "projection", "spectral", input_noise=noise)
     if config.classifier_network == "mlp":
         return generator, discriminator, mlp.Classifier(classes, config.classifier_hidden, config.dropout)
     return generator, discriminator, conv.Classifier(classes, config.classifier_width, dropout=config.dropout)
@@ -127,10 +130,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
     optimizer = adam(config.learning_rate)
     classifier_optimizer = optax.chain(optax.add_decayed_weights(config.l2), adam(config.classifier_rate))
     warm_up = round(config.warm_up * config.steps)
+    latents_of = jax.random.uniform if config.network == "mlp" else jax.random.normal
 
     def init(key: Key, batch: Batch) -> State:
         keys = jax.random.split(jax.random.fold_in(key, BEFORE), 5)
-        latents = jax.random.uniform(keys[0], (batch.labels.shape[0], config.latent))
+        latents = latents_of(keys[0], (batch.labels.shape[0], config.latent))
         g = generator.init(keys[1], latents, batch.labels, train=True)
         streams = {"params": keys[2], "noise": keys[3]}
         d = discriminator.init(streams, batch.labelled, batch.labels, train=True)
@@ -145,12 +149,13 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def draw(key: Key) -> tuple[Array, Array]:
         latent_key, label_key = jax.random.split(key)
-        latents = jax.random.uniform(latent_key, (config.generated_batch, config.latent))
+        latents = latents_of(latent_key, (config.generated_batch, config.latent))
         return spread(latents), spread(jax.random.randint(label_key, (config.generated_batch,), 0, spec.classes))
 
-    def judge(player: TrainState, params: dict, images: Array, labels: Array, key: Key) -> Array:
-        variables = {"params": params, **player.stats}
-        return discriminator.apply(variables, images, labels, train=True, rngs={"noise": key})[0][:, 0]
+    def judge(player: TrainState, params: dict, images: Array, labels: Array, key: Key) -> tuple[Array, dict]:
+        variables, options = {"params": params, **player.stats}, {"train": True, "mutable": ["batch_stats"]}
+        (logits, _), stats = discriminator.apply(variables, images, labels, rngs={"noise": key}, **options)
+        return logits[:, 0], player.stats | stats
 
     def classify(state: State, images: Array) -> Array:
         variables = {"params": state.classifier.ema, **state.classifier.stats}
@@ -169,10 +174,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
         ramp = jnp.where(state.step >= config.generated_from * config.steps, 1.0, 0.0)
 
         def loss(params: dict) -> tuple[dict, dict]:
-            variables = {"params": params, **state.classifier.stats}
-            outputs, stats = classifier.apply(
-                variables, inputs, train=True, rngs={"dropout": keys[1]}, mutable=["batch_stats"]
-            )
+            variables, streams = {"params": params, **state.classifier.stats}, {"dropout": keys[1]}
+            outputs, stats = classifier.apply(variables, inputs, train=True, rngs=streams, mutable=["batch_stats"])
             labelled, unlabelled, *others = separate(outputs, sizes)
             terms = {"supervised": losses.cross_entropy(labelled, batch.labels)}
             if config.entropy:
@@ -180,17 +183,15 @@ def make(config: Config, spec: ImageSpec) -> Method:
             if config.balance:
                 terms["balance"] = config.balance * balance(unlabelled)
             if config.pseudo_label:
-                terms["pseudo_label"] = config.pseudo_label * losses.confident_cross_entropy(
-                    unlabelled, teacher, config.threshold
-                )
+                confident = losses.confident_cross_entropy(unlabelled, teacher, config.threshold)
+                terms["pseudo_label"] = config.pseudo_label * confident
             if config.consistency:
                 terms["consistency"] = config.consistency * losses.inconsistency(unlabelled, others[0])
             if generated and config.generated:
                 terms["generated"] = config.generated * ramp * losses.cross_entropy(others[-1], generated[1])
             if generated and config.adversarial:
-                terms["adversarial"] = (
-                    config.adversarial / 2 * adversarial(unlabelled, teacher.argmax(-1), generated[2])
-                )
+                doubted = adversarial(unlabelled, teacher.argmax(-1), generated[2])
+                terms["adversarial"] = config.adversarial / 2 * doubted
             return terms, stats
 
         player, metrics = descend("classifier", state.classifier, classifier_optimizer, loss)
@@ -218,33 +219,32 @@ def make(config: Config, spec: ImageSpec) -> Method:
         pairs = interleave(*images), interleave(batch.labels, predicted, labels)
 
         def discriminator_loss(params: dict) -> tuple[dict, dict]:
-            judged = judge(state.discriminator, params, *pairs, keys[1])
+            judged, stats = judge(state.discriminator, params, *pairs, keys[1])
             labelled, classified, generated = separate(judged, sizes)
             return {
                 "labelled": config.real_labelled * losses.judged_real(labelled),
                 "pseudo_labelled": (1 - config.real_labelled) * losses.judged_real(classified),
                 "generated": losses.judged_fake(generated) / 2,
                 "classified": losses.judged_fake(classified) / 2,
-            }, state.discriminator.stats
+            }, stats
 
         d, d_metrics = descend("discriminator", state.discriminator, optimizer, discriminator_loss)
 
         def generator_loss(images: Array) -> tuple[dict, dict]:
-            return {"adversarial": losses.judged_real(judge(d, d.params, images, labels, keys[2])) / 2}, fake.stats
+            return {"adversarial": losses.judged_real(judge(d, d.params, images, labels, keys[2])[0]) / 2}, fake.stats
 
         g, g_metrics = descend("generator", state.generator, optimizer, generator_loss, fake)
         g = average(g, config.generator_averaging, state.step - warm_up) if config.generator_averaging else g
-        reward = judge(d, d.params, batch.unlabelled, predicted, keys[3])
+        reward, _ = judge(d, d.params, batch.unlabelled, predicted, keys[3])
         seen = [part.reshape(config.classifier_generated, -1, *part.shape[1:])[:, 0] for part in (fake.outputs, labels)]
         c, c_metrics = train_classifier(state, batch, teacher, keys[4], (*seen, reward))
         return State(state.step + 1, state.key, g, d, c), d_metrics | g_metrics | c_metrics
 
     def sample(state: State, key: Key, labels: Array) -> Array:
-        latents, player = jax.random.uniform(key, (labels.shape[0], config.latent)), state.generator
+        latents, player = latents_of(key, (labels.shape[0], config.latent)), state.generator
         params = player.ema if config.generator_averaging else player.params
         return generator.apply({"params": params, **player.stats}, latents, labels, train=False)
 
-    labelled, unlabelled = config.labelled_batch, config.unlabelled_batch
-    first = Phase("warm_up", warm_up, labelled, unlabelled, warm_up_step)
-    second = Phase("main", config.steps - warm_up, labelled, unlabelled, step)
-    return Method(init, (first, second), sample=sample, classify=classify, conditional=True)
+    sizes = config.labelled_batch, config.unlabelled_batch
+    phases = (Phase("warm_up", warm_up, *sizes, warm_up_step), Phase("main", config.steps - warm_up, *sizes, step))
+    return Method(init, phases, sample=sample, classify=classify, conditional=True)
