@@ -124,7 +124,13 @@ ROWS = {
         ),
         HUNDRED,
     ),
-    "vae_gan": Row("vae_gan", vae_gan.Config(steps=2_000, width=32, learning_rate=1e-3, augmentation=HAND), HUNDRED),
+    "vae_gan": Row(
+        "vae_gan",
+        vae_gan.Config(
+            steps=3_000, labelled_batch=16, unlabelled_batch=48, width=32, learning_rate=1e-3, augmentation=HAND
+        ),
+        HUNDRED,
+    ),
     "sgan": Row(
         "sgan",
         sgan.Config(steps=2_000, width=32, learning_rate=1e-3, anneal=0.5, augmentation=STRONG_DIGITS),
