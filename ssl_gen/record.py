@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import os
 import platform
 import shlex
 import subprocess
@@ -27,14 +28,17 @@ LAST = 20  # evaluations in the median; Sohn et al. 2020, arXiv:2001.07685
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package is in, with + where files differ from it; None outside a checkout."""
+    """The commit of the checkout this package is in, with + where files differ from it.
+
+    Outside a checkout (a container's image, a copy without its history) what SSL_GEN_COMMIT says, else None.
+    """
     here = Path(__file__).parent
     try:
         run = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True)
         revision = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
         return revision + ("+" if run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("SSL_GEN_COMMIT") or None
 
 
 def device() -> str:

@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen import likelihoods, losses
+from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.networks.mlp import Perceptron
 from ssl_gen.networks.variational import Autoencoder, autoencoder
 from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import check_multiples, create, descend, interleave, separate, spread
+from ssl_gen.update import annealed, check_multiples, create, descend, interleave, separate, spread
 
 PAPER = "Kingma et al. 2014, arXiv:1406.5298"
 
@@ -52,7 +53,9 @@ class Config:
     binarise: bool = True  # bernoulli: M1 learns from pixels drawn 0 or 1 at each sight; off, nats are no likelihood
     least_deviation: float = 0.1  # of a latent's mean over images, for M2 to model it; official MNIST script
     learning_rate: float = 3e-4  # Adam; official MNIST script
+    anneal: float = 0.0  # share of each phase's steps, at its end, over which the rate falls to 0; official: none
     l2: float = 2e-5  # weight decay, in the gradient: the prior N(0, 1) over 50,000 images; official MNIST script
+    augmentation: Augmentation = Augmentation()  # of every image, in both phases; the paper: none
 
 
 PHOTOGRAPHS = Config(unlabelled_batch=500, network="conv", features=128, width=64, likelihood="logistic")  # ours
@@ -77,20 +80,28 @@ def make(config: Config, spec: ImageSpec) -> Method:
         Perceptron(2 * features, classes, hidden),
         Perceptron(classes, classes, hidden),
     )
-    optimizer = optax.chain(optax.add_decayed_weights(config.l2), optax.adam(config.learning_rate))
     first = round(config.first * config.steps)
+    optimizers = {
+        name: optax.chain(
+            optax.add_decayed_weights(config.l2), optax.adam(annealed(config.learning_rate, updates, config.anneal))
+        )
+        for name, updates in (("m1", first), ("m2", config.steps - first))
+    }
 
     def init(key: Key, batch: Batch) -> State:
         keys = jax.random.split(jax.random.fold_in(key, BEFORE))
         z, v = (jnp.zeros((batch.labels.shape[0], width)) for width in (features, config.latent))
         one = m1.init(keys[0], batch.labelled, None, z, train=False)
         two = m2.init(keys[1], z, batch.labels, v, train=False, method="initialise")
-        players = (create(variables.pop("params"), variables, optimizer) for variables in (one, two))
+        players = (
+            create(variables.pop("params"), variables, optimizer)
+            for variables, optimizer in zip((one, two), optimizers.values(), strict=True)
+        )
         return State(jnp.int32(0), key, jnp.zeros((2, features)), *players)
 
     def m1_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        observe_key, noise_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        images = likelihood.observe(observe_key, batch.unlabelled)
+        move_key, observe_key, noise_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        images = likelihood.observe(observe_key, augment(config.augmentation, move_key, batch.unlabelled))
         noise = spread(jax.random.normal(noise_key, (images.shape[0], features)))
 
         def loss(params: dict) -> tuple[dict, dict]:
@@ -101,7 +112,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
                 "divergence": likelihoods.divergence(*posterior).mean(),
             }, stats
 
-        player, metrics = descend("m1", state.m1, optimizer, loss)
+        player, metrics = descend("m1", state.m1, optimizers["m1"], loss)
         return state._replace(step=state.step + 1, m1=player), metrics
 
     def m1_variables(state: State) -> dict:
@@ -124,9 +135,10 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return mean, log_variance
 
     def m2_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        z_key, v_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        move_key, z_key, v_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        images = augment(config.augmentation, move_key, interleave(batch.labelled, batch.unlabelled))
         sizes = batch.labelled.shape[0], batch.unlabelled.shape[0]
-        mean, log_variance = posterior(state, interleave(batch.labelled, batch.unlabelled))
+        mean, log_variance = posterior(state, images)
         moments = likelihoods.running(state.moments, separate(mean, sizes)[1], state.step - first)
         state = state._replace(moments=moments)
         z = likelihoods.reparametrised(mean, log_variance, spread(jax.random.normal(z_key, mean.shape)))
@@ -150,7 +162,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
                 "classification": config.alpha * losses.cross_entropy(given, batch.labels),
             }, {}
 
-        player, metrics = descend("m2", state.m2, optimizer, loss)
+        player, metrics = descend("m2", state.m2, optimizers["m2"], loss)
         return state._replace(step=state.step + 1, m2=player), metrics
 
     def guess(state: State, z: Array) -> Array:
