@@ -113,7 +113,14 @@ ROWS = {
     "stacked_m1_m2": Row(
         "stacked_m1_m2",
         stacked_m1_m2.Config(
-            steps=48_000, first=0.25, labelled_batch=20, unlabelled_batch=100, alpha=2.0, learning_rate=1e-3
+            steps=48_000,
+            first=0.25,
+            labelled_batch=20,
+            unlabelled_batch=100,
+            alpha=2.0,
+            learning_rate=1e-3,
+            anneal=0.5,
+            augmentation=HAND,
         ),
         HUNDRED,
     ),
