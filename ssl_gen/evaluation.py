@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -22,12 +23,13 @@ from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.features import Extractor
 from ssl_gen.metrics import agreement, frechet
 from ssl_gen.training.devices import cache_folder
-from ssl_gen.training.placements import largest_divisor
+from ssl_gen.training.placements import cores, largest_divisor
 from ssl_gen.types import BEFORE, Array, Key, Method, State, Tree, UserError
 
 BATCH = 500  # images a call
 DRAWS = 10  # of latents a call
 SAMPLES_PER_CLASS = 100  # that the judge and the deviation see; ours
+THREADS = 8  # replicas measured at a time at most: each may hold a few blocks of distances; ours
 FEWEST, MOST = 1_000, 10_000  # samples whose features are compared, where not asked for otherwise; ours
 
 
@@ -262,6 +264,11 @@ def averaged(state: State) -> list[str]:
     return [name for name, part in state._asdict().items() if hasattr(part, "ema") and jax.tree.leaves(part.ema)]
 
 
+def at_a_time() -> int:
+    """Replicas to measure side by side: most metrics are numpy's work on the host, and use one core."""
+    return min(cores(), THREADS) if jax.local_device_count() == 1 else 1  # programs that share devices can starve
+
+
 def measure(
     names: Sequence[str],
     measures: Mapping[str, Callable[[Subject], dict[str, float]]],
@@ -274,14 +281,25 @@ def measure(
     A metric that cannot be had (too few samples, a broken cache) raises UserError; where `unmeasured` is given, its
     reason is noted there and the others are measured, so that a long run keeps what it has.
     """
-    found = {seed: {} for seed in seeds}
-    for seed, subject in subjects.items():
+
+    def one(item: tuple[int, Subject]) -> tuple[dict[str, float], dict[str, str]]:
+        values, reasons = {}, {}
         for name in names:
             try:
-                found[seed] |= measures[name](subject)
+                values |= measures[name](item[1])
             except UserError as error:
                 if unmeasured is None:
                     raise
-                unmeasured[name] = f"seed {seed}: {error}"
+                reasons[name] = f"seed {item[0]}: {error}"
+        return values, reasons
+
+    items = list(subjects.items())
+    results = [one(item) for item in items[:1]]  # makes what all share
+    with ThreadPoolExecutor(at_a_time()) as pool:
+        results += pool.map(one, items[1:])
+    found = {seed: {} for seed in seeds} | {seed: values for seed, (values, _) in zip(subjects, results, strict=True)}
+    for _, reasons in results:
+        if unmeasured is not None:
+            unmeasured |= reasons
     full = dict.fromkeys(name for values in found.values() for name in values)
     return {name: [found[seed].get(name) for seed in seeds] for name in full}

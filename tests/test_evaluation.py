@@ -1,5 +1,6 @@
 """From a state to metrics: batches, devices, what is made once, and what each metric needs."""
 
+import threading
 import types
 
 import jax
@@ -213,3 +214,24 @@ def test_the_players_measured_at_their_running_mean_are_named():
 def test_a_seed_that_stopped_has_no_value():
     found = evaluation.measure(["a"], {"a": lambda subject: {"a_n=1": subject}}, {0: 1.5, 2: 2.5}, [0, 1, 2])
     assert found == {"a_n=1": [1.5, None, 2.5]}
+
+
+def test_seeds_are_measured_side_by_side_after_the_first(monkeypatch):
+    monkeypatch.setattr(evaluation, "at_a_time", lambda: 3)
+    first, others = threading.Event(), threading.Barrier(3, timeout=60)
+
+    def measure(subject):
+        if subject == 0:
+            first.set()
+        else:
+            assert first.is_set()
+            others.wait()
+        if subject == 2:
+            raise UserError("too few")
+        return {"a": 1.0 * subject}
+
+    unmeasured = {}
+    found = evaluation.measure(["a"], {"a": measure}, {seed: seed for seed in range(4)}, range(4), unmeasured)
+    assert found == {"a": [0.0, 1.0, None, 3.0]} and unmeasured == {"a": "seed 2: too few"}
+    with pytest.raises(UserError, match="too few"):
+        evaluation.measure(["a"], {"a": measure}, {seed: seed for seed in range(4)}, range(4))

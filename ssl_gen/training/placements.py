@@ -26,6 +26,11 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 class Runner(NamedTuple):
     """One compiled program a phase, for one replica or for a stack of them, on one device or on a mesh."""
 
@@ -112,8 +117,7 @@ def make_runner(
 def looped(method: Method, images: np.ndarray, replicas: int, mesh: Mesh | None, longest: int, fold: bool) -> Program:
     """The placement `loop`: `states` is a list, its replicas advance as many at a time as there are cores."""
     runner = make_runner(method, images, None, mesh, longest, fold)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pool = ThreadPoolExecutor(1 if mesh else cores)  # collectives of two programs at once can starve
+    pool = ThreadPoolExecutor(1 if mesh else cores())  # collectives of two programs at once can starve
 
     def init(seeds: Sequence[int], rows: Rows) -> Tree:
         seeds = np.asarray(seeds)
