@@ -41,6 +41,14 @@ def commit() -> str | None:
         return os.environ.get("SSL_GEN_COMMIT") or None
 
 
+def version(package: str) -> str:
+    """Of an installed package; a checkout on the path alone, as on a machine without a network, has none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def device() -> str:
     """The accelerators, or the processor, in words."""
     kinds = [d.device_kind for d in jax.local_devices()]
@@ -130,8 +138,8 @@ def describe(
         "steps": sum(phase.steps for phase in method.phases),
         "phases": [{"name": phase.name, "steps": phase.steps} for phase in method.phases],
         "every": every._asdict(),
-        "versions": {"ssl_gen": metadata.version("ssl-gen"), "python": platform.python_version()}
-        | {package: metadata.version(package) for package in packages},
+        "versions": {"ssl_gen": version("ssl-gen"), "python": platform.python_version()}
+        | {package: version(package) for package in packages},
         "commit": commit(),
         "device": devices(team),
         "command": command_line(name, config, options),

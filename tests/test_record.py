@@ -17,3 +17,7 @@ def test_the_checkout_says_the_commit_and_elsewhere_the_environment(tmp_path, mo
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert record.commit() == head[:12]
+
+
+def test_a_checkout_that_is_not_installed_has_no_version():
+    assert record.version("jax")[0].isdigit() and record.version("no-such-package") == "not installed"
