@@ -1,6 +1,7 @@
 """Every system on MNIST with 100 labels: 3 masks, at most 10 minutes a run on one core.
 
-The floors see the labels alone, the second one with the strong augmentation of `fixmatch`; the ceiling sees all labels.
+The floors see the labels alone, `augmented_floor` with the strong augmentation of `fixmatch`, `hand_floor` with the mild
+one of the models that draw what they are shown; the ceiling sees all labels.
 `generation_floor` and `generation_ceiling` are one conditional GAN, with the networks, rates and steps of the second
 phase of `gan_self_training`, on the visible labels alone and on all of them. `triple_gan_dense` has the paper's dense
 generator and discriminator, `triple_gan` convolutions. `linear`, `mlp`, `k_means`, `label_propagation` and
@@ -87,6 +88,7 @@ CONVOLUTIONAL = dataclasses.replace(
 ROWS = {
     "floor": Row("supervised", PLAIN, HUNDRED),
     "augmented_floor": Row("supervised", MOVED, HUNDRED),
+    "hand_floor": Row("supervised", dataclasses.replace(PLAIN, augmentation=HAND), HUNDRED),
     "linear": Row("linear", linear.Config(), HUNDRED),
     "mlp": Row("mlp", mlp.Config(), HUNDRED),
     "k_means": Row("k_means", k_means.Config(clusters=50, restarts=1), HUNDRED),
