@@ -1,7 +1,7 @@
 """Every system on MNIST with 100 labels: 3 masks, at most 10 minutes a run on one core.
 
-The floors see the labels alone, `augmented_floor` with the strong augmentation of `fixmatch`, `hand_floor` with the mild
-one of the models that draw what they are shown; the ceiling sees all labels.
+The floors see the labels alone, `augmented_floor` with the strong augmentation of `fixmatch`, `hand_floor` with the
+mild one of the models that draw what they are shown; the ceiling sees all labels.
 `generation_floor` and `generation_ceiling` are one conditional GAN, with the networks, rates and steps of the second
 phase of `gan_self_training`, on the visible labels alone and on all of them. `triple_gan_dense` has the paper's dense
 generator and discriminator, `triple_gan` convolutions. `linear`, `mlp`, `k_means`, `label_propagation` and
@@ -118,8 +118,8 @@ ROWS = {
             steps=48_000,
             first=0.25,
             labelled_batch=20,
-            unlabelled_batch=100,
-            alpha=2.0,
+            unlabelled_batch=60,
+            alpha=10.0,
             learning_rate=1e-3,
             anneal=0.5,
             augmentation=HAND,
