@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import norm
 from tiny import IMAGES, SPEC, first_rows, tiny
 
-from ssl_gen.augmentation import Augmentation
-from ssl_gen.methods.variational import vae
+from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.methods.variational import stacked_m1_m2, vae
 from ssl_gen.networks.mlp import Perceptron
 from ssl_gen.networks.variational import Autoencoder, autoencoder
 from ssl_gen.types import Batch, TrainState
@@ -141,10 +141,10 @@ def test_m2_adds_up_the_bounds_of_every_class():
 
 
 def test_the_stacked_model_adds_up_the_bounds_of_every_class_on_draws_of_the_first():
-    method = tiny("stacked_m1_m2", alpha=3.0, labelled_share=0.25).method
+    method = tiny("stacked_m1_m2", alpha=3.0, labelled_share=0.25, augmentation=Augmentation()).method
     state = started("stacked_m1_m2", method)._replace(step=jnp.int32(2))
     _, metrics = jax.jit(method.phases[1].step)(state, BATCH)
-    z_key, v_key = jax.random.split(jax.random.fold_in(state.key, 2))
+    _, z_key, v_key = jax.random.split(jax.random.fold_in(state.key, 2), 3)
     first = autoencoder("mlp", SPEC, 1, 4, (4, 4), 4)
     images = interleave(BATCH.labelled, BATCH.unlabelled)
     mean, log_variance = first.apply({"params": state.m1.params}, images, None, train=False, method="encode")
@@ -163,6 +163,24 @@ def test_the_stacked_model_adds_up_the_bounds_of_every_class_on_draws_of_the_fir
     )
     log_q = np.float64(jax.nn.log_softmax(logits))
     check_terms(metrics, "m2", cost, labelled, LABELS, unlabelled, noise, log_q)
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_both_phases_of_the_stacked_model_see_moved_images(phase):
+    moving, still = (tiny("stacked_m1_m2", augmentation=Augmentation(translate=move)).method for move in (3.0, 0.0))
+    state = started("stacked_m1_m2", still)._replace(step=jnp.int32(2 * phase))
+    key = jax.random.split(jax.random.fold_in(state.key, 2 * phase), 3)[0]
+    move = functools.partial(augment, Augmentation(translate=3.0), key)
+    if phase == 0:
+        moved = BATCH._replace(unlabelled=move(BATCH.unlabelled))
+    else:
+        labelled, unlabelled = separate(move(interleave(BATCH.labelled, BATCH.unlabelled)), (4, 8))
+        moved = BATCH._replace(labelled=labelled, unlabelled=unlabelled)
+    step, plain = (jax.jit(method.phases[phase].step) for method in (moving, still))
+    found, expected, other = step(state, BATCH)[1], plain(state, moved)[1], plain(state, BATCH)[1]
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4)
+        assert abs(found[name] - other[name]) > 1e-5, name
 
 
 @pytest.mark.parametrize("name", ["m1", "stacked_m1_m2"])
@@ -192,6 +210,16 @@ def test_the_rate_falls_to_a_tenth_in_stages_each_three_times_as_long_as_the_one
     stages = np.searchsorted(ends, np.arange(steps), side="right")
     np.testing.assert_allclose(rates, 1e-3 * 10 ** (-stages / 7), rtol=1e-4)
     assert stages[0] == 0 and stages[-1] == 7
+
+
+def test_the_rates_of_the_stacked_model_fall_to_nothing_at_the_end_of_each_phase(monkeypatch):
+    asked = []
+    monkeypatch.setattr(stacked_m1_m2.optax, "adam", lambda rate: asked.append(rate) or optax.sgd(rate))
+    config = stacked_m1_m2.Config(steps=100, first=0.2, learning_rate=1e-3, anneal=0.5)
+    stacked_m1_m2.make(config, SPEC)
+    first, second = asked
+    np.testing.assert_allclose([first(10), first(15), first(20)], [1e-3, 5e-4, 0], atol=1e-9)
+    np.testing.assert_allclose([second(40), second(60), second(80)], [1e-3, 5e-4, 0], atol=1e-9)
 
 
 def test_the_rate_falls_to_nothing_along_a_line_where_that_is_asked_for(monkeypatch):
