@@ -7,7 +7,7 @@ either, so the GAN is a worse one. 20 visible labels, 5 masks, the same ones in 
 Classifier, movements and batches are those of `fixmatch` in `digits_robustness`; the GAN has the networks of the
 method's own settings at half their width. Nothing was chosen on these data.
 
-Command: python -m experiments.digits_sources
+Command: python -m experiments.digits_sources (10 minutes of one core)
 """
 
 import dataclasses
