@@ -81,23 +81,25 @@ def make(config: Config, spec: ImageSpec) -> Method:
         Perceptron(classes, classes, hidden),
     )
     first = round(config.first * config.steps)
-    optimizers = {
-        name: optax.chain(
-            optax.add_decayed_weights(config.l2), optax.adam(annealed(config.learning_rate, updates, config.anneal))
-        )
-        for name, updates in (("m1", first), ("m2", config.steps - first))
-    }
+
+    def adam(updates: int) -> optax.GradientTransformation:
+        rate = annealed(config.learning_rate, updates, config.anneal)
+        return optax.chain(optax.add_decayed_weights(config.l2), optax.adam(rate))
+
+    m1_optimizer, m2_optimizer = adam(first), adam(config.steps - first)
 
     def init(key: Key, batch: Batch) -> State:
         keys = jax.random.split(jax.random.fold_in(key, BEFORE))
         z, v = (jnp.zeros((batch.labels.shape[0], width)) for width in (features, config.latent))
         one = m1.init(keys[0], batch.labelled, None, z, train=False)
         two = m2.init(keys[1], z, batch.labels, v, train=False, method="initialise")
-        players = (
-            create(variables.pop("params"), variables, optimizer)
-            for variables, optimizer in zip((one, two), optimizers.values(), strict=True)
+        return State(
+            jnp.int32(0),
+            key,
+            jnp.zeros((2, features)),
+            create(one.pop("params"), one, m1_optimizer),
+            create(two.pop("params"), two, m2_optimizer),
         )
-        return State(jnp.int32(0), key, jnp.zeros((2, features)), *players)
 
     def m1_step(state: State, batch: Batch) -> tuple[State, Metrics]:
         move_key, observe_key, noise_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
@@ -112,7 +114,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
                 "divergence": likelihoods.divergence(*posterior).mean(),
             }, stats
 
-        player, metrics = descend("m1", state.m1, optimizers["m1"], loss)
+        player, metrics = descend("m1", state.m1, m1_optimizer, loss)
         return state._replace(step=state.step + 1, m1=player), metrics
 
     def m1_variables(state: State) -> dict:
@@ -162,7 +164,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
                 "classification": config.alpha * losses.cross_entropy(given, batch.labels),
             }, {}
 
-        player, metrics = descend("m2", state.m2, optimizers["m2"], loss)
+        player, metrics = descend("m2", state.m2, m2_optimizer, loss)
         return state._replace(step=state.step + 1, m2=player), metrics
 
     def guess(state: State, z: Array) -> Array:
