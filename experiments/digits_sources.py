@@ -2,7 +2,7 @@
 
 `labels`, `guesses` (the classifier's own confident ones) and `samples` (images that the GAN drew for a class) are what
 the last phase learns from. Without guesses the first phase, which names the images that the GAN learns, has none
-either, so the GAN is a worse one. 20 visible labels, 5 masks, the same ones in every row.
+either, so the GAN is another one. 20 visible labels, 5 masks, the same ones in every row.
 
 Classifier, movements and batches are those of `fixmatch` in `digits_robustness`; the GAN has the networks of the
 method's own settings at half their width. Nothing was chosen on these data.

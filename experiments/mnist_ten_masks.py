@@ -1,7 +1,8 @@
 """Ten label masks of MNIST with 100 labels, on one GPU, the 10 seeds of a row in one compiled program.
 
 `feature_matching` trains as long as its authors' script does (300 epochs), the others as long as in `mnist_systems`,
-where the same settings trained three of these masks (`stacked_m1_m2` with smaller batches). Nothing was chosen here.
+where the same settings trained three of these masks (`stacked_m1_m2`: smaller batches, another `alpha`). Nothing was
+chosen here.
 
 Command: python -m experiments.mnist_ten_masks --data-dir DIR, the folder of the IDX files
 """
