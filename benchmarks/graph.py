@@ -32,8 +32,9 @@ import scipy.sparse
 
 from benchmarks.metrics import growth, medians
 from benchmarks.step import alone, machine, rounded
-from ssl_gen import graphs, record
 from ssl_gen.datasets import sources
+from ssl_gen.graphs import build, solve
+from ssl_gen.runs import record
 
 SECONDS, MIB = 180, 2048  # targets of `graph`; ours
 NEIGHBOURS, LABELS, CLASSES = 10, 100, 10
@@ -83,10 +84,10 @@ def timed(seconds: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
 def from_images(features: np.ndarray, seconds: dict[str, float]) -> None:
     """All that a graph method does once, with the seconds of each part."""
     targets, where = some_labels(len(features))
-    near = timed(seconds, "neighbours", lambda: graphs.neighbours(features, NEIGHBOURS))
-    graph = timed(seconds, "graph", lambda: graphs.build(*near, "gaussian"))
-    timed(seconds, "spreading", lambda: graphs.spread_labels(graph, targets, 0.99))
-    timed(seconds, "poisson", lambda: graphs.poisson(graph, jnp.asarray(targets), where))
+    near = timed(seconds, "neighbours", lambda: build.neighbours(features, NEIGHBOURS))
+    graph = timed(seconds, "graph", lambda: build.build(*near, "gaussian"))
+    timed(seconds, "spreading", lambda: solve.spread_labels(graph, targets, 0.99))
+    timed(seconds, "poisson", lambda: solve.poisson(graph, jnp.asarray(targets), where))
 
 
 def about(kind: str, nodes: int, data_dir: Path | None) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def spreading_line(scale: Scale, data_dir: Path | None) -> dict[str, Any]:
 
     features = images(scale.compared, data_dir)
     targets, where = some_labels(len(features))
-    graph = graphs.build(*graphs.neighbours(features, NEIGHBOURS), "gaussian")
+    graph = build.build(*build.neighbours(features, NEIGHBOURS), "gaussian")
     weights = scipy.sparse.csr_matrix((graph.weights, (graph.rows, graph.columns)), (len(features),) * 2)
     labels = np.where(where, targets.argmax(1), -1)
 
@@ -119,7 +120,7 @@ def spreading_line(scale: Scale, data_dir: Path | None) -> dict[str, Any]:
         return model.fit(features, labels).label_distributions_
 
     calls = {
-        "ours": functools.partial(graphs.spread_labels, graph, targets, ALPHA, TOLERANCE),
+        "ours": functools.partial(solve.spread_labels, graph, targets, ALPHA, TOLERANCE),
         "scikit_learn": scikit,
     }
     seconds = medians(calls, scale.repeats)

@@ -50,7 +50,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(10_000, 2048, 512, 3)
-QUICK = Scale(300, 64, 32, 3)
+QUICK = Scale(150, 64, 32, 3)
 
 
 def features(samples: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -35,19 +35,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssl_gen import losses
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.players import Player
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.masking import Scheme, make_mask
+from ssl_gen.datasets.store import Store
+from ssl_gen.losses.adversarial import judged_fake, judged_real
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.adversarial.feature_matching import State
 from ssl_gen.networks import conv
-from ssl_gen.setting import Data, feed, initial_rows
-from ssl_gen.training.devices import keep_compiled, make_program
-from ssl_gen.training.loop import Stretch
-from ssl_gen.training.program import Program
-from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, Tree
-from ssl_gen.update import create, descend, forward
+from ssl_gen.runs.data import Data, feed, initial_rows
+from ssl_gen.training.cache import keep_compiled
+from ssl_gen.training.programs import Replicas
+from ssl_gen.training.replicas import make_replicas
+from ssl_gen.training.segments import Segment
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 SPEC = ImageSpec(28, 28, 1, 10)  # MNIST
 LABELS, LONGEST = 100, 100  # visible; steps of one call at most, as in training
@@ -135,13 +138,13 @@ def preset(module: ModuleType, scale: Scale) -> dict[str, Any]:
     return {field: value for field, value in scale.changes.items() if field in module.Config.__dataclass_fields__}
 
 
-def trainer(program: Program, method: Method, data: Data, states: Tree) -> Callable[[int], Tree]:
+def trainer(program: Replicas, method: Method, data: Data, states: Tree) -> Callable[[int], Tree]:
     """train(steps) -> states: every seed goes on in the longest phase, rows drawn on the host as in `training/`."""
     rows_of, position, phase = feed(data, method.phases), 0, longest(method)
 
     def train(steps: int) -> Tree:
         nonlocal states, position
-        rows = rows_of(Stretch(phase, 0, position, position + steps))
+        rows = rows_of(Segment(phase, 0, position, position + steps))
         states, _ = program.advance(states, phase, rows, steps, [True] * len(data.masks))
         position += steps
         return states
@@ -154,7 +157,7 @@ def method_line(name: str, seeds: int, scale: Scale) -> dict[str, Any]:
     module, data = METHODS[name], random_data(scale.images, seeds)
     changes = preset(module, scale)
     method = module.make(module.Config(**changes), SPEC)
-    program = make_program(method, data.dataset.train_images, seeds, longest=LONGEST)
+    program = make_replicas(method, Store(data.dataset.train_images), seeds, longest=LONGEST)
     start = time.perf_counter()
     states = jax.block_until_ready(program.init(range(seeds), initial_rows(data)))
     init_seconds = time.perf_counter() - start
@@ -188,46 +191,44 @@ def conditional_gan(scale: Scale) -> Method:
 
     Source: Radford et al. 2016, arXiv:1511.06434; labels: Mirza and Osindero 2014, arXiv:1411.1784.
     """
-    generator = conv.Generator(SPEC.shape, SPEC.classes, scale.width)
-    discriminator = conv.Discriminator(1, SPEC.classes, scale.width)
     optimizer = optax.adam(RATE, b1=0.5)
+    generator = Player("generator", conv.Generator(SPEC.shape, SPEC.classes, scale.width), optimizer)
+    discriminator = Player("discriminator", conv.Discriminator(1, SPEC.classes, scale.width), optimizer)
 
     def init(key: Key, batch: Batch) -> State:
-        g = generator.init(key, jnp.zeros((batch.labels.shape[0], LATENT)), batch.labels, True)
-        d = discriminator.init(key, batch.labelled, batch.labels, True)
-        return State(jnp.int32(0), key, *(create(player.pop("params"), player, optimizer) for player in (g, d)))
+        latents = jnp.zeros((batch.labels.shape[0], LATENT))
+        return State(
+            generator.init(key, latents, batch.labels, train=True),
+            discriminator.init(key, batch.labelled, batch.labels, train=True),
+        )
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        latents = noise_of(state, batch.labels.shape[0])
+    def judge(player: TrainState, params: Tree, images: Array, labels: Array) -> tuple[Array, Tree]:
+        (logits, _), stats = discriminator.run(player, params, images, labels)
+        return logits[:, 0], stats
 
-        def generate(params: Tree) -> tuple[Array, Tree]:
-            variables = {"params": params, **state.generator.stats}
-            return generator.apply(variables, latents, batch.labels, True, mutable=["batch_stats"])
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        fake = generator.forward(state.generator, noise_of(key, batch.labels.shape[0]), batch.labels)
 
-        def judge(params: Tree, images: Array, labels: Array) -> Array:
-            return discriminator.apply({"params": params}, images, labels, True)[0][:, 0]
-
-        fake = forward(generate, state.generator.params)
-
-        def discriminator_loss(params: Tree) -> tuple[Metrics, Tree]:
-            logits = judge(params, jnp.concatenate([batch.labelled, fake.outputs]), jnp.tile(batch.labels, 2))
+        def discriminator_loss(params: Tree) -> tuple[Terms, Tree]:
+            images, labels = jnp.concatenate([batch.labelled, fake.outputs]), jnp.tile(batch.labels, 2)
+            logits, stats = judge(state.discriminator, params, images, labels)
             real, generated = jnp.split(logits, 2)
-            return {"real": losses.judged_real(real), "fake": losses.judged_fake(generated)}, {}
+            return {"real": judged_real(real), "fake": judged_fake(generated)}, stats
 
-        d, d_metrics = descend("discriminator", state.discriminator, optimizer, discriminator_loss)
+        d, d_metrics = discriminator.descend(state.discriminator, discriminator_loss)
 
-        def generator_loss(images: Array) -> tuple[Metrics, Tree]:
-            return {"adversarial": losses.judged_real(judge(d.params, images, batch.labels))}, fake.stats
+        def generator_loss(images: Array) -> Terms:
+            return {"adversarial": judged_real(judge(d, d.params, images, batch.labels)[0])}
 
-        g, g_metrics = descend("generator", state.generator, optimizer, generator_loss, fake)
-        return State(state.step + 1, state.key, g, d), d_metrics | g_metrics
+        g, g_metrics = generator.descend(state.generator, generator_loss, fake)
+        return State(g, d), d_metrics | g_metrics
 
     return Method(init, (Phase("main", LONGEST, scale.batch, 0, step),), conditional=True)
 
 
-def noise_of(state: State, count: int) -> Array:
-    """The latents (B, Z) of one step of `conditional_gan`."""
-    return jax.random.normal(jax.random.fold_in(state.key, state.step), (count, LATENT))
+def noise_of(key: Key, count: int) -> Array:
+    """The latents (B, Z) of one step of `conditional_gan`, whose key is given."""
+    return jax.random.normal(key, (count, LATENT))
 
 
 def twin_lines(scale: Scale) -> Iterator[dict[str, Any]]:
@@ -242,9 +243,9 @@ def twin_lines(scale: Scale) -> Iterator[dict[str, Any]]:
     dense = feature_matching.make(config, SPEC), functools.partial(twins.feature_matching, config)
     convolutional = conditional_gan(scale), functools.partial(twins.conditional_gan, RATE, SPEC.classes)
     for name, steps, (method, twin) in zip(TARGETS, scale.steps, (dense, convolutional), strict=False):
-        program = make_program(method, data.dataset.train_images, 1, longest=LONGEST)
+        program = make_replicas(method, Store(data.dataset.train_images), 1, longest=LONGEST)
         states = program.init([0], initial_rows(data))
-        other = twins.trainer(twin(states[0]), data.dataset, method.phases[0])
+        other = twins.trainer(twin(program.replica(states, 0)), data.dataset, method.phases[0])
         calls = {"jax": trainer(program, method, data, states), "torch": other}
         times = interleaved({library: functools.partial(calls[library], steps) for library in calls}, scale.repeats)
         about = {"target": TARGETS[name], "torch": twins.torch.__version__}
@@ -264,7 +265,7 @@ def fold_line(name: str, method: Method, scale: Scale) -> dict[str, Any]:
     """k steps of a method's longest phase, with one seed, in one program and in k calls of another."""
     data, steps, calls = random_data(scale.images, 1), scale.steps[2], {}
     for kind in ("loop", "fold"):
-        program = make_program(method, data.dataset.train_images, 1, "loop", longest=steps, fold=kind == "fold")
+        program = make_replicas(method, Store(data.dataset.train_images), 1, "loop", longest=steps, fold=kind == "fold")
         calls[kind] = trainer(program, method, data, program.init([0], initial_rows(data)))
     times = interleaved({kind: functools.partial(train, steps) for kind, train in calls.items()}, scale.repeats)
     each = {kind: statistics.median(seconds) / steps for kind, seconds in times.items()}

@@ -18,10 +18,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import table
+from experiments import table, tracked
 from experiments.table import HERE, Row
-from ssl_gen.reports import compare, records, tables
-from ssl_gen.training.folder import difference
+from ssl_gen.core.plain import from_plain
+from ssl_gen.reports import run_folder, tables
+from ssl_gen.reports.compare import entries as compared
+from ssl_gen.reports.compare import page
+from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.reports.records import RunRecord, difference
+from ssl_gen.runs.options import Options
 from ssl_gen.types import UserError
 
 
@@ -30,7 +35,7 @@ def find(rows: Mapping[str, Row], folders: Sequence[Path]) -> dict[str, Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: give the --out of the experiment")
-    found = {}
+    found: dict[str, Path] = {}
     for name in rows:
         # The same folder may be given twice, and machines may share one.
         places = dict.fromkeys((folder / name).resolve() for folder in folders)
@@ -44,29 +49,30 @@ def find(rows: Mapping[str, Row], folders: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def check_setting(name: str, row: Row, place: Path, about: Mapping[str, Any]) -> None:
+def check_setting(name: str, row: Row, place: Path, run: RunRecord) -> None:
     """Raise UserError where a run is not the row that the experiment has now."""
     wanted = table.setting(row)
-    options = table.of_numbers(about["options"])
-    there = {"method": about["method"], "config": about["config"], "options": options}
+    there = {"method": run.method, "config": run.config, "options": table.of_numbers(run.options)}
     if there != wanted:
         what, old, new = difference(name, there, wanted)
         raise UserError(f"{place} was run with {what} {old}, the experiment has {new}: run it again")
 
 
-def check_together(name: str, runs: Mapping[str, records.Run]) -> None:
+def check_together(name: str, runs: Mapping[str, run_folder.Run]) -> None:
     """Raise UserError where runs are of different commits or images, or of different masks for as many labels."""
-    first: dict[tuple, tuple[str, Any]] = {}
+    first: dict[tuple[Any, ...], tuple[str, Any]] = {}
     for key, run in runs.items():
-        about = run.record
-        options = about["options"]
+        about, options = run.record, from_plain(Options, run.record.options)
         # images differ by design where pixels are lost, images held out or strangers mixed in
-        data = tuple(options[each] for each in ("dataset", "size", "validation", "missing_pixels", "foreign_dataset"))
-        masks = [mask["sha256"] for mask in about["masks"]]
+        read = (options.dataset, options.size, options.validation)
+        data = (*read, options.missing_pixels, options.out_of_distribution_dataset)
         # A mask is decided by the images, the number of labels and the scheme; seeds go on from 0.
-        scheme = json.dumps([about["data"]["sha256"], about["labels"], about["mask"]], sort_keys=True)
-        known = [("commit", ("commit",), about["commit"]), ("data", ("data", *data), about["data"]["sha256"])]
-        known += [(f"mask of seed {seed}", ("mask", scheme, seed), mask) for seed, mask in enumerate(masks)]
+        scheme = json.dumps([about.data.sha256, about.labels, about.mask], sort_keys=True)
+        known: list[tuple[str, tuple[Any, ...], Any]] = [("commit", ("commit",), about.commit)]
+        known += [("data", ("data", *data), about.data.sha256)]
+        known += [
+            (f"mask of seed {seed}", ("mask", scheme, seed), mask.sha256) for seed, mask in enumerate(about.masks)
+        ]
         for what, place, value in known:
             other, theirs = first.setdefault(place, (key, value))
             if value != theirs:
@@ -76,24 +82,24 @@ def check_together(name: str, runs: Mapping[str, records.Run]) -> None:
                 )
 
 
-def check_features(finals: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> None:
+def check_features(entries: Sequence[Entry], metrics: Sequence[str]) -> None:
     """Raise UserError where a metric was made with several features, references or counts."""
     for metric in metrics:
-        full = {each: key for key, final in finals.items() for each in tables.matching(metric, final["metrics"])}
+        full = {each: entry.name for entry in entries for each in tables.matching(metric, entry.final.metrics)}
         if len(full) > 1:
             said = ", ".join(f"{each} in {key}" for each, key in full.items())
             raise UserError(f"{metric} was measured in different ways: {said}; `ssl-gen evaluate` measures again")
 
 
-def collect(name: str, module: Any, folders: Sequence[Path]) -> dict[str, compare.Entry]:
+def collect(name: str, module: Any, folders: Sequence[Path]) -> list[Entry]:
     """The finished runs of an experiment's rows, in its order. Raises UserError where they do not make one record."""
     places = find(module.ROWS, folders)
-    runs = {key: records.read(place) for key, place in places.items()}
+    runs = {key: run_folder.read(place) for key, place in places.items()}
     for key, run in runs.items():
         check_setting(key, module.ROWS[key], places[key], run.record)
     check_together(name, runs)
-    entries = {key: compare.read(place, key) for key, place in places.items()}
-    check_features({key: entry.final for key, entry in entries.items()}, module.METRICS)
+    entries = [compared.read(place, key) for key, place in places.items()]
+    check_features(entries, module.METRICS)
     return entries
 
 
@@ -116,15 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         module = find_experiment(asked.name)
         entries = collect(asked.name, module, asked.folders)
-        finals = {key: entry.final for key, entry in entries.items()}
-        table.with_published(finals, module.PUBLISHED if hasattr(module, "PUBLISHED") else {})
-        page = compare.render(list(entries.values()), table.shown(finals, module.METRICS), module.BASELINE, asked.name)
+        entries = table.with_published(entries, module.PUBLISHED if hasattr(module, "PUBLISHED") else {})
+        rendered = page.render(entries, table.shown(entries, module.METRICS), module.BASELINE, asked.name)
     except UserError as error:
         raise SystemExit(table.stopped("collect", error)) from None
-    print(tables.text_table(*table.layout(finals, module.BASELINE, module.METRICS)))
+    print(tables.text_table(*tracked.layout(entries, module.BASELINE, module.METRICS)))
     if asked.page is not None:
-        asked.page.write_text(page, encoding="utf-8")
-    table.record(asked.name, finals, module.ROWS, module.BASELINE, module.METRICS, asked.out)
+        asked.page.write_text(rendered, encoding="utf-8")
+    table.record(asked.name, entries, module.ROWS, module.BASELINE, module.METRICS, asked.out)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,19 @@ and 32.
     python -m experiments.digits_compress figure     the tracked record as a curve, runs/digits_compress.html
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from experiments import table
+from experiments import table, tracked
 from experiments.table import HERE, Row
 from ssl_gen.methods.classical import pca
 from ssl_gen.methods.variational import autoencoder
-from ssl_gen.reports import curves, style
-from ssl_gen.setting import Options
+from ssl_gen.reports.charts import curves, style
+from ssl_gen.reports.records import FinalRecord
+from ssl_gen.runs.options import Options
 
 WIDTHS = (2, 4, 8, 16, 32)  # Z
 DIGITS = Options(dataset="digits", seeds=3)
@@ -47,12 +46,13 @@ BASELINE = None
 METRICS = ("reconstruction_mse", "reconstruction_psnr", "reconstruction_ssim")
 
 
-def figure(finals: Mapping[str, dict[str, Any]]) -> str:
+def figure(finals: Mapping[str, FinalRecord]) -> str:
     """The error over Z as a page of its own: a line a method, a band from its lowest to its highest seed."""
     lines = []
     for method, css in (("pca", "first"), ("autoencoder", "second")):
-        values = [finals[f"{method}_{latent}"]["metrics"][METRICS[0]]["per_seed"] for latent in WIDTHS]
-        lines.append(curves.line(method, css, np.array(WIDTHS), np.array(values, float).T))
+        values = [finals[f"{method}_{latent}"].metrics[METRICS[0]]["per_seed"] for latent in WIDTHS]
+        line = curves.line(method, css, np.array(WIDTHS), np.array(values, float).T)
+        lines += [] if line is None else [line]
     said = f"{METRICS[0]} of test digits over the number of latents; solid: pca, dashed: autoencoder"
     drawn = curves.chart(lines, said, 320, from_zero=True)
     return f"<!DOCTYPE html><title>digits_compress</title><style>{style.SHEET}</style><h1>{said}</h1>{drawn}\n"
@@ -62,7 +62,9 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["figure"]:
         path = Path("runs/digits_compress.html")
         path.parent.mkdir(exist_ok=True)
-        path.write_text(figure(json.loads((HERE / "digits_compress.json").read_text())["rows"]))
+        record = tracked.load(HERE / "digits_compress.json")
+        assert isinstance(record, tracked.Tracked)
+        path.write_text(figure(record.rows))
         print(path)
     else:
         table.main("digits_compress", ROWS, BASELINE, METRICS, "Bundled digits in Z numbers, 3 seeds")

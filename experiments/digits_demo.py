@@ -20,7 +20,7 @@ from experiments.table import Row
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.methods.adversarial import triple_gan
 from ssl_gen.methods.classical import supervised
-from ssl_gen.setting import Options
+from ssl_gen.runs.options import Options
 
 FIFTY = Options(dataset="digits", labels="50", seeds=5)
 MOVED = Augmentation(translate=0.8, rotate=12.0, scale=0.12, shear=0.1)  # a person's hand; digits are not flipped

@@ -19,19 +19,21 @@ side by side with `--only ROW` or `--index I --of N`, on several machines with `
 """
 
 import dataclasses
+from typing import Any
 
 from experiments import digits_demo, label_efficiency
 from experiments.digits_demo import MOVED
 from experiments.digits_robustness import FIXMATCH
-from experiments.table import Published, Row
+from experiments.table import Row
 from ssl_gen.methods.adversarial import conditional_gan, gan
 from ssl_gen.methods.classical import label_spreading
-from ssl_gen.setting import Options
+from ssl_gen.reports.records import PublishedNumber
+from ssl_gen.runs.options import Options
 
 FIVE = Options(dataset="digits", seeds=5, features="random")
 COUNTS = (10, 20, 50, 100, 200)
 AUGMENTED = dataclasses.replace(digits_demo.CLASSIFIER, augmentation=MOVED)
-PLAYERS = {  # of both plain GANs
+PLAYERS: dict[str, Any] = {  # of both plain GANs
     "steps": 1_500,
     "latent": 32,
     "generator_hidden": (256, 256),
@@ -64,7 +66,7 @@ REFERENCES = {
 ROWS = label_efficiency.spread(METHODS, COUNTS, REFERENCES)
 BASELINE = label_efficiency.BASELINE
 METRICS = ("agreement_svc", "fid", "coverage")
-PUBLISHED: dict[str, Published] = {}  # nobody prints these for 8 x 8 digits
+PUBLISHED: dict[str, PublishedNumber] = {}  # nobody prints these for 8 x 8 digits
 
 if __name__ == "__main__":
     title = "Bundled digits, 10 to 200 visible labels, 5 seeds"

@@ -18,7 +18,7 @@ from experiments import table
 from experiments.table import Row
 from ssl_gen.methods.classical import pca
 from ssl_gen.methods.variational import adversarial_autoencoder, autoencoder, m2, vae
-from ssl_gen.setting import Options
+from ssl_gen.runs.options import Options
 
 DIGITS = Options(dataset="digits", labels="100", seeds=3)
 LATENT, HIDDEN, STEPS, RATE = 16, (128, 64), 2_000, 3e-3

@@ -30,10 +30,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 
 from experiments.table import HERE
-from ssl_gen import graphs, record
+from experiments.tracked import Numbers
+from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
+from ssl_gen.graphs import build, solve
 from ssl_gen.metrics import statistics
 from ssl_gen.reports import tables
+from ssl_gen.runs import record
 
 SEEDS = 5  # masks, each with angles of its own
 LABELS = 100
@@ -55,10 +58,10 @@ def turned(images: np.ndarray, angles: np.ndarray) -> np.ndarray:
 def predictions(features: np.ndarray, angles: np.ndarray, where: np.ndarray) -> dict[str, np.ndarray]:
     """features (N, F), angles (N,) of which those `where` (N,) are looked at -> {what: angles (N,)}."""
     known, given = features[where], angles[where]
-    graph = graphs.build(*graphs.neighbours(features, NEIGHBOURS), "gaussian")
+    graph = build.build(*build.neighbours(features, NEIGHBOURS), "gaussian")
     targets = jnp.asarray(np.where(where, angles, 0.0)[:, None])
     return {
-        "graph": np.asarray(graphs.regress(graph, targets, where))[:, 0],
+        "graph": np.asarray(solve.regress(graph, targets, where))[:, 0],
         "ridge": RidgeCV(STRENGTHS).fit(known, given).predict(features),
         "neighbours": GridSearchCV(KNeighborsRegressor(), COUNTS).fit(known, given).predict(features),
         "mean": np.full(len(angles), given.mean()),
@@ -106,9 +109,9 @@ def main() -> None:
         print(tables.text_table([task, "RMSE, degrees"], rows), end="\n\n")
     if asked.record:
         count = len(sources.load("digits").train_images)
-        about = {"dataset": "digits", "images": count, "labels": LABELS, "seeds": seeds, "unit": "RMSE, degrees"}
-        about |= {"device": record.device(), "commit": record.commit()}
-        (HERE / "digits_regression.json").write_text(json.dumps(about | {"metrics": found}, indent=1) + "\n")
+        made = (record.device(), record.commit())
+        numbers = Numbers("digits", count, LABELS, seeds, "RMSE, degrees", *made, metrics=found)
+        (HERE / "digits_regression.json").write_text(json.dumps(to_plain(numbers), indent=1) + "\n")
 
 
 if __name__ == "__main__":

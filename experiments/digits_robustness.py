@@ -20,7 +20,7 @@ from ssl_gen.augmentation import Augmentation
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.classical import label_spreading
 from ssl_gen.methods.self_training import fixmatch
-from ssl_gen.setting import Options
+from ssl_gen.runs.options import Options
 
 HUNDRED = Options(dataset="digits", labels="100", seeds=3)
 THREE_HUNDRED = dataclasses.replace(HUNDRED, labels="300")
@@ -44,7 +44,9 @@ METHODS = {
 CONDITIONS = {
     "clean": HUNDRED,
     "noise": dataclasses.replace(HUNDRED, mask=Scheme(noise=0.2)),
-    "foreign": dataclasses.replace(HUNDRED, mask=Scheme(foreign=0.5), foreign_dataset="shapes:8x8x1"),
+    "foreign": dataclasses.replace(
+        HUNDRED, mask=Scheme(out_of_distribution=0.5), out_of_distribution_dataset="shapes:8x8x1"
+    ),
     "missing": dataclasses.replace(HUNDRED, missing_pixels=0.3),
     "clean_300": THREE_HUNDRED,
     "long_tail": dataclasses.replace(THREE_HUNDRED, mask=Scheme(kind="long_tailed", imbalance=100.0)),

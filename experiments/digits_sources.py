@@ -16,7 +16,7 @@ from experiments import table
 from experiments.digits_robustness import FIXMATCH
 from experiments.table import Row
 from ssl_gen.methods.self_training import gan_self_training
-from ssl_gen.setting import Options
+from ssl_gen.runs.options import Options
 
 TWENTY = Options(dataset="digits", labels="20", seeds=5, features="random")
 WHOLE = gan_self_training.Config(
@@ -38,8 +38,13 @@ WHOLE = gan_self_training.Config(
 
 def learning(*sources: str) -> Row:
     """The method with these sources alone."""
-    switches = {f"from_{source}": source in sources for source in ("labels", "guesses", "samples")}
-    return Row("gan_self_training", dataclasses.replace(WHOLE, **switches), TWENTY)
+    config = dataclasses.replace(
+        WHOLE,
+        from_labels="labels" in sources,
+        from_guesses="guesses" in sources,
+        from_samples="samples" in sources,
+    )
+    return Row("gan_self_training", config, TWENTY)
 
 
 ROWS = {

@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from experiments import table
-from experiments.table import Published, Row
+from experiments.table import Row
+from ssl_gen.reports.records import PublishedNumber
+from ssl_gen.runs.options import Options
 
 BASELINE = "augmented_floor"
 TINY_COUNTS = 2  # numbers of labels with --tiny
@@ -32,18 +34,20 @@ def tiny(rows: Mapping[str, Row]) -> dict[str, Row]:
     counts = sorted({int(name.rpartition("@")[2]) for name in rows if not name.endswith("@all")})[:TINY_COUNTS]
     kept = {"all", *map(str, counts)}
     few = {name: table.shrunk(row) for name, row in rows.items() if name.rpartition("@")[2] in kept}
-    here = {"dataset": "digits", "features": "random", "samples": TINY_SAMPLES}
-    every = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every"), table.TINY_STEPS)
-    return {  # what takes no steps has none to count
-        name: row._replace(
-            options=dataclasses.replace(row.options, **here, **(every if hasattr(row.config, "steps") else {}))
-        )
-        for name, row in few.items()
-    }
+    return {name: row._replace(options=_here(row)) for name, row in few.items()}
+
+
+def _here(row: Row) -> Options:
+    """A row's options on bundled digits."""
+    options = dataclasses.replace(row.options, dataset="digits", features="random", samples=TINY_SAMPLES)
+    if not hasattr(row.config, "steps"):
+        return options  # what takes no steps has none to count
+    every = table.TINY_STEPS
+    return dataclasses.replace(options, log_every=every, evaluate_every=every, checkpoint_every=every)
 
 
 def main(
-    name: str, rows: Mapping[str, Row], metrics: Sequence[str], title: str, published: Mapping[str, Published]
+    name: str, rows: Mapping[str, Row], metrics: Sequence[str], title: str, published: Mapping[str, PublishedNumber]
 ) -> None:
     """The command of a label-efficiency experiment."""
     table.main(name, rows, BASELINE, metrics, title, published, tiny(rows))

@@ -12,7 +12,7 @@ from experiments import table
 from experiments.table import Row
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.classical import supervised
-from ssl_gen.setting import Options
+from ssl_gen.runs.options import Options
 
 HUNDRED = Options(dataset="mnist", labels="100", seeds=3)
 METHOD = feature_matching.Config(steps=15_000)

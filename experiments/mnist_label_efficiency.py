@@ -24,8 +24,9 @@ import dataclasses
 
 from experiments import label_efficiency, mnist_systems
 from experiments.mnist_systems import GAN, HUNDRED
-from experiments.table import Published, Row
+from experiments.table import Row
 from ssl_gen.methods.adversarial import gan
+from ssl_gen.reports.records import PublishedNumber
 
 COUNTS = (20, 100, 1_000)
 SHARED = {field.name: getattr(GAN, field.name) for field in dataclasses.fields(gan.Config) if hasattr(GAN, field.name)}
@@ -42,8 +43,8 @@ BASELINE = label_efficiency.BASELINE
 METRICS = ("agreement", "fid", "cas", "coverage")
 MAKHZANI = "Makhzani et al. 2015, arXiv:1511.05644, table 2"
 PUBLISHED = {
-    "adversarial_autoencoder@100": Published("1.90 ± 0.10", MAKHZANI, verified=False),
-    "adversarial_autoencoder@1000": Published("1.60 ± 0.08", MAKHZANI, verified=False),
+    "adversarial_autoencoder@100": PublishedNumber("1.90 ± 0.10", MAKHZANI, verified=False),
+    "adversarial_autoencoder@1000": PublishedNumber("1.60 ± 0.08", MAKHZANI, verified=False),
 }
 
 if __name__ == "__main__":

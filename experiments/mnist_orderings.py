@@ -21,14 +21,15 @@ import numpy as np
 from scipy import ndimage
 
 from experiments.table import HERE
-from ssl_gen import features, record
 from ssl_gen.datasets import sources
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.masking import Scheme, make_mask
-from ssl_gen.evaluation import mapped
+from ssl_gen.evaluation import features
+from ssl_gen.evaluation.inference import mapped
 from ssl_gen.metrics import frechet, manifold, memorisation
 from ssl_gen.reports import tables
-from ssl_gen.training import devices
+from ssl_gen.runs import record
+from ssl_gen.training import cache
 
 IMAGES = 10_000  # on each side at most
 BLURS = (0.5, 1.0, 1.5, 2.0)  # deviation of the Gaussian, pixels of 28
@@ -110,9 +111,9 @@ def main() -> None:
     parser.add_argument("--features", default="trained", help="as for ssl-gen evaluate")
     parser.add_argument("--record", action="store_true", help="write the results to experiments/mnist_orderings.json")
     asked = parser.parse_args()
-    devices.keep_compiled()
+    cache.keep_compiled()
     dataset = sources.load(asked.dataset, asked.data_dir)
-    extractor = features.choose(asked.features, dataset.spec, asked.dataset)
+    extractor = features.find_extractor(asked.features, dataset.spec, asked.dataset)
     found = measure(dataset, extractor)
     print(f"{dataset.name} on {extractor.name}")
     for metric, values in found.items():

@@ -18,7 +18,6 @@ side by side.
 """
 
 import dataclasses
-from pathlib import Path
 
 from experiments import table
 from experiments.table import Row
@@ -35,12 +34,12 @@ from ssl_gen.methods.classical import (
 )
 from ssl_gen.methods.self_training import fixmatch, gan_self_training, mean_teacher, meta_pseudo_labels, pseudo_label
 from ssl_gen.methods.variational import adversarial_autoencoder, autoencoder, m2, stacked_m1_m2, vae, vae_gan
-from ssl_gen.setting import Options
+from ssl_gen.runs.options import Options
 
 HUNDRED = Options(dataset="mnist", labels="100", seeds=3)
 ALL = dataclasses.replace(HUNDRED, labels="all")
 HAND = Augmentation(translate=2.0, rotate=15.0, scale=0.15, shear=0.15)  # of models that draw what they are shown
-LATENTS = dataclasses.replace(HUNDRED, encoder=Path("autoencoder"))
+LATENTS = dataclasses.replace(HUNDRED, encoder="autoencoder")
 PLAIN = supervised.Config(steps=2_000, network="conv", labelled_batch=32)
 MOVED = dataclasses.replace(PLAIN, augmentation=STRONG_DIGITS)
 GAN = conditional_gan.Config(

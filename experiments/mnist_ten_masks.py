@@ -10,9 +10,10 @@ Command: python -m experiments.mnist_ten_masks --data-dir DIR, the folder of the
 import dataclasses
 
 from experiments import mnist_systems, table
-from experiments.table import Published, Row
+from experiments.table import Row
 from ssl_gen.methods.adversarial import feature_matching
-from ssl_gen.setting import Options
+from ssl_gen.reports.records import PublishedNumber
+from ssl_gen.runs.options import Options
 
 TEN = Options(dataset="mnist", labels="100", seeds=10)
 
@@ -33,7 +34,9 @@ ROWS = {
 }
 BASELINE = "augmented_floor"
 METRICS = ()
-PUBLISHED = {"feature_matching": Published("0.93 ± 0.07", "Salimans et al. 2016, as quoted by Li et al. 2017, table 1")}
+PUBLISHED = {
+    "feature_matching": PublishedNumber("0.93 ± 0.07", "Salimans et al. 2016, as quoted by Li et al. 2017, table 1")
+}
 
 if __name__ == "__main__":
     table.main("mnist_ten_masks", ROWS, BASELINE, METRICS, "MNIST, 100 visible labels, 10 seeds", PUBLISHED)

@@ -9,18 +9,19 @@ CIFAR-10, as JPEG files (20 minutes on two cores, as two processes)
 """
 
 import dataclasses
+from types import ModuleType
 
 from experiments import table
 from experiments.table import Row
 from ssl_gen.methods import METHODS
-from ssl_gen.setting import Options
+from ssl_gen.runs.options import Options
 
 STEPS = 100
 FOLDER = Options(dataset="folder:photographs", labels="200", features="random", log_every=10, evaluate_every=STEPS)
 BATCHES = {"labelled_batch": 10, "unlabelled_batch": 20, "generated_batch": 20, "classifier_generated": 10}
 
 
-def shortened(module: type) -> Row:
+def shortened(module: ModuleType) -> Row:
     """A method's settings for photographs with 100 steps of small batches."""
     name, config = module.__name__.split(".")[-1], module.PHOTOGRAPHS
     batches = {field.name: BATCHES[field.name] for field in dataclasses.fields(config) if field.name in BATCHES}

@@ -3,39 +3,48 @@ their markers."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from experiments.table import HERE, layout
+from experiments.table import HERE
+from experiments.tracked import Numbers, Tracked, layout, load
 from ssl_gen.reports import tables
+from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.reports.records import FinalRecord
 
 PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def of_runs(tracked: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+def of_runs(tracked: Tracked) -> tuple[str, list[FinalRecord]]:
     """The table of a record made of runs, and what says where and how each was made."""
-    finals = tracked["rows"]
-    headers, rows = layout(finals, tracked["baseline"], tracked["metrics"], report=False)
-    return tables.markdown_table(headers, rows), list(finals.values())
+    entries = [Entry(name, final) for name, final in tracked.rows.items()]
+    headers, rows = layout(entries, tracked.baseline, tracked.metrics, report=False)
+    return tables.markdown_table(headers, rows), list(tracked.rows.values())
 
 
-def of_numbers(tracked: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """The table of a record that holds {column: {row: summary}}."""
-    columns = tracked["metrics"]
+def of_numbers(numbers: Numbers) -> str:
+    """The table of a record of numbers that are no run's."""
+    columns = numbers.metrics
     names = dict.fromkeys(name for column in columns.values() for name in column)
     rows = [[name, *(tables.measured("", column.get(name)) for column in columns.values())] for name in names]
-    return tables.markdown_table([tracked["unit"], *columns], rows), [tracked]
+    return tables.markdown_table([numbers.unit, *columns], rows)
 
 
 def block(name: str) -> str:
     """The markdown of one record: its table, and where and how it was made."""
-    tracked = json.loads((HERE / f"{name}.json").read_text())
-    drawn, made_by = of_runs(tracked) if "rows" in tracked else of_numbers(tracked)
-    devices, commits = ("; ".join(dict.fromkeys(each[what] for each in made_by)) for what in ("device", "commit"))
-    made = f"{len(made_by[0]['seeds'])} seeds, {devices}, commit {commits}; `experiments/{name}.json`"
+    record = load(HERE / f"{name}.json")
+    made_by: Sequence[FinalRecord | Numbers]
+    if isinstance(record, Tracked):
+        drawn, made_by = of_runs(record)
+    elif isinstance(record, Numbers):
+        drawn, made_by = of_numbers(record), [record]
+    else:
+        raise ValueError(f"experiments/{name}.json has no table")
+    devices = "; ".join(dict.fromkeys(each.device for each in made_by))
+    commits = "; ".join(dict.fromkeys(str(each.commit) for each in made_by))
+    made = f"{len(made_by[0].seeds)} seeds, {devices}, commit {commits}; `experiments/{name}.json`"
     return f"{drawn}\n\n{made}\n"
 
 

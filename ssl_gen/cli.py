@@ -34,7 +34,7 @@ commands:
 
 PRESETS = ("paper", "photographs")  # the settings that a method starts from
 
-Run = Annotated[Path, tyro.conf.Positional]
+RunFolder = Annotated[Path, tyro.conf.Positional]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Evaluate:
     metrics: tuple[str, ...] = ()  # names of `ssl-gen list metrics`; by default the usual ones that apply
     features: str | None = None  # auto, pixels, random, trained or a weights file; by default the run's own
     samples: int | None = None  # drawn for the metrics; by default the run's own
-    foreign_dataset: str | None = None  # images of no class, for auroc
+    out_of_distribution_dataset: str | None = None  # images of no class, for auroc
     data_dir: Path | None = None  # where raw or prepared data lie, if not where they were
 
 
@@ -65,7 +65,7 @@ class TrainFeatures:
 class Sample:
     """Draw images from a run's generator: one PNG with a column a class, or a folder with a PNG an image."""
 
-    run: Run  # the run's folder
+    run: RunFolder  # the run's folder
     label: str | None = None  # a class by name or number; by default all, a column each
     count: int = 25  # images in all of one class, or of each
     seed: int = 0  # of the noise
@@ -77,7 +77,7 @@ class Sample:
 class Latents:
     """Look at what a run's latents hold: styles by class, paths between images, a map, errors from latents."""
 
-    run: Run  # the run's folder, where the pictures go, and into its report
+    run: RunFolder  # the run's folder, where the pictures go, and into its report
     replica: int = 0  # which of the run's seeds
     count: int = 2_000  # test images encoded
     seed: int = 0  # of the choice of images
@@ -88,8 +88,8 @@ class Latents:
 class Predict:
     """Label images with a run's classifier (the mean over its seeds): file, label, probability."""
 
-    run: Run  # the run's folder
-    path: Run  # an image or a folder of images, searched through
+    run: RunFolder  # the run's folder
+    path: RunFolder  # an image or a folder of images, searched through
     out: Path = Path("labels.csv")  # the table
     skip_unreadable: bool = False  # leave out files that cannot be read, and count them
 
@@ -98,7 +98,7 @@ class Predict:
 class Export:
     """Write weights (safetensors), a model card (JSON) and programs that need no library of ours (StableHLO)."""
 
-    run: Run  # the run's folder
+    run: RunFolder  # the run's folder
     out: Path  # the folder to write to
     replica: int = 0  # which of the run's seeds
 
@@ -145,12 +145,36 @@ def one_line(message: str, program: str) -> str:
     return f"{re.sub(' +', ' ', body)} (see {program} --help)"
 
 
+def parse_with_sampler(kind: Any, arguments: Sequence[str], program: str) -> tuple[Any, dict[str, Any]]:
+    """The arguments as a `kind`, and the settings of the sampler of the runs that they name, --sampler.FIELD.
+
+    Raises UserError where runs are of methods whose samplers have other settings.
+    """
+    if not any(word.startswith("--sampler") or word in ("-h", "--help") for word in arguments):
+        return parse(kind, arguments, program), {}
+    from ssl_gen.runs.load import find_runs, sampler_of
+    from ssl_gen.types import UserError
+
+    places = [Path(word) for word in arguments if not word.startswith("-") and Path(word).is_dir()]
+    samplers = [sampler_of(folder) for folder in find_runs(places)] if places else []
+    if not samplers or not dataclasses.fields(samplers[0]):
+        return parse(kind, arguments, program), {}
+    if any(sampler != samplers[0] for sampler in samplers):
+        raise UserError("these runs have samplers of different settings: give one at a time")
+    field = ("sampler", type(samplers[0]), dataclasses.field(default=samplers[0]))
+    extended = dataclasses.make_dataclass(kind.__name__, [field], bases=(kind,), frozen=True)
+    extended.__doc__ = kind.__doc__
+    asked = parse(extended, arguments, program)
+    return asked, dataclasses.asdict(asked.sampler)
+
+
 def train(arguments: Sequence[str]) -> int:
     """`ssl-gen train METHOD ...`"""
-    from ssl_gen import run
     from ssl_gen.methods import METHODS
-    from ssl_gen.setting import Options
-    from ssl_gen.training import devices
+    from ssl_gen.runs import train as training
+    from ssl_gen.runs.catalogue import find_method, with_steps
+    from ssl_gen.runs.options import Options
+    from ssl_gen.training.cache import keep_compiled
     from ssl_gen.types import UserError
 
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -160,10 +184,10 @@ def train(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name.startswith("-"):
         raise UserError(f"give a method before {name}: ssl-gen train METHOD {name} ...")
-    module = run.find_method(name)
-    devices.keep_compiled()
+    module = find_method(name)
+    keep_compiled()
     default = preset(name, module, rest)
-    fields = [
+    fields: list[tuple[str, Any, Any]] = [
         (
             "preset",
             Annotated[
@@ -181,13 +205,13 @@ def train(arguments: Sequence[str]) -> int:
         ("config", module.Config, dataclasses.field(default=default)),
     ]
     settings = dataclasses.make_dataclass("Settings", fields, frozen=True)
-    title = module.__doc__.split("\n\n")[0].replace("\n", " ")
+    title = str(module.__doc__).split("\n\n")[0].replace("\n", " ")
     chosen = parse(settings, rest, f"ssl-gen train {name}", f"{title} {module.PAPER}")
     config = chosen.config
     if chosen.steps is not None:
-        config = run.with_steps(name, config, chosen.steps)
-    result = run.train(name, config, chosen.options)
-    return report(result) if result.first else 0
+        config = with_steps(name, config, chosen.steps)
+    result = training.train(name, config, chosen.options)
+    return report(result) if result.is_main else 0
 
 
 def preset(name: str, module: Any, arguments: Sequence[str]) -> Any:
@@ -206,29 +230,31 @@ def report(result: Any) -> int:
     """Print what a run came to."""
     from ssl_gen.reports import tables
 
-    if result.final is None:
+    final = result.final
+    if final is None:
         print(f"stopped; the same command goes on: {result.command}")
         return 0
-    rows = [[name, tables.measured(name, values)] for name, values in result.final["metrics"].items()]
+    rows = [[name, tables.measured(name, values)] for name, values in final.metrics.items()]
     print(tables.text_table(["metric", "mean ± std (n)"], rows))
-    for name, reason in result.final["unmeasured"].items():
+    for name, reason in final.unmeasured.items():
         print(f"{name} could not be measured: {reason}")
-    for entry in result.final["stopped"]:
-        print(f"seed {entry['seed']} stopped at step {entry['step']}: {entry['metric']} was {entry['value']}")
-    print(f"{result.final['seconds']:.0f} s of training; report: {result.folder / 'report.html'}")
+    for stop in final.stopped:
+        print(f"seed {stop.seed} stopped at step {stop.step}: {stop.metric} was {stop.value}")
+    print(f"{final.seconds:.0f} s of training; report: {result.folder / 'report.html'}")
     return 0
 
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`ssl-gen evaluate RUN ...`"""
-    asked = parse(Evaluate, arguments, "ssl-gen evaluate")
-    from ssl_gen import run
+    asked, sampler = parse_with_sampler(Evaluate, arguments, "ssl-gen evaluate")
     from ssl_gen.reports import tables
+    from ssl_gen.runs import evaluate as evaluating
+    from ssl_gen.runs.load import find_runs
 
-    given = {name: getattr(asked, name) for name in ("features", "samples", "foreign_dataset", "data_dir")}
+    given = {name: getattr(asked, name) for name in ("features", "samples", "out_of_distribution_dataset", "data_dir")}
     changes = {name: value for name, value in given.items() if value is not None}
-    folders = run.find_runs(asked.runs)
-    found = [run.evaluate(folder, asked.metrics, **changes)["metrics"] for folder in folders]
+    folders = find_runs(asked.runs)
+    found = [evaluating.evaluate(folder, asked.metrics, sampler, **changes).metrics for folder in folders]
     rows = [
         [name, *(tables.measured(name, metrics.get(name)) for metrics in found)]
         for name in dict.fromkeys(name for metrics in found for name in metrics)
@@ -240,47 +266,47 @@ def evaluate(arguments: Sequence[str]) -> int:
 def train_features(arguments: Sequence[str]) -> int:
     """`ssl-gen train-features DATASET ...`"""
     asked = parse(TrainFeatures, arguments, "ssl-gen train-features")
-    from ssl_gen import fitting
-    from ssl_gen.training import devices
+    from ssl_gen.evaluation import proxy_classifier
+    from ssl_gen.training.cache import keep_compiled
 
-    devices.keep_compiled()
-    path, name, error = fitting.train_features(**dataclasses.asdict(asked))
+    keep_compiled()
+    path, name, error = proxy_classifier.train_features(**dataclasses.asdict(asked))
     print(f"{name} in {path}" + ("" if error is None else f", test error {error:.2f} %"))
     return 0
 
 
 def sample(arguments: Sequence[str]) -> int:
     """`ssl-gen sample RUN ...`"""
-    asked = parse(Sample, arguments, "ssl-gen sample")
+    asked, settings = parse_with_sampler(Sample, arguments, "ssl-gen sample")
     import numpy as np
 
-    from ssl_gen import run
-    from ssl_gen.reports import pictures
+    from ssl_gen.core.files import writing
+    from ssl_gen.reports.charts import pictures
+    from ssl_gen.runs.load import find_class, load
+    from ssl_gen.runs.pictures import save_images
     from ssl_gen.types import UserError
 
-    loaded = run.load(asked.run)
-    names, seeds = loaded.about["data"]["class_names"], loaded.about["seeds"]
-    if asked.count < 1 or not 0 <= asked.replica < len(seeds):
-        raise UserError(f"--count is at least 1, --replica one of 0 to {len(seeds) - 1}")
-    if asked.label is None:
-        classes = list(range(len(names)))
-    else:
-        classes = [run.find_class(asked.label, names, loaded.tools.method.conditional)]
+    run = load(asked.run)
+    names, conditional = run.record.data.class_names, run.compiled.method.conditional
+    if asked.count < 1 or not 0 <= asked.replica < len(run.states):
+        raise UserError(f"--count is at least 1, --replica one of 0 to {len(run.states) - 1}")
+    classes = list(range(len(names))) if asked.label is None else [find_class(asked.label, names, conditional)]
     labels = np.tile(classes, asked.count)
-    images = run.sample(loaded, labels, asked.seed, asked.replica)
-    mask = loaded.about["masks"][asked.replica]
-    text = {"method": loaded.about["method"], "mask": mask["name"], "mask_sha256": mask["sha256"]}
-    path = asked.out or loaded.folder / "grid.png"
+    images = run.draw(labels, asked.seed, asked.replica, run.sampler(**settings))
+    mask = run.record.masks[asked.replica]
+    text = {"method": run.record.method, "mask": mask.name, "mask_sha256": mask.sha256}
+    text |= {"sampler": ", ".join(f"{name} {value}" for name, value in settings.items())} if settings else {}
+    path = asked.out or run.folder / "grid.png"
     if path.suffix.lower() != ".png":
-        named = [names[k] for k in labels] if loaded.tools.method.conditional else ["sample"] * len(labels)
-        saved = run.save_images(path, images, named, text)
+        named = [names[k] for k in labels] if conditional else ["sample"] * len(labels)
+        saved = save_images(path, images, named, text)
         print(f"{len(saved)} images in {path}, {saved[0].name} to {saved[-1].name}")
         return 0
     columns = len(classes) if len(classes) > 1 else max(1, round(asked.count**0.5))
     rows = len(labels) // columns
     grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
-    titles = [names[k] for k in classes] if len(classes) > 1 and loaded.tools.method.conditional else None
-    with run.writing(path):
+    titles = [names[k] for k in classes] if len(classes) > 1 and conditional else None
+    with writing(path):
         pictures.save_grid(path, grid, titles, text=text)
     print(path)
     return 0
@@ -289,18 +315,18 @@ def sample(arguments: Sequence[str]) -> int:
 def latents(arguments: Sequence[str]) -> int:
     """`ssl-gen latents RUN ...`"""
     asked = parse(Latents, arguments, "ssl-gen latents")
-    from ssl_gen import latents as looking
     from ssl_gen.reports import tables
+    from ssl_gen.runs.latents import look
 
-    found = looking.look(asked.run, asked.replica, asked.count, asked.seed, asked.data_dir)
-    for picture in found["pictures"]:
-        print(f"{asked.run / picture['file']}: {picture['caption']}")
-    if found["errors"]:
+    found = look(asked.run, asked.replica, asked.count, asked.seed, asked.data_dir)
+    for picture in found.pictures:
+        print(f"{asked.run / picture.file}: {picture.caption}")
+    if found.errors:
         rows = [
-            [name, *(f"{each[kind]:.2f} %" for kind in ("latents", "pixels"))] for name, each in found["errors"].items()
+            [name, *(f"{each[kind]:.2f} %" for kind in ("latents", "pixels"))] for name, each in found.errors.items()
         ]
         print(tables.text_table(["error of", "from latents", "from pixels"], rows))
-    for line in found["left_out"]:
+    for line in found.left_out:
         print(line)
     print(f"report: {asked.run / 'report.html'}")
     return 0
@@ -311,45 +337,45 @@ def predict(arguments: Sequence[str]) -> int:
     asked = parse(Predict, arguments, "ssl-gen predict")
     import csv
 
-    from ssl_gen import run
+    from ssl_gen.core.files import writing
     from ssl_gen.datasets import folders
+    from ssl_gen.runs.load import load
 
-    loaded = run.load(asked.run)
-    data = loaded.about["data"]
-    shape = data["height"], data["width"], data["channels"]
-    files, images, skipped = folders.read_to_fit(asked.path, shape, asked.skip_unreadable)
-    probabilities = run.predict(loaded, images)
-    with run.writing(asked.out), open(asked.out, "w", newline="") as handle:
+    run = load(asked.run)
+    data = run.record.data
+    files, images, skipped = folders.read_to_fit(asked.path, data.spec.shape, asked.skip_unreadable)
+    probabilities = run.classify(images)
+    with writing(asked.out), open(asked.out, "w", newline="") as handle:
         table = csv.writer(handle)
         table.writerow(["file", "label", "probability", "calibrated"])
         for file, row in zip(files, probabilities, strict=True):
-            mended = "yes" if loaded.calibrated else "no"
-            table.writerow([file, data["class_names"][row.argmax()], f"{row.max():.4f}", mended])
+            mended = "yes" if run.calibrated else "no"
+            table.writerow([file, data.class_names[row.argmax()], f"{row.max():.4f}", mended])
     print(f"{len(files)} images labelled in {asked.out}" + (f", {skipped} unreadable left out" if skipped else ""))
-    print(calibration(loaded))
+    print(calibration(run))
     return 0
 
 
-def calibration(loaded: Any) -> str:
+def calibration(run: Any) -> str:
     """Whether the probabilities of a run can be believed, and why not."""
-    if loaded.calibrated:
-        return f"probabilities are calibrated on {loaded.about['data']['validation']} validation images"
-    if loaded.final is None:
+    if run.calibrated:
+        return f"probabilities are calibrated on {run.record.data.validation} validation images"
+    if run.final is None:
         return "probabilities are not calibrated: the run is not finished"
-    if "temperature" in loaded.final["unmeasured"]:
-        return f"probabilities are not calibrated: {loaded.final['unmeasured']['temperature']}"
+    if "temperature" in run.final.unmeasured:
+        return f"probabilities are not calibrated: {run.final.unmeasured['temperature']}"
     return "probabilities are not calibrated: train with --validation N to hold out N labelled images for that"
 
 
 def export(arguments: Sequence[str]) -> int:
     """`ssl-gen export RUN --out DIR`"""
-    asked = parse(Export, arguments, "ssl-gen export")
-    from ssl_gen import export as exporting
+    asked, settings = parse_with_sampler(Export, arguments, "ssl-gen export")
+    from ssl_gen.runs import export as exporting
 
-    card = exporting.save(asked.run, asked.out, asked.replica)
-    for file in (exporting.WEIGHTS, *(program["file"] for program in card["programs"].values()), exporting.CARD):
+    card = exporting.save(asked.run, asked.out, asked.replica, **settings)
+    for file in (exporting.WEIGHTS, *(program.file for program in card.programs.values()), exporting.CARD):
         print(asked.out / file)
-    if card["licence"] == exporting.UNKNOWN:
+    if card.licence == exporting.UNKNOWN:
         print(f"the licence of the data is not known: write it into {asked.out / exporting.CARD}")
     return 0
 
@@ -357,15 +383,18 @@ def export(arguments: Sequence[str]) -> int:
 def compare(arguments: Sequence[str]) -> int:
     """`ssl-gen compare RUN RUN ...`"""
     asked = parse(Compare, arguments, "ssl-gen compare")
-    from ssl_gen import run
-    from ssl_gen.reports import compare as comparing
+    from ssl_gen.core.files import writing
     from ssl_gen.reports import tables
+    from ssl_gen.reports.compare import page
+    from ssl_gen.reports.compare.columns import table
+    from ssl_gen.reports.compare.entries import chosen, names_of, read
+    from ssl_gen.runs.load import find_runs
 
-    folders = run.find_runs(asked.runs)
-    entries = [comparing.read(*each) for each in zip(folders, comparing.names_of(folders), strict=True)]
-    rendered = comparing.render(entries, asked.metrics, asked.baseline)
-    print(tables.text_table(*comparing.table(entries, comparing.chosen(entries, asked.metrics))))
-    with run.writing(asked.out):
+    folders = find_runs(asked.runs)
+    entries = [read(*each) for each in zip(folders, names_of(folders), strict=True)]
+    rendered = page.render(entries, asked.metrics, asked.baseline)
+    print(tables.text_table(*table(entries, chosen(entries, asked.metrics))))
+    with writing(asked.out):
         asked.out.write_text(rendered, encoding="utf-8")
     print(asked.out)
     return 0
@@ -376,9 +405,9 @@ def listing(arguments: Sequence[str]) -> int:
     asked = parse(List, arguments, "ssl-gen list")
     import json
 
-    from ssl_gen import run
+    from ssl_gen.runs.catalogue import catalogue
 
-    entries = run.catalogue(asked.what)
+    entries = catalogue(asked.what)
     if asked.json:
         print(json.dumps(entries, indent=1))
         return 0

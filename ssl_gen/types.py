@@ -1,13 +1,15 @@
 """The whole library on a page: what flows between data, methods and training.
 
-A method is a handful of pure functions. Data become a `Batch`, a `Phase`'s step turns (state, batch) into
-(state, metrics), and the state is a pytree: a NamedTuple of `TrainState`s, a step number and a key that never changes.
+A method is a handful of pure functions. Data become a `Batch`; a `Phase`'s step turns (state, key, step, batch) into
+(state, metrics). A state holds what is learnt and nothing else: which step it is, and the noise of that step, come from
+the framework, which folds the step's number into the run's key.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -17,10 +19,9 @@ Images = np.ndarray  # (N, H, W, C) float32 in [-1, 1], or latents (N, Z)
 Labels = np.ndarray  # (N,) int32, 0..K-1
 Key = jax.Array  # a typed key, jax.random.key(seed)
 Tree = Any  # a pytree of arrays
-State = Any  # a method's own NamedTuple: step, key, and its players by name
+State = Any  # a method's own NamedTuple: its players by name, and what else it learns
 Metrics = dict[str, Array]  # name -> ()
-
-BEFORE = 2**32 - 1  # what `init` folds into its key: a number that no step reaches, so that no noise is drawn twice
+F = TypeVar("F")
 
 
 class ImageSpec(NamedTuple):
@@ -50,17 +51,22 @@ class TrainState(NamedTuple):
     params: Tree
     stats: Tree  # linen's untrained collections (batch statistics, spectral-norm vectors)
     opt: Tree  # optax state
-    ema: Tree  # averaged params, () when the method keeps none
+    ema: Tree  # averaged params, () when the player keeps none
 
 
 class Phase(NamedTuple):
-    """A stretch of training with one compiled step."""
+    """A part of training with one compiled step."""
 
     name: str
     steps: int  # updates in this phase
     labelled: int  # L, images a step
     unlabelled: int  # U, images a step; 0 where the phase uses labels alone
-    step: Callable[[State, Batch], tuple[State, Metrics]]
+    step: Callable[[State, Key, Array, Batch], tuple[State, Metrics]]  # the key is this step's; step () int32, from 0
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """The sampler of a method that draws samples in one way."""
 
 
 class Method(NamedTuple):
@@ -71,13 +77,21 @@ class Method(NamedTuple):
 
     init: Callable[[Key, Batch], State] | None  # the batch serves data-dependent initialisation (weight norm)
     phases: tuple[Phase, ...]
-    sample: Callable[[State, Key, Array], Array] | None = None  # labels (B,) -> images (B, H, W, C) in [-1, 1]
+    sample: Callable[[State, Key, Array, Any], Array] | None = None  # labels (B,), sampler -> images in [-1, 1]
     classify: Callable[[State, Array], Array] | None = None  # images -> log-probabilities (B, K)
     encode: Callable[[State, Array], Array] | None = None  # images -> latents (B, Z)
     decode: Callable[[State, Array, Array], Array] | None = None  # latents (B, Z), labels (B,) -> images
     conditional: bool = False  # does sample obey labels?
-    log_weight: Callable[[State, Key, Array], Array] | None = None  # images -> log p(x, z) / q(z | x) (B,) nats, z ~ q
+    log_weight: Callable[[State, Key, Key, Array], Array] | None = None  # keys of what is observed and of z ~ q, images
+    # -> log p(x, z) / q(z | x) (B,) nats
     fit: Callable[[Key, Images, Labels, Images], State] | None = None  # labelled, labels, unlabelled; on the host
+    sampler: Any = NoSettings()  # a frozen dataclass: how samples are drawn unless asked for otherwise
+
+
+def able(function: F | None) -> F:
+    """A function of a method that its caller knows to be there."""
+    assert function is not None, "this method lacks what was asked of it"
+    return function
 
 
 class UserError(Exception):

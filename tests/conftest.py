@@ -27,6 +27,17 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{method}"))
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Finished runs by name, see `finished.py`: `finished("triple_gan")` is a folder."""
+    from finished import Finished
+
+    own = tmp_path_factory.getbasetemp()
+    base = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    base.mkdir(exist_ok=True)
+    return Finished(base)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
     """Each compiled program maps memory; those of all tests together are more than Linux lets one process map."""

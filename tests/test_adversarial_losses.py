@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen.adversarial_losses import (
+from ssl_gen.augmentation import Augmentation
+from ssl_gen.losses.adversarial import (
     DIFFERENCES,
+    Game,
     discriminator_terms,
     generator_loss,
     gradient_penalty,
@@ -160,6 +162,56 @@ def test_each_loss_has_the_penalty_of_its_paper_with_its_weight(loss):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
+
+
+def rowed(images, key):
+    """Two outputs of each image, whose first is the logit `quadratic`, and statistics: the batch's size."""
+    return jnp.stack([quadratic(images), images[:, 0, 0, 0]], -1), images.shape[0]
+
+
+@every_loss
+def test_a_game_judges_real_and_generated_images_together_and_penalises_the_same_judge(loss):
+    game, real, fake = Game(loss, Augmentation(), 7.0, 0.3), f32(IMAGES), f32(OTHERS)
+    terms, outputs, stats = game.discriminator_terms(rowed, real, fake, jax.random.key(0))
+    expected = discriminator_terms(loss, quadratic(real), quadratic(fake))
+    shares = jax.random.uniform(jax.random.split(jax.random.key(0), 4)[3], (5,))
+    expected |= penalties(loss, quadratic, real, fake, shares, lipschitz=7.0, gamma=0.3)
+    assert terms.keys() == expected.keys() and stats == 10
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-5)
+    for found, images in zip(outputs, (IMAGES, OTHERS), strict=True):
+        np.testing.assert_allclose(found[:, 0], squared_norms(images) / 2, rtol=1e-5)
+        np.testing.assert_allclose(found[:, 1], images[:, 0, 0, 0], rtol=1e-5)
+
+
+@every_loss
+def test_a_game_shows_the_generators_judge_real_images_only_where_the_loss_compares_them(loss):
+    seen, real, fake = [], f32(IMAGES), f32(OTHERS)
+
+    def judge(images, key):
+        return seen.append(len(images)) or rowed(images, key)
+
+    keys = jax.random.split(jax.random.key(0))
+    terms, outputs = Game(loss, Augmentation(), 7.0, 0.3).generator_terms(judge, fake, real, keys)
+    assert seen == [10 if loss == "relativistic" else 5]
+    np.testing.assert_allclose(terms["adversarial"], generator_loss(loss, quadratic(fake), quadratic(real)), rtol=1e-5)
+    np.testing.assert_allclose(outputs[:, 1], OTHERS[:, 0, 0, 0], rtol=1e-5)
+
+
+def test_a_game_augments_real_and_generated_images_for_both_players():
+    flips, seen = Augmentation(flip=True), []
+
+    def judge(images, key):
+        return seen.append(np.asarray(images)) or rowed(images, key)
+
+    real, fake, keys = f32(IMAGES), f32(OTHERS), jax.random.split(jax.random.key(0))
+    Game("hinge", flips, 7.0, 0.3).discriminator_terms(judge, real, fake, keys[0])
+    Game("relativistic", flips, 7.0, 0.3).generator_terms(judge, fake, real, keys)
+    for images, order in zip(seen, ((real, fake), (fake, real)), strict=True):
+        for part, whole in zip((images[::2], images[1::2]), order, strict=True):
+            flipped = np.array([not np.array_equal(a, b) for a, b in zip(part, whole, strict=True)])
+            assert 0 < flipped.sum() < len(flipped)
+            np.testing.assert_array_equal(part[flipped], np.asarray(whole)[flipped][:, :, ::-1])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,11 +1,11 @@
-"""npz files and what is done to a whole data set: foreign images, held-out images, hashing, sizes."""
+"""npz files and what is done to a whole data set: out-of-distribution images, held-out images, hashing, sizes."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ssl_gen.datasets.dataset import FOREIGN, HIDDEN, Dataset, hold_out, with_foreign
+from ssl_gen.datasets.dataset import HIDDEN, OUT_OF_DISTRIBUTION, Dataset, hold_out, with_out_of_distribution
 from ssl_gen.datasets.sources import load
 from ssl_gen.types import UserError
 
@@ -118,19 +118,21 @@ def test_a_size_brings_every_image_to_it(tmp_path):
     assert data.train_images.shape == (20, 12, 12, 3) and data.test_images.shape == (8, 12, 12, 3)
 
 
-def test_foreign_images_are_appended_resized_and_recoloured():
+def test_out_of_distribution_images_are_appended_resized_and_recoloured():
     data, other = small([0, 1, HIDDEN], channels=1), small([0, 1], channels=3, side=16)
     other = other._replace(train_images=np.full_like(other.train_images, 200))
-    both = with_foreign(data, other)
-    assert both.train_labels.tolist() == [0, 1, HIDDEN, FOREIGN, FOREIGN] and both.spec == data.spec
+    both = with_out_of_distribution(data, other)
+    assert both.train_labels.tolist() == [0, 1, HIDDEN, OUT_OF_DISTRIBUTION, OUT_OF_DISTRIBUTION]
+    assert both.spec == data.spec
     np.testing.assert_array_equal(both.train_images[:3], data.train_images)
     np.testing.assert_array_equal(both.train_images[3:], 200)
     np.testing.assert_array_equal(both.test_images, data.test_images)
 
 
-def test_grey_foreign_images_are_repeated_over_the_channels():
+def test_grey_out_of_distribution_images_are_repeated_over_the_channels():
     data, other = small([0, 1], channels=3), small([0, 1], channels=1)
-    np.testing.assert_array_equal(with_foreign(data, other).train_images[2:], np.repeat(other.train_images, 3, -1))
+    both = with_out_of_distribution(data, other)
+    np.testing.assert_array_equal(both.train_images[2:], np.repeat(other.train_images, 3, -1))
 
 
 def test_held_out_images_are_gone_from_training_and_none_is_lost():

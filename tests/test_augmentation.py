@@ -8,18 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from ssl_gen import augmentation
-from ssl_gen.augmentation import (
-    Augmentation,
-    affine,
-    augment,
-    crop,
-    cutout,
-    operate,
-    random_affine,
-    random_operations,
-    recolour,
-)
+from ssl_gen.augmentation import Augmentation, augment, operations, random_affine, recolour
+from ssl_gen.augmentation.geometry import affine, crop, cutout
+from ssl_gen.augmentation.operations import operate, random_operations
 
 KEY = jax.random.key(3)
 AFFINE = jax.jit(affine)
@@ -207,9 +198,9 @@ def by_pillow(name, level):
 
 
 @pytest.mark.parametrize("level", [0.1, 0.35, 0.6, 0.9])
-@pytest.mark.parametrize("change", augmentation.COLOURS, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", operations.COLOURS, ids=lambda change: change.__name__)
 def test_colours_change_as_in_pillow(change, level):
-    chosen = augmentation.IDENTITY + augmentation.COLOURS.index(change)
+    chosen = operations.IDENTITY + operations.COLOURS.index(change)
     ours = one_operation(PIXELS[None] / np.float32(127.5) - 1, chosen, level)[0]
     theirs = np.asarray(by_pillow(change.__name__, level), np.float64)
     assert np.abs((np.asarray(ours) + 1) * 127.5 - theirs).max() < 2  # Pillow rounds, at times twice
@@ -217,7 +208,7 @@ def test_colours_change_as_in_pillow(change, level):
 
 def test_equalizing_leaves_an_image_of_one_grey_as_it_is():
     flat = jnp.full((8, 8, 1), 0.2)
-    for change in (augmentation.equalize, augmentation.autocontrast):
+    for change in (operations.equalize, operations.autocontrast):
         np.testing.assert_allclose(jax.jit(change)(flat, 0.5), flat, atol=1 / 255)
 
 
@@ -235,14 +226,14 @@ def test_operations_of_place_are_one_affine_change(level):
     }
     for name, (matrix, shift) in places.items():
         expected = [resampled(image, np.asarray(matrix), np.asarray(shift)) for image in TALL]
-        changed = one_operation(TALL, getattr(augmentation, name), level)
+        changed = one_operation(TALL, getattr(operations, name), level)
         np.testing.assert_allclose(changed, expected, atol=1e-5, err_msg=name)
 
 
 def test_operations_are_drawn_alike_and_spare_half_of_the_images():
     chosen, levels = (np.asarray(part) for part in jax.jit(random_operations, static_argnums=1)(KEY, 20_000))
     frequency = np.bincount(chosen, minlength=14) / len(chosen)
-    expected = np.where(np.arange(14) == augmentation.IDENTITY, 0.5 + 0.5 / 14, 0.5 / 14)
+    expected = np.where(np.arange(14) == operations.IDENTITY, 0.5 + 0.5 / 14, 0.5 / 14)
     np.testing.assert_allclose(frequency, expected, atol=0.02)
     assert 0.1 <= np.abs(levels).min() < 0.11 and 0.89 < np.abs(levels).max() <= 0.9
     assert abs((levels > 0).mean() - 0.5) < 0.02

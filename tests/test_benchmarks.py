@@ -52,10 +52,20 @@ def test_every_method_is_measured_at_its_default_config_with_1_and_8_seeds():
 
 
 def test_a_fold_line_compares_the_seconds_of_a_step():
-    line = through_json(step.fold_line("conditional_gan", step.conditional_gan(TINY), TINY))
+    config = step.METHODS["supervised"].Config(**step.preset(step.METHODS["supervised"], TINY))
+    method = step.METHODS["supervised"].make(config, step.SPEC)  # dense, the least to compile
+    line = through_json(step.fold_line("supervised", method, TINY))
     seconds = line["seconds_per_step"]
     assert line["ratio"] == pytest.approx(seconds["fold"] / seconds["loop"], rel=1e-3)
     assert line["limit"] == step.LIMIT and set(line) >= MACHINE
+
+
+def test_the_convolutional_gan_has_a_step_that_trains_both_players():
+    method, batch = step.conditional_gan(TINY), some_batch(0)
+    state = jax.eval_shape(method.init, jax.random.key(0), batch)
+    after, metrics = jax.eval_shape(method.phases[0].step, state, jax.random.key(0), jnp.int32(0), batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {"discriminator/real", "discriminator/fake", "generator/adversarial"} < set(metrics)
 
 
 def test_twin_lines_bear_ratios_and_rates_of_matrix_products(twins):
@@ -88,12 +98,14 @@ def some_batch(unlabelled):
 
 
 def assert_same_losses(twins, method, twin, latents_of, batch, steps, tolerance):
+    """latents_of(key of a step) -> the latents that the method draws in it."""
     state, update = jax.jit(method.init)(jax.random.key(0), batch), jax.jit(method.phases[0].step)
     tensors = Batch(twins.tensor(batch.labelled), twins.tensor(batch.labels).long(), twins.tensor(batch.unlabelled))
     twin = twin(state)
-    for _ in range(steps):
-        losses = twin(tensors, twins.tensor(latents_of(state)))
-        state, metrics = update(state, batch)
+    for number in range(steps):
+        key = jax.random.key(number)
+        losses = twin(tensors, twins.tensor(latents_of(key)))
+        state, metrics = update(state, key, jnp.int32(number), batch)
         expected = {name: float(metrics[name]) for name in metrics if not name.endswith("gradient_norm")}
         assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=tolerance, abs=1e-6)
 
@@ -103,9 +115,8 @@ def test_the_dense_twin_has_the_losses_of_the_method_before_and_after_updates(tw
     config = feature_matching.Config(**step.preset(feature_matching, TINY) | changes)
     config = dataclasses.replace(config, eps_root=1e-16)  # as good as PyTorch's 1e-8 beside the root
 
-    def latents(state):
-        key = jax.random.split(jax.random.fold_in(state.key, state.step), 6)[0]
-        return jax.random.uniform(key, (8, config.latent))
+    def latents(key):
+        return jax.random.uniform(jax.random.split(key, 3)[0], (8, config.latent))
 
     method, twin = feature_matching.make(config, step.SPEC), functools.partial(twins.feature_matching, config)
     assert_same_losses(twins, method, twin, latents, some_batch(8), 4, 1e-4)
@@ -113,8 +124,5 @@ def test_the_dense_twin_has_the_losses_of_the_method_before_and_after_updates(tw
 
 def test_the_convolutional_twin_has_the_losses_of_the_jax_step_before_and_after_updates(twins):
     method = step.conditional_gan(TINY)
-    twin, latents = (
-        functools.partial(twins.conditional_gan, step.RATE, step.SPEC.classes),
-        lambda s: step.noise_of(s, 8),
-    )
-    assert_same_losses(twins, method, twin, latents, some_batch(0), 3, 1e-4)
+    twin = functools.partial(twins.conditional_gan, step.RATE, step.SPEC.classes)
+    assert_same_losses(twins, method, twin, lambda key: step.noise_of(key, 8), some_batch(0), 3, 1e-4)

@@ -14,11 +14,16 @@ import test_reports
 from PIL import Image
 
 from ssl_gen.metrics import statistics
-from ssl_gen.reports import compare, page, pictures
+from ssl_gen.reports import records
+from ssl_gen.reports.charts import pictures
+from ssl_gen.reports.compare import entries
+from ssl_gen.reports.compare import page as comparing
+from ssl_gen.reports.run import page
 
 DESK, TELEPHONE = 1280, 400  # CSS pixels
+STEPS = (400, 800, 1200, 1600, 2000)  # of pictures drawn during training
 READABLE = 10  # CSS pixels, the least height of letters; ours: what browsers call "small" text is 13
-NAMES = ("report", "classifier", "comparison", "experiment")
+NAMES = ("report", "classifier", "training", "comparison", "experiment")
 EVERYWHERE = pytest.mark.parametrize("name, width", [(name, width) for name in NAMES for width in (DESK, TELEPHONE)])
 FACTS = """(() => {
     document.querySelectorAll("details").forEach(each => each.open = true);
@@ -56,24 +61,27 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """A run's report, with samples and without; two runs compared; an experiment with curves. Names are long."""
+    """A run's report: with samples, without, and with those of training; runs compared; curves. Names are long."""
     folder = tmp_path_factory.mktemp("pages")
-    for name in ("report", "classifier"):
+    for name in ("report", "classifier", "training"):
         run = test_reports.make_run(folder / name)
-        final = json.loads((run / "final.json").read_text())
-        final["metrics"][test_compare.FID] = statistics.summary([0.0123, 0.0119, 0.0131, 0.0125, 0.0127])
-        test_reports.save(run, "final.json", final)
+        small = {test_compare.FID: statistics.summary([0.0123, 0.0119, 0.0131, 0.0125, 0.0127])}
+        test_reports.amend(run, "final.json", metrics=test_reports.without_metrics(run) | small)
         with (run / "metrics.jsonl").open("a") as file:
             for step, value in ((100, -0.001234), (200, -0.001238)):  # its ticks are as long as ticks become
                 file.write(json.dumps({"step": step, "seed": 0, "classifier/small": value}) + "\n")
     (folder / "classifier" / "samples.png").unlink()
-    written = {name: page.write(folder / name) for name in ("report", "classifier")}
+    test_reports.make_over_time(folder / "training", STEPS)
+    with (folder / "training" / "metrics.jsonl").open("a") as file:
+        for step in STEPS:
+            file.write(json.dumps({"step": step, "seed": 0, f"samples/{test_compare.FID}": 50.0 - step / 100}) + "\n")
+    written = {name: page.write(folder / name) for name in ("report", "classifier", "training")}
     written["comparison"] = folder / "comparison.html"
-    two = [compare.read(folder / name, name) for name in ("report", "classifier")]
-    written["comparison"].write_text(compare.render(two), encoding="utf-8")
+    two = [entries.read(folder / name, name) for name in ("report", "classifier")]
+    written["comparison"].write_text(comparing.render(two), encoding="utf-8")
     written["experiment"] = folder / "experiment.html"
     runs = [*test_compare.runs(), test_compare.entry("a_method_with_a_long_name@10", 10, [20.0, 21.0, 22.0])]
-    written["experiment"].write_text(compare.render(runs, baseline="floor"), encoding="utf-8")
+    written["experiment"].write_text(comparing.render(runs, baseline="floor"), encoding="utf-8")
     return written
 
 
@@ -91,22 +99,22 @@ def visits(chromium, pages) -> dict[tuple[str, int], Seen]:
 @pytest.mark.parametrize("width", [DESK, TELEPHONE])
 def test_the_numbers_of_the_record_are_seen(visits, pages, width):
     text = visits["report", width].facts["text"]
-    final = json.loads((pages["report"].parent / "final.json").read_text())
+    final = records.load_final(pages["report"].parent)
     for name, places in {"error": 2, "agreement_svc": 3, "fid_svc": 1, test_compare.FID: 4}.items():
-        values = final["metrics"][name]["per_seed"]
+        values = final.metrics[name]["per_seed"]
         assert f"{np.mean(values):.{places}f} ± {np.std(values, ddof=1):.{places}f} (5)" in text
         assert all(f"{value:.{places}f}" in text for value in values)
     assert f"Test error {np.mean(test_reports.ERRORS):.2f} ± {np.std(test_reports.ERRORS, ddof=1):.2f} %" in text
     assert "1,297 training images" in text and "500 test images" in text and "100 validation images" in text
     cells = text.split()
-    assert all(str(count) in cells for row in final["confusion"] for count in row)
+    assert all(str(count) in cells for row in final.confusion for count in row)
 
 
 @pytest.mark.parametrize("width", [DESK, TELEPHONE])
 def test_the_numbers_of_all_runs_are_seen_side_by_side(visits, width):
     text = visits["experiment", width].facts["text"]
     for run in test_compare.runs():
-        values = run.final["metrics"]["error"]["per_seed"]
+        values = run.final.metrics["error"]["per_seed"]
         assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} (3)" in text
     assert "-6.00" in text and "real: lower" in text  # 100 labels, the other method less the floor
 
@@ -135,7 +143,11 @@ def test_pages_fetch_nothing(visits, pages, name, width):
 @EVERYWHERE
 def test_pictures_are_shown_in_whole_parts_of_their_size(visits, name, width):
     expected = {"report": [[1, 1]], "classifier": [], "comparison": [[2, 2]], "experiment": []}
-    assert visits[name, width].facts["parts"] == expected[name]
+    if name == "training":  # thumbnails are a third in whole pixels
+        *small, large = visits[name, width].facts["parts"]
+        assert np.abs(np.array(small) - 3).max() < 0.05 and len(small) == len(STEPS) and large == [1, 1]
+    else:
+        assert visits[name, width].facts["parts"] == expected[name]
 
 
 def test_a_grid_is_drawn_pixel_for_pixel(chromium, pages):
@@ -154,6 +166,31 @@ def test_a_grid_at_half_its_size_shows_every_pixel(chromium, pages):
     shown = chromium.picture(".samples")
     below = halved.shape[0] - pictures.grid(np.zeros((10, 10, 8, 8, 1), np.uint8)).shape[0] // 2  # the titles' strip
     np.testing.assert_allclose(shown[below:], halved[below:], atol=1)
+
+
+STRIP = """(() => {
+    const strip = document.querySelector(".strip"), box = strip.parentElement, texts = [], places = [];
+    for (const each of strip.children) {
+        const seen = each.querySelector("img").getBoundingClientRect();
+        texts.push(each.innerText.trim());
+        places.push([seen.left, seen.right, seen.top]);
+    }
+    box.scrollLeft = 1e6;
+    const last = strip.lastChild.getBoundingClientRect().right;
+    const right = box.getBoundingClientRect().right;
+    return {texts, places, room: box.clientWidth, content: box.scrollWidth, last, right};
+})()"""
+
+
+@pytest.mark.parametrize("width", [DESK, TELEPHONE])
+def test_samples_over_time_stand_side_by_side_in_a_box_that_scrolls_to_the_last(chromium, pages, width):
+    chromium.open(pages["training"], width)
+    found = chromium.told(STRIP)
+    assert found["texts"] == [f"step {step:,}" for step in STEPS]
+    left, right, top = np.array(found["places"]).T
+    assert (left[1:] > right[:-1]).all() and (top == top[0]).all()
+    assert (right - left).max() < found["room"] < found["content"]  # one is seen whole, even on a telephone
+    assert found["last"] <= found["right"] + 1
 
 
 def test_a_page_that_is_too_wide_or_fetches_something_would_be_seen(chromium, tmp_path):

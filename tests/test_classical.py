@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen import losses
+from ssl_gen.core.keys import INIT, stream
+from ssl_gen.losses.classification import cross_entropy, log_shares
 from ssl_gen.methods.classical import k_means, label_propagation, label_spreading, linear, mlp, pca, poisson_learning
 from ssl_gen.types import ImageSpec, UserError
 
 SPEC = ImageSpec(4, 4, 1, 3)
 RANDOM = np.random.default_rng(0)
-KEY = jax.random.key(0)
+KEY = stream(0, INIT)
 
 
 def clouds(count, spread=0.3):
@@ -115,7 +116,7 @@ def test_logistic_regression_has_no_slope_left_in_its_loss(classes):
 
     def loss(weights, bias):
         logits = x @ weights + bias
-        return losses.cross_entropy(logits, y) * len(x) + 0.25 * (weights**2).sum()
+        return cross_entropy(logits, y) * len(x) + 0.25 * (weights**2).sum()
 
     slopes = jax.grad(loss, (0, 1))(jnp.asarray(weights, jnp.float32), jnp.asarray(bias, jnp.float32))
     free = slice(1, None) if classes == 2 else slice(None)
@@ -274,4 +275,4 @@ def test_a_prior_names_each_class(prior):
 def test_shares_become_log_probabilities_with_a_floor():
     values = jnp.array([[0.5, 0.5, 0.0], [3.0, 1.0, -2.0]])
     expected = np.log((np.array([[0.5, 0.5, 0], [3, 1, 0]]) + 0.01) / np.array([[1.03], [4.03]]))
-    np.testing.assert_allclose(losses.log_shares(values, 0.01), expected, rtol=1e-5)
+    np.testing.assert_allclose(log_shares(values, 0.01), expected, rtol=1e-5)

@@ -90,7 +90,7 @@ def drawn(count):
 
 
 LOGITS, DRAWN = drawn(2000)
-KNOWN, FOREIGN = RANDOM.integers(3, 10, 40) / 10, RANDOM.integers(0, 8, 70) / 10  # with many ties
+KNOWN, OUTSIDE = RANDOM.integers(3, 10, 40) / 10, RANDOM.integers(0, 8, 70) / 10  # with many ties
 
 
 def test_each_class_has_its_own_error():
@@ -260,9 +260,9 @@ def test_a_label_of_probability_0_has_no_temperature():
 
 
 def test_the_area_is_that_of_scikit_learn():
-    labels = np.repeat([1, 0], [len(KNOWN), len(FOREIGN)])
-    expected = sklearn.metrics.roc_auc_score(labels, np.concatenate([KNOWN, FOREIGN]))
-    assert classification.auroc(KNOWN, FOREIGN) == pytest.approx(expected, rel=1e-12)
+    labels = np.repeat([1, 0], [len(KNOWN), len(OUTSIDE)])
+    expected = sklearn.metrics.roc_auc_score(labels, np.concatenate([KNOWN, OUTSIDE]))
+    assert classification.auroc(KNOWN, OUTSIDE) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_area_of_clear_cases():
@@ -275,8 +275,8 @@ def test_the_area_of_clear_cases():
 @pytest.mark.parametrize("broken", [np.zeros(0), np.zeros((2, 2)), np.array([0.5, np.nan])])
 def test_scores_that_are_missing_or_nan_are_refused(broken):
     with pytest.raises(UserError, match="known images"):
-        classification.auroc(broken, FOREIGN)
-    with pytest.raises(UserError, match="foreign images"):
+        classification.auroc(broken, OUTSIDE)
+    with pytest.raises(UserError, match="out-of-distribution images"):
         classification.auroc(KNOWN, broken)
 
 

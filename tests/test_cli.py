@@ -12,25 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_gen import cli, run
+from ssl_gen import cli
 from ssl_gen.datasets import sources
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.self_training import fixmatch
+from ssl_gen.metrics.registry import METRICS
+from ssl_gen.runs import load, pictures, train
 
 TINY = ["--steps", "4", "--quiet", "--config.labelled-batch", "4", "--config.hidden", "4"]
-PAIR = [
-    "--steps",
-    "4",
-    "--quiet",
-    "--config.latent",
-    "4",
-    "--config.generator-hidden",
-    "4",
-    "--config.classifier-hidden",
-]
-PAIR += ["4", "--config.classifier-network", "mlp", "--config.discriminator-hidden", "4"]
-PAIR += [f"--config.{kind}-batch=4" for kind in ("labelled", "unlabelled", "generated")]
-PAIR += ["--config.classifier-generated=4"]
 
 
 def complaint(capsys, *arguments):
@@ -42,7 +31,7 @@ def complaint(capsys, *arguments):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def own(tmp_path):
     """A folder of 3 classes with 8 images of 10 x 10 pixels each, and 4 unlabelled ones."""
     source = np.random.default_rng(0)
     for kind, count in (("cat", 8), ("dog", 8), ("owl", 8), ("unlabelled", 4)):
@@ -53,11 +42,10 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    out = tmp_path_factory.mktemp("trained") / "run"
-    assert cli.main(["train", "triple_gan", "--labels", "30", "--out", str(out), *PAIR]) == 0
-    return out
+@pytest.fixture
+def trained(finished):
+    """The folder of a run that samples by class and classifies."""
+    return finished("m2")
 
 
 def test_help_answers_in_under_a_second_without_jax():
@@ -108,11 +96,14 @@ def test_the_command_in_the_record_makes_the_same_run(tmp_path):
     assert first["metrics"] == second["metrics"] and first["masks"] == second["masks"]
 
 
-def test_evaluate_adds_metrics_to_a_finished_run(capsys, trained):
-    before = json.loads((trained / "final.json").read_text())["metrics"]
-    assert cli.main(["evaluate", str(trained), "--metrics", "nll", "agreement_svc"]) == 0
-    assert "agreement_svc" in capsys.readouterr().out
-    assert json.loads((trained / "final.json").read_text())["metrics"] == before
+def test_evaluate_adds_metrics_to_a_finished_run(capsys, finished, tmp_path):
+    run = finished.copy("m2", tmp_path / "run")
+    before = json.loads((run / "final.json").read_text())["metrics"]
+    assert cli.main(["evaluate", str(run), "--metrics", "nll", "agreement_svc", "intra_fid"]) == 0
+    said, after = capsys.readouterr().out, json.loads((run / "final.json").read_text())["metrics"]
+    (added,) = after.keys() - before.keys()
+    assert "agreement_svc" in said and added.startswith("intra_fid") and added in said
+    assert before == {name: values for name, values in after.items() if name != added}
 
 
 def test_sample_draws_a_column_a_class_or_one_class_alone(trained, tmp_path):
@@ -122,11 +113,11 @@ def test_sample_draws_a_column_a_class_or_one_class_alone(trained, tmp_path):
     assert wide[0] > 3 * wide[1] and square[0] == square[1]
 
 
-def test_predict_writes_file_label_and_probability(capsys, trained, pictures, tmp_path):
-    (pictures / "cat" / "broken.png").write_bytes(b"no image")
+def test_predict_writes_file_label_and_probability(capsys, trained, own, tmp_path):
+    (own / "cat" / "broken.png").write_bytes(b"no image")
     out = tmp_path / "labels.csv"
-    assert "broken.png" in complaint(capsys, "predict", trained, pictures, "--out", out)
-    assert cli.main(["predict", str(trained), str(pictures), "--out", str(out), "--skip-unreadable"]) == 0
+    assert "broken.png" in complaint(capsys, "predict", trained, own, "--out", out)
+    assert cli.main(["predict", str(trained), str(own), "--out", str(out), "--skip-unreadable"]) == 0
     assert "28 images" in (said := capsys.readouterr().out) and "1 unreadable" in said
     rows = list(csv.DictReader(out.open()))
     assert len(rows) == 28 and all(0 < float(row["probability"]) <= 1 for row in rows)
@@ -137,7 +128,7 @@ def test_predict_writes_file_label_and_probability(capsys, trained, pictures, tm
 def test_list_as_json_names_everything(capsys, what):
     assert cli.main(["list", what, "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
-    known = {"methods": METHODS, "datasets": sources.DATASETS, "metrics": run.measurements.METRICS}[what]
+    known = {"methods": METHODS, "datasets": sources.DATASETS, "metrics": METRICS}[what]
     assert [entry["name"] for entry in entries] == list(known)
     if what == "methods":
         abilities = {entry["name"]: (entry["sample"], entry["conditional"], entry["classify"]) for entry in entries}
@@ -147,8 +138,8 @@ def test_list_as_json_names_everything(capsys, what):
         assert all(entry["family"] and entry["paper"] for entry in entries)
 
 
-def test_own_pictures_train(pictures, tmp_path):
-    arguments = ["train", "supervised", "--dataset", f"folder:{pictures}", "--labels", "all", *TINY]
+def test_own_pictures_train(own, tmp_path):
+    arguments = ["train", "supervised", "--dataset", f"folder:{own}", "--labels", "all", *TINY]
     assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 0
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (
@@ -191,15 +182,15 @@ def test_a_mistake_is_answered_in_one_line(mistake, capsys, tmp_path, monkeypatc
     assert not list(tmp_path.glob("runs/*/checkpoints/*")), "nothing was trained"
 
 
-def test_files_that_are_no_images_are_named(capsys, pictures):
-    (pictures / "cat" / "notes.txt").write_text("no image")
-    assert "notes.txt" in complaint(capsys, "train", "supervised", "--dataset", f"folder:{pictures}")
+def test_files_that_are_no_images_are_named(capsys, own):
+    (own / "cat" / "notes.txt").write_text("no image")
+    assert "notes.txt" in complaint(capsys, "train", "supervised", "--dataset", f"folder:{own}")
 
 
-def test_a_truncated_image_is_named_and_can_be_skipped(capsys, pictures, tmp_path):
-    broken = pictures / "dog" / "3.png"
+def test_a_truncated_image_is_named_and_can_be_skipped(capsys, own, tmp_path):
+    broken = own / "dog" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    arguments = ["train", "supervised", "--dataset", f"folder:{pictures}", "--labels", "all", *TINY]
+    arguments = ["train", "supervised", "--dataset", f"folder:{own}", "--labels", "all", *TINY]
     assert "3.png" in complaint(capsys, *arguments)
     assert cli.main([*arguments, "--skip-unreadable", "--out", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["skipped"] == ["dog/3.png"]
@@ -222,10 +213,10 @@ def test_labels_out_of_range_are_named(capsys, tmp_path):
     assert "-7" in complaint(capsys, "train", "supervised", "--dataset", f"npz:{tmp_path / 'x.npz'}")
 
 
-def test_a_class_with_too_few_images_is_named(capsys, pictures):
-    for file in list((pictures / "owl").iterdir())[2:]:
+def test_a_class_with_too_few_images_is_named(capsys, own):
+    for file in list((own / "owl").iterdir())[2:]:
         file.unlink()
-    said = complaint(capsys, "train", "supervised", "--dataset", f"folder:{pictures}", "--labels", "12")
+    said = complaint(capsys, "train", "supervised", "--dataset", f"folder:{own}", "--labels", "12")
     assert "owl" in said and "has 1 images" in said
 
 
@@ -238,7 +229,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(capsys, tmp_path):
 def test_a_preset_changes_the_settings_that_a_method_starts_from(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(
-        run, "train", lambda name, config, options: asked.append(config) or run.Result(tmp_path, None, "")
+        train, "train", lambda name, config, options: asked.append(config) or train.Result(tmp_path, None, "")
     )
     assert cli.main(["train", "fixmatch", "--preset", "photographs", "--config.threshold", "0.8"]) == 0
     assert cli.main(["train", "fixmatch", "--preset=paper"]) == 0
@@ -258,10 +249,8 @@ def test_a_metric_that_does_not_apply_is_answered_with_those_that_do(capsys, tra
     assert "error" in complaint(capsys, "evaluate", trained, "--metrics", "bleu")
 
 
-def test_latents_are_looked_at_and_shown_in_the_report(capsys, tmp_path):
-    out = tmp_path / "run"
-    assert cli.main(["train", "pca", "--labels", "30", "--out", str(out), "--config.latent", "4", "--quiet"]) == 0
-    capsys.readouterr()
+def test_latents_are_looked_at_and_shown_in_the_report(capsys, finished, tmp_path):
+    out = finished.copy("pca", tmp_path / "run")
     assert cli.main(["latents", str(out), "--count", "100"]) == 0
     said = capsys.readouterr().out
     found, report = json.loads((out / "latents.json").read_text()), html.unescape((out / "report.html").read_text())
@@ -271,9 +260,9 @@ def test_latents_are_looked_at_and_shown_in_the_report(capsys, tmp_path):
     assert f"{error:.2f} %" in said and found["left_out"][0] in said
 
 
-def test_a_run_without_latents_is_answered_with_the_methods_that_have_them(capsys, trained):
-    said = complaint(capsys, "latents", trained)
-    assert "triple_gan has no encoder" in said and "vae" in said
+def test_a_run_without_latents_is_answered_with_the_methods_that_have_them(capsys, finished):
+    said = complaint(capsys, "latents", finished("supervised"))
+    assert "supervised has no encoder" in said and "vae" in said
 
 
 def test_samples_go_one_by_one_into_a_folder_under_the_name_of_their_class(capsys, trained, tmp_path):
@@ -283,7 +272,7 @@ def test_samples_go_one_by_one_into_a_folder_under_the_name_of_their_class(capsy
     assert [file.name for file in files] == ["7_0000.png", "7_0001.png", "7_0002.png"]
     assert "3 images" in capsys.readouterr().out
     drawn = [np.asarray(Image.open(file))[..., None] for file in files]
-    np.testing.assert_array_equal(drawn, run.load(trained).sample(label=7, count=3))
+    np.testing.assert_array_equal(drawn, load.load(trained).sample(label=7, count=3))
     assert cli.main([*arguments, str(tmp_path / "all")]) == 0
     assert {file.name for file in (tmp_path / "all").iterdir()} == {
         f"{k}_000{i}.png" for k in range(10) for i in range(3)
@@ -295,17 +284,17 @@ def test_samples_go_one_by_one_into_a_folder_under_the_name_of_their_class(capsy
 
 def test_what_cannot_stand_in_a_file_name_becomes_a_dash(tmp_path):
     images = np.zeros((3, 8, 8, 3), np.uint8)
-    saved = run.save_images(tmp_path, images, ["T-shirt/top", "../up", "T-shirt/top"], {})
+    saved = pictures.save_images(tmp_path, images, ["T-shirt/top", "../up", "T-shirt/top"], {})
     assert [file.name for file in saved] == ["T-shirt-top_0000.png", "..-up_0000.png", "T-shirt-top_0001.png"]
 
 
-def test_all_labels_of_a_folder_are_those_that_it_has(pictures, tmp_path):
+def test_all_labels_of_a_folder_are_those_that_it_has(own, tmp_path):
     """8 images in each of 3 classes: 1 a class is for testing, 6 in all for validation; 4 more have no label."""
     arguments = [
         "train",
         "supervised",
         "--dataset",
-        f"folder:{pictures}",
+        f"folder:{own}",
         "--labels",
         "all",
         "--validation",
@@ -318,15 +307,14 @@ def test_all_labels_of_a_folder_are_those_that_it_has(pictures, tmp_path):
     assert about["masks"][0]["visible"] == 24 - 3 - 6 and about["masks"][0]["pool"] == 24 - 3 - 6 + 4
 
 
-@pytest.mark.parametrize("validation", ["0", "200"])
-def test_predict_says_whether_its_probabilities_are_calibrated(capsys, pictures, tmp_path, validation):
-    words = ["--labels", "100", "--validation", validation, "--out", str(tmp_path / "run"), *TINY, "--steps", "40"]
-    assert cli.main(["train", "supervised", *words]) == 0
-    assert cli.main(["predict", str(tmp_path / "run"), str(pictures), "--out", str(tmp_path / "labels.csv")]) == 0
-    said, mended = capsys.readouterr().out, validation == "200"
+@pytest.mark.parametrize("name", ["supervised", "calibrated"])
+def test_predict_says_whether_its_probabilities_are_calibrated(capsys, own, finished, tmp_path, name):
+    run, mended = finished(name), name == "calibrated"
+    assert cli.main(["predict", str(run), str(own), "--out", str(tmp_path / "labels.csv")]) == 0
+    said = capsys.readouterr().out
     assert ("calibrated on 200 validation images" in said) == mended and ("not calibrated" in said) != mended
     rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
     assert {row["calibrated"] for row in rows} == {"yes" if mended else "no"}
     images = np.stack([np.asarray(Image.open(row["file"]).convert("L").resize((8, 8), 3)) for row in rows])[..., None]
-    expected = run.load(tmp_path / "run").classify(images).max(-1)
+    expected = load.load(run).classify(images).max(-1)
     np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, atol=1e-4)

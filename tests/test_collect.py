@@ -7,11 +7,13 @@ import types
 from pathlib import Path
 
 import pytest
+import test_compare
 
 from experiments import collect, label_efficiency, table
 from experiments.table import Row
 from ssl_gen.methods.classical import linear
-from ssl_gen.setting import Options
+from ssl_gen.metrics import statistics
+from ssl_gen.runs.options import Options
 from ssl_gen.types import UserError
 
 LINEAR = Row("linear", linear.Config(), Options(dataset="digits", seeds=2, features="random", quiet=True))
@@ -39,8 +41,8 @@ def amend(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def gathered(folders: list[Path], experiment=EXPERIMENT) -> dict:
-    return collect.collect("experiment", experiment, folders)
+def gathered(folders: list[Path], experiment=EXPERIMENT) -> list[str]:
+    return [entry.name for entry in collect.collect("experiment", experiment, folders)]
 
 
 def test_the_record_of_several_folders_is_that_of_one(trained, machines, tmp_path, monkeypatch, capsys):
@@ -109,17 +111,20 @@ def test_a_run_of_other_images_is_refused(machines):
 def test_a_row_that_was_run_twice_with_other_numbers_is_refused(machines):
     name = next(iter(ROWS))
     shutil.copytree(machines[0] / name, machines[1] / name)
-    assert set(gathered(machines)) == set(ROWS)  # a copy is the same run
+    assert gathered(machines) == list(ROWS)  # a copy is the same run
     amend(machines[1] / name / "final.json", seconds=1e6)
     with pytest.raises(UserError, match=f"{name} was run twice"):
         gathered(machines)
 
 
 def test_numbers_from_other_features_are_refused():
-    finals = {"a@10": {"metrics": {"fid_x-1_ref=test_n=100": {}}}, "b@10": {"metrics": {"fid_y-2_ref=test_n=100": {}}}}
+    one, other = (
+        test_compare.entry(name, 10, [], metrics={f"fid_{features}_ref=test_n=100": statistics.summary([1.0])})
+        for name, features in (("a@10", "x-1"), ("b@10", "y-2"))
+    )
     with pytest.raises(UserError, match="fid was measured in different ways"):
-        collect.check_features(finals, ("fid",))
-    collect.check_features({"a@10": finals["a@10"]}, ("fid", "cas"))
+        collect.check_features([one, other], ("fid",))
+    collect.check_features([one], ("fid", "cas"))
 
 
 def test_an_experiment_that_is_not_there_is_one_line(capsys):

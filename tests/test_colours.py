@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from ssl_gen.reports import efficiency, scatter, style
+from ssl_gen.reports.charts import efficiency, scatter, style
 
 # What is left of linear sRGB without the long, the middle or the short cones: Machado, Oliveira and Fernandes 2009, "A
 # physiologically-based model for simulation of color vision deficiency", severity 1.0.

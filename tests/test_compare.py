@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -17,26 +17,45 @@ from PIL import Image
 
 from ssl_gen import cli
 from ssl_gen.metrics import statistics
-from ssl_gen.reports import compare, drawing, efficiency, pictures, scatter, tables
+from ssl_gen.reports import records, tables
+from ssl_gen.reports.charts import drawing, efficiency, pictures, scatter
+from ssl_gen.reports.compare import columns, page, pairs
+from ssl_gen.reports.compare import entries as compared
+from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.reports.records import DataRecord, FinalRecord, PublishedNumber, RunRecord, Stop
 from ssl_gen.types import UserError
 
 FID = "fid_random-convnet-0123abcd_ref=test_n=100"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=y>'
 
 
-def final(method: str, labels: int | str, errors: list, **changes) -> dict:
+def final(method: str, labels: int | str, errors: list, **changes) -> FinalRecord:
     """final.json; the masks of seed s are those of all methods with as many labels."""
-    seeds = list(range(len(errors)))
-    made = {"method": method, "dataset": "digits", "labels": labels, "seeds": seeds, "steps": 1_000}
-    made |= {"masks": [f"{labels}-{seed}" for seed in seeds], "seconds": 1_800.0, "device": "2 cores", "commit": "abc"}
-    return made | {"metrics": {"error": statistics.summary(errors)}, "stopped": []} | changes
+    made = FinalRecord(
+        method=method,
+        dataset="digits",
+        labels=labels,
+        masks=[f"{labels}-{seed}" for seed in range(len(errors))],
+        seeds=list(range(len(errors))),
+        steps=1_000,
+        seconds=1_800.0,
+        metrics={"error": statistics.summary(errors)},
+        device="2 cores",
+        commit="abc",
+    )
+    return dataclasses.replace(made, **changes)
 
 
-def entry(name: str, labels: int | str, errors: list, **changes) -> compare.Entry:
-    return compare.Entry(name, final(name.split("@")[0], labels, errors, **changes))
+def entry(name: str, labels: int | str, errors: list, **changes) -> Entry:
+    return Entry(name, final(name.split("@")[0], labels, errors, **changes))
 
 
-def runs() -> list[compare.Entry]:
+def amended(entry: Entry, **changes) -> Entry:
+    """An entry with other fields in its final.json."""
+    return entry._replace(final=dataclasses.replace(entry.final, **changes))
+
+
+def runs() -> list[Entry]:
     """Two methods with three numbers of labels, and a ceiling."""
     floor = {10: [30.0, 34.0, 32.0], 100: [12.0, 10.0, 11.0], 1_000: [5.0, 4.0, 6.0]}
     better = {10: [29.0, 35.0, 32.5], 100: [6.0, 5.0, 4.0], 1_000: [4.0, 3.5, 4.5]}
@@ -48,7 +67,7 @@ def runs() -> list[compare.Entry]:
 
 
 @pytest.fixture
-def experiment() -> list[compare.Entry]:
+def experiment() -> list[Entry]:
     return runs()
 
 
@@ -82,13 +101,14 @@ class Tags(HTMLParser):
 def make_run(folder: Path, method: str, labels: int | str, errors: list, images: str = "d" * 64) -> Path:
     """A finished run's folder, with samples."""
     folder.mkdir(parents=True)
-    record = final(method, labels, errors)
-    data = {"height": 8, "width": 8, "channels": 1, "classes": 2, "class_names": ["a", "b"], "sha256": images}
-    about = {key: record[key] for key in ("method", "dataset", "labels", "seeds", "steps", "device", "commit")}
-    about |= {"format": 1, "family": "f", "paper": "p", "config": {}, "data": data, "mask": {}, "phases": []}
-    about |= {"masks": [], "versions": {}, "command": "", "created": f"2026-01-01T00:00:0{len(method) % 10}"}
-    (folder / "run.json").write_text(json.dumps(about))
-    (folder / "final.json").write_text(json.dumps(record))
+    made = final(method, labels, errors)
+    data = DataRecord(8, 8, 1, 2, ["a", "b"], train=9, test=9, validation=0, skipped=[], sha256=images)
+    shared = {key: getattr(made, key) for key in ("method", "dataset", "labels", "seeds", "steps", "device", "commit")}
+    empty = {"config": {}, "sampler": {}, "mask": {}, "masks": [], "options": {}, "phases": [], "every": {}}
+    created = f"2026-01-01T00:00:0{len(method) % 10}"
+    words = {"family": "f", "paper": "p", "command": "", "created": created, "versions": {}}
+    records.write(folder / "run.json", RunRecord(format=records.FORMAT, data=data, **shared, **empty, **words))
+    records.write(folder / "final.json", made)
     pictures.save_grid(folder / "samples.png", np.full((2, 2, 8, 8, 1), 7, np.uint8))
     return folder
 
@@ -99,13 +119,13 @@ def make_run(folder: Path, method: str, labels: int | str, errors: list, images:
 def test_a_difference_is_that_of_the_masks_both_saw():
     three, two = entry("a", 50, [5.0, 7.0, 9.0]), entry("b", 50, [4.0, 4.0])
     expected = statistics.paired([5.0, 7.0], [4.0, 4.0])
-    assert compare.paired(three, two, "error") == expected and expected["n"] == 2
+    assert pairs.paired(three, two, "error") == expected and expected["n"] == 2
     swapped = entry("b", 50, [4.0, 4.0], masks=["50-1", "50-0"])  # the same hashes with other seeds
-    assert compare.paired(three, swapped, "error") is None
+    assert pairs.paired(three, swapped, "error") is None
 
 
 def test_runs_on_other_labels_are_not_paired():
-    assert compare.pairs([entry("a", 50, [1.0, 2.0]), entry("a", 100, [1.0, 2.0])]) == []
+    assert pairs.pairs([entry("a", 50, [1.0, 2.0]), entry("a", 100, [1.0, 2.0])]) == []
 
 
 def test_real_is_what_the_t_test_calls_significant():
@@ -113,21 +133,35 @@ def test_real_is_what_the_t_test_calls_significant():
     said = set()
     for shift in (0.0, 0.5, 4.0, -4.0):
         a, b = source.normal(shift, 1, 6), source.normal(0, 1, 6)
-        result = compare.paired(entry("a", 50, a.tolist()), entry("b", 50, b.tolist()), "error")
+        result = pairs.paired(entry("a", 50, a.tolist()), entry("b", 50, b.tolist()), "error")
         test = scipy.stats.ttest_rel(a, b)
         expected = "not shown" if test.pvalue >= 0.05 else "real: higher" if test.statistic > 0 else "real: lower"
-        assert compare.verdict(result).startswith(expected)
+        assert pairs.verdict(result, "error").startswith(expected)
         said.add(expected)
     assert said == {"not shown", "real: higher", "real: lower"}
 
 
 def test_one_mask_tells_nothing():
-    result = compare.paired(entry("a", 50, [1.0]), entry("b", 50, [9.0]), "error")
-    assert compare.verdict(result) == "one mask: cannot be told"
+    result = pairs.paired(entry("a", 50, [1.0]), entry("b", 50, [9.0]), "error")
+    assert pairs.verdict(result, "error") == "one mask: cannot be told"
+
+
+@pytest.mark.parametrize(
+    ("metric", "of_higher", "of_lower"),
+    [("error", "worse", "better"), ("agreement_svc", "better", "worse"), (FID, "worse", "better")],
+)
+def test_which_side_is_better_is_known_of_the_metric(metric, of_higher, of_lower):
+    assert pairs.verdict(statistics.paired([5.0, 6.0, 7.1], [1.0, 2.0, 3.0]), metric) == f"real: higher, {of_higher}"
+    assert pairs.verdict(statistics.paired([1.0, 2.0, 3.0], [5.0, 6.0, 7.1]), metric) == f"real: lower, {of_lower}"
+
+
+def test_where_no_side_is_better_none_is_told():
+    for metric in ("deviation_ratio", "copying_labelled_x_n=10", "a_metric_that_nobody_knows"):
+        assert pairs.verdict(statistics.paired([5.0, 6.0, 7.1], [1.0, 2.0, 3.0]), metric) == "real: higher"
 
 
 def test_with_a_baseline_each_run_meets_the_one_on_its_own_masks(experiment):
-    found = [(a.name, b.name) for a, b in compare.pairs(experiment, "floor")]
+    found = [(a.name, b.name) for a, b in pairs.pairs(experiment, "floor")]
     assert found == [("better@10", "floor@10"), ("better@100", "floor@100"), ("better@1000", "floor@1000")]
 
 
@@ -135,30 +169,30 @@ def test_a_metric_that_the_baseline_lacks_is_compared_among_those_that_have_it(e
     for number, name in enumerate(("drawn", "drawn_too")):
         metrics = {FID: statistics.summary([5.0 + number, 6.0 + number, 7.5 + number])}
         experiment.append(entry(f"{name}@10", 10, [1.0, 2.0, 3.0], metrics=metrics))
-    seen = words(compare.differences(experiment, ["error", FID], "floor"))
+    seen = words(page.differences(experiment, ["error", FID], "floor"))
     assert re.search(r"drawn_too@10\s+drawn@10\s+\+1\.00 .*? real: higher", seen)
     assert "4 comparisons" in seen
 
 
 def test_few_runs_are_compared_in_all_pairs_and_many_with_the_first():
     few = [entry(name, 50, [1.0, 2.0]) for name in "abc"]
-    assert [(a.name, b.name) for a, b in compare.pairs(few)] == [("b", "a"), ("c", "a"), ("c", "b")]
-    many = [entry(f"run {k}", 50, [1.0, 2.0]) for k in range(compare.ALL_PAIRS + 1)]
-    assert [(a.name, b.name) for a, b in compare.pairs(many)] == [(each.name, "run 0") for each in many[1:]]
+    assert [(a.name, b.name) for a, b in pairs.pairs(few)] == [("b", "a"), ("c", "a"), ("c", "b")]
+    many = [entry(f"run {k}", 50, [1.0, 2.0]) for k in range(pairs.ALL_PAIRS + 1)]
+    assert [(a.name, b.name) for a, b in pairs.pairs(many)] == [(each.name, "run 0") for each in many[1:]]
 
 
 def test_a_baseline_that_is_no_run_is_one_line():
     with pytest.raises(UserError, match="no run is called other: there are a"):
-        compare.pairs([entry("a", 50, [1.0])], "other")
+        pairs.pairs([entry("a", 50, [1.0])], "other")
 
 
 # The page
 
 
 def test_the_page_says_what_is_real_what_it_cost_and_what_was_published(experiment):
-    number = {"value": "0.91 ± 0.58", "source": "Li et al. 2017", "verified": False, "metric": "error"}
-    experiment[4].final["published"] = [number]
-    seen = words(compare.render(experiment, baseline="floor"))
+    number = PublishedNumber("0.91 ± 0.58", "Li et al. 2017", verified=False)
+    experiment[4] = amended(experiment[4], published=[number])
+    seen = words(page.render(experiment, baseline="floor"))
     low, high = scipy.stats.ttest_rel([6.0, 5.0, 4.0], [12.0, 10.0, 11.0]).confidence_interval(0.95)
     assert f"{low:+.2f} to {high:+.2f}" in seen
     assert re.search(r"better@100\s+floor@100\s+-6\.00\s+\S+ to \S+\s+3\s+real: lower", seen)
@@ -171,7 +205,7 @@ def test_the_page_says_what_is_real_what_it_cost_and_what_was_published(experime
 def test_nothing_on_the_page_is_wider_than_a_telephone_but_in_a_box_that_scrolls(tmp_path, experiment):
     run = make_run(tmp_path / "run", "better", 100, [1.0, 2.0])
     experiment[4] = experiment[4]._replace(samples=run / "samples.png")
-    text = compare.render(experiment, baseline="floor")
+    text = page.render(experiment, baseline="floor")
     tags = Tags(text).found
     assert {"table", "img", "svg"} <= {tag for tag, _, _ in tags}
     for tag, _, around in tags:
@@ -185,7 +219,7 @@ def test_nothing_on_the_page_is_wider_than_a_telephone_but_in_a_box_that_scrolls
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing(experiment):
-    text = compare.render([*experiment, entry(HOSTILE, 100, [1.0, 2.0, 3.0])], title=HOSTILE)
+    text = page.render([*experiment, entry(HOSTILE, 100, [1.0, 2.0, 3.0])], title=HOSTILE)
     assert "http:" not in text and "https:" not in text and HOSTILE in words(text)
     for tag, attributes, _ in Tags(text).found:
         assert tag not in ("script", "link", "iframe") and "onerror" not in attributes
@@ -194,8 +228,8 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(experiment):
 
 def test_a_grid_stands_in_the_row_of_its_method_and_the_column_of_its_labels(tmp_path):
     runs = [make_run(tmp_path / f"{m}@{n}", m, n, [1.0, 2.0]) for m, n in (("a", 50), ("a", "all"), ("b", "all"))]
-    entries = [compare.read(run, run.name) for run in runs]
-    part = compare.samples(entries)
+    entries = [compared.read(run, run.name) for run in runs]
+    part = page.samples(entries)
     rows = re.findall(r"<tr>(.*?)</tr>", part, re.S)
     assert re.findall(r"<th scope=\"col\">(.*?)</th>", rows[0]) == ["50 labels", "all labels"]
     assert [cell.count("<img") for cell in re.findall(r"<td>(.*?)</td>", rows[1], re.S)] == [1, 1]
@@ -206,11 +240,26 @@ def test_a_grid_stands_in_the_row_of_its_method_and_the_column_of_its_labels(tmp
 
 def test_runs_that_are_not_alike_are_warned_of(tmp_path):
     runs = [make_run(tmp_path / "a", "a", 50, [1.0]), make_run(tmp_path / "b", "b", 50, [1.0], images="e" * 64)]
-    entries = [compare.read(run, run.name) for run in runs]
-    entries[1].final["commit"] = "other"
-    seen = words(compare.warnings(entries))
+    entries = [compared.read(run, run.name) for run in runs]
+    entries[1] = amended(entries[1], commit="other")
+    seen = words(page.warnings(entries))
     assert "2 commits: abc, other" in seen and "The images called digits are not the same in all runs" in seen
-    assert compare.warnings(entries[:1]) == ""
+    assert page.warnings(entries[:1]) == ""
+
+
+def test_a_seed_that_stopped_is_warned_of(experiment):
+    stopped = amended(experiment[0], stopped=[Stop(1, 2_000, "generator/loss", "nan")])
+    assert "floor@10: seed 1 stopped at step 2,000; it counts in no number." in words(page.warnings([stopped]))
+
+
+def test_the_usual_metrics_stand_in_their_order_with_their_units(experiment):
+    names = ["nll", "coverage_x_ref=test_n=9", "agreement_svc", FID, f"{FID}_temperature=0.5", "error"]
+    measured = {name: statistics.summary([1.0, 2.0, 3.0]) for name in names}
+    known = [amended(experiment[0], metrics=measured)]
+    assert compared.chosen(known) == ["error", "agreement_svc", FID, "coverage_x_ref=test_n=9"]
+    assert compared.chosen(known, ["fid_temperature=0.5"]) == [f"{FID}_temperature=0.5"]
+    headers, _ = columns.table(known, compared.chosen(known))
+    assert headers == ["run", "labels", "error (%)", "agreement_svc (%)", FID, "coverage_x_ref=test_n=9", "method"]
 
 
 def test_a_metric_is_found_by_its_short_name_alone():
@@ -222,13 +271,13 @@ def test_a_metric_is_found_by_its_short_name_alone():
 
 def test_a_metric_that_no_run_has_is_one_line(experiment):
     with pytest.raises(UserError, match="no run has cas: measure it with `ssl-gen evaluate RUN --metrics cas`"):
-        compare.chosen(experiment, ["error", "cas"])
+        compared.chosen(experiment, ["error", "cas"])
 
 
 def test_folders_of_one_name_are_told_apart_by_those_above(tmp_path):
     folders = [tmp_path / "x" / "run", tmp_path / "y" / "run", tmp_path / "y" / "other"]
-    assert compare.names_of(folders) == ["x/run", "y/run", "y/other"]
-    assert compare.names_of(folders[1:]) == ["run", "other"]
+    assert compared.names_of(folders) == ["x/run", "y/run", "y/other"]
+    assert compared.names_of(folders[1:]) == ["run", "other"]
 
 
 def test_the_command_writes_the_page_of_a_folder_of_runs(tmp_path, capsys):
@@ -255,7 +304,7 @@ def test_the_command_answers_a_mistake_with_one_line(tmp_path, capsys):
 
 
 def test_a_figure_puts_each_number_in_its_place(experiment):
-    figure = efficiency.figure(compare.points(experiment), "error")
+    figure = efficiency.figure(page.points(experiment), "error")
     strokes = [shape for shape in figure.shapes if isinstance(shape, drawing.Stroke)]
     marks = [tuple(shape.points.mean(0)) for shape in figure.shapes if _is_marker(shape)]
     floor = next(stroke.points for stroke in strokes if len(stroke.points) == 3)
@@ -277,7 +326,7 @@ def _is_marker(shape: drawing.Shape) -> bool:
 
 
 def test_a_band_reaches_from_the_lowest_to_the_highest_mask(experiment):
-    figure = efficiency.figure(compare.points(experiment), "error")
+    figure = efficiency.figure(page.points(experiment), "error")
     band = next(shape.points for shape in figure.shapes if isinstance(shape, drawing.Area) and shape.opacity < 1)
     height = efficiency.TOP + efficiency.PLOT * (1 - np.array([34, 12, 6, 4, 10, 30]) / (35 * 1.05))
     assert np.allclose(band[:, 1], height)
@@ -285,8 +334,8 @@ def test_a_band_reaches_from_the_lowest_to_the_highest_mask(experiment):
 
 def test_curves_differ_in_colour_shape_and_dashes_and_keep_them_in_every_figure(experiment):
     for point in experiment[3:6]:
-        point.final["metrics"][FID] = statistics.summary([1.0, 2.0, 3.0])
-    known = compare.points(experiment)
+        point.final.metrics[FID] = statistics.summary([1.0, 2.0, 3.0])
+    known = page.points(experiment)
     looks = efficiency.looks(known)
     floor, better = looks["floor", False], looks["better", False]
     assert floor.colour != better.colour and floor.dashes != better.dashes and len(floor.corners) != len(better.corners)
@@ -302,7 +351,7 @@ def test_all_that_is_drawn_lies_within_the_figure(experiment):
         entry(f"a method with a very long name, number {k}@{n}", n, [9.0 + k, 7.0]) for k in range(9) for n in (10, 20)
     ]
     for entries in (experiment, many):
-        figure = efficiency.figure(compare.points(entries), "error")
+        figure = efficiency.figure(page.points(entries), "error")
         for shape in figure.shapes:
             places = np.array([[shape.x, shape.y]]) if isinstance(shape, drawing.Text) else shape.points
             assert (places >= 0).all() and (places <= figure.size).all()
@@ -311,19 +360,25 @@ def test_all_that_is_drawn_lies_within_the_figure(experiment):
 
 
 def test_runs_that_make_no_curve_have_no_figure(experiment):
-    assert compare.figures(experiment[:1], ["error"]) == []
+    assert page.figures(experiment[:1], ["error"]) == []
     twice = [*experiment, entry("floor@10", 10, [1.0, 2.0])]  # differs in something else than labels
-    assert compare.figures(twice, ["error"]) == []
-    assert len(compare.figures(experiment, ["error", FID])) == 1
+    assert page.figures(twice, ["error"]) == []
+    assert len(page.figures(experiment, ["error", FID])) == 1
 
 
 def test_a_figure_is_told_in_words(experiment):
-    said = efficiency.described(efficiency.figure(compare.points(experiment), "error"))
+    said = efficiency.described(efficiency.figure(page.points(experiment), "error"))
     assert "floor: 32 at 10, 11 at 100, 5 at 1000; " in said and said.endswith("ceiling: 1.5 at all.")
 
 
+def test_a_figure_is_named_by_its_number_and_by_other_settings_of_the_sampler():
+    assert efficiency.short(FID) == "fid" and efficiency.short("cas_convnet_n=100") == "cas"
+    assert efficiency.short(f"{FID}_temperature=0.5") == "fid_temperature=0.5"
+    assert efficiency.short("iwae_5000") == "iwae_5000"  # has no shorter name
+
+
 def test_figures_are_written_as_svg_and_png(tmp_path, experiment):
-    written = compare.draw(experiment, ["error"], tmp_path, "digits")
+    written = page.draw(experiment, ["error"], tmp_path, "digits")
     assert [path.name for path in written] == ["digits_error.svg", "digits_error.png"]
     root = ElementTree.parse(written[0]).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"

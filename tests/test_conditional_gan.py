@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from tiny import IMAGES, SPEC, first_rows, some_rows, tiny
 
-from ssl_gen.adversarial_losses import Loss
+from ssl_gen.core import gradient
+from ssl_gen.core.keys import INIT, stream
+from ssl_gen.losses import adversarial
+from ssl_gen.losses.adversarial import Loss
 from ssl_gen.methods.adversarial import conditional_gan
 from ssl_gen.networks import mlp
 from ssl_gen.types import Batch
 
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
+FIRST = stream(0, 0), jnp.int32(0)  # key and number of the first step
 
 
 def gathered(labelled, labels, unlabelled):
@@ -25,7 +29,7 @@ def batch_of(method):
 
 
 def started(method):
-    return jax.jit(method.init)(jax.random.key(0), gathered(*(part[0] for part in first_rows())))
+    return jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))
 
 
 def test_it_looks_at_labelled_images_alone():
@@ -37,8 +41,8 @@ def test_it_looks_at_labelled_images_alone():
 @pytest.mark.parametrize("loss", typing.get_args(Loss))
 def test_each_loss_goes_with_each_way_to_tell_the_discriminator_of_labels(loss, conditioning):
     method = tiny("conditional_gan", loss=loss, conditioning=conditioning, network="mlp").method
-    state = jax.eval_shape(method.init, jax.random.key(0), gathered(*(part[0] for part in first_rows())))
-    _, metrics = jax.eval_shape(method.phases[0].step, state, batch_of(method))
+    state = jax.eval_shape(method.init, stream(0, INIT), gathered(*(part[0] for part in first_rows())))
+    _, metrics = jax.eval_shape(method.phases[0].step, state, *FIRST, batch_of(method))
     of_classes = {"discriminator/class_of_real", "discriminator/class_of_fake", "generator/class"}
     assert (of_classes & metrics.keys()) == (of_classes if conditioning == "auxiliary" else set())
 
@@ -59,12 +63,9 @@ def test_a_generated_image_has_the_label_of_the_real_one_that_it_stands_beside(c
     _, config, method = tiny("conditional_gan", **changes)
     state, batch, seen = started(method), batch_of(method), []
 
-    class Painter:
-        def __init__(self, *_):
-            pass
-
-        def apply(self, variables, latents, labels, train, mutable):
-            return paint(labels), {}
+    class Painter(mlp.Generator):
+        def __call__(self, latents, labels, train):
+            return paint(labels)
 
     def note(config, key, images):
         return seen.append(images[:, 0, 0, 0]) or images
@@ -74,10 +75,10 @@ def test_a_generated_image_has_the_label_of_the_real_one_that_it_stands_beside(c
         return player, {}
 
     monkeypatch.setattr(mlp, "Generator", Painter)
-    monkeypatch.setattr(conditional_gan, "augment", note)
-    monkeypatch.setattr(conditional_gan, "descend", keep)
+    monkeypatch.setattr(adversarial, "augment", note)
+    monkeypatch.setattr(gradient, "descend", keep)
     made = conditional_gan.make(config, SPEC)
-    made.phases[0].step(state, batch._replace(labelled=paint(batch.labels)))
+    made.phases[0].step(state, *FIRST, batch._replace(labelled=paint(batch.labels)))
     *pairs, generated = seen
     for pair in pairs:
         np.testing.assert_array_equal(pair[::2], pair[1::2])

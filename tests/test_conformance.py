@@ -7,14 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import IMAGES, SPEC, STEPS, VISIBLE, first_rows, numbers, same, some_rows, terms_with_gradients, tiny
+from tiny import (
+    IMAGES,
+    SPEC,
+    STEPS,
+    STORE,
+    VISIBLE,
+    batch_of,
+    first_rows,
+    numbers,
+    same,
+    some_rows,
+    terms_with_gradients,
+    tiny,
+)
 
+from ssl_gen.core import gradient
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.methods import METHODS
-from ssl_gen.training.devices import make_program
-from ssl_gen.training.program import gather
+from ssl_gen.training.replicas import make_replicas
 from ssl_gen.types import Batch, ImageSpec, TrainState
 
+
+KEY_AND_STEP = jax.random.key(0), jnp.int32(0)
 TRAINED = [name for name in METHODS if tiny(name).method.fit is None]  # test_solving.py has the others
 
 
@@ -34,7 +49,7 @@ def program(name, mode="loop", replicas=1, data_parallel=1):
 
 @functools.cache
 def made(name, mode, replicas, data_parallel):
-    return make_program(tiny(name).method, IMAGES, replicas, mode, data_parallel, longest=STEPS, fold=False)
+    return make_replicas(tiny(name).method, STORE, replicas, mode, data_parallel, longest=STEPS, fold=False)
 
 
 @functools.cache
@@ -72,20 +87,25 @@ def players(state):
     return {name: value for name, value in state._asdict().items() if isinstance(value, TrainState)}
 
 
-def batch_of(method, phase):
-    return gather(jnp.asarray(IMAGES), Rows(*(part[0, 0] for part in some_rows(method, phase, 0, 1))))
+def batch_of_phase(method, phase):
+    return batch_of(Rows(*(part[0, 0] for part in some_rows(method, phase, 0, 1))))
+
+
+def state_of(stacked):
+    """The method's state of the first replica."""
+    return jax.tree.map(lambda leaf: leaf[0], stacked.state)
 
 
 @functools.cache
 def initial(name):
-    return jax.tree.map(lambda leaf: leaf[0], started(name, 1))
+    return state_of(started(name, 1))
 
 
 def test_a_step_keeps_the_tree_shapes_and_dtypes_of_the_state(name):
     method = tiny(name).method
     state = initial(name)
     for index, phase in enumerate(method.phases):
-        after, metrics = jax.eval_shape(phase.step, state, batch_of(method, index))
+        after, metrics = jax.eval_shape(phase.step, state, *KEY_AND_STEP, batch_of_phase(method, index))
         assert jax.tree.structure(after) == jax.tree.structure(state)
         assert [(x.shape, x.dtype) for x in jax.tree.leaves(after)] == [
             (x.shape, x.dtype) for x in jax.tree.leaves(state)
@@ -108,10 +128,11 @@ def test_the_settings_for_photographs_fit_photographs(name):
 
     state = jax.eval_shape(method.init, jax.random.key(0), batch(4, 4))
     for phase in method.phases:
-        after, _ = jax.eval_shape(phase.step, state, batch(phase.labelled, phase.unlabelled))
+        after, _ = jax.eval_shape(phase.step, state, *KEY_AND_STEP, batch(phase.labelled, phase.unlabelled))
         assert jax.tree.structure(after) == jax.tree.structure(state)
     if method.sample:
-        samples = jax.eval_shape(method.sample, state, jax.random.key(0), jnp.zeros(2, jnp.int32))
+        draw = functools.partial(method.sample, sampler=method.sampler)
+        samples = jax.eval_shape(draw, state, jax.random.key(0), jnp.zeros(2, jnp.int32))
         assert samples.shape == (2, *photographs.shape)
 
 
@@ -127,10 +148,10 @@ def test_a_run_resumed_at_every_step_is_the_same_run_bit_for_bit(name):
     assert same(placed.stack(train(name, placed, interrupt=True)), trained(name))
 
 
-def test_a_state_alone_determines_the_future(name):
-    state = trained(name)
-    assert int(state.step[0]) == STEPS
-    assert same(state.key[0], jax.random.key(0))
+def test_a_replica_alone_determines_the_future(name):
+    replica = trained(name)
+    assert int(replica.step[0]) == STEPS
+    assert same(replica.key[0], jax.random.key(0))
 
 
 @pytest.mark.parametrize("mode", ["vmap", "pmap"])
@@ -141,7 +162,7 @@ def test_replicas_are_single_runs(name, mode):
 
 
 def test_replicas_differ_from_each_other(name):
-    for player in players(trained(name, "loop", 4)).values():
+    for player in players(trained(name, "loop", 4).state).values():
         leaves = numbers(player.params)
         assert any(not np.array_equal(leaf[0], leaf[1]) for leaf in leaves)
 
@@ -164,7 +185,7 @@ def test_a_data_parallel_step_moves_no_activations_between_devices(name):
 
 
 def test_every_param_of_every_player_moves(name):
-    before, after = initial(name), jax.tree.map(lambda leaf: leaf[0], trained(name))
+    before, after = initial(name), state_of(trained(name))
     for player, trained_player in players(after).items():
         first = getattr(before, player).params
         moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), first, trained_player.params)
@@ -192,21 +213,20 @@ def test_the_unlabelled_images_matter_where_a_phase_uses_them(name):
 
 
 def test_each_term_of_each_loss_has_a_gradient_at_initialisation(name, monkeypatch):
-    module, config, method = tiny(name)
-    monkeypatch.setattr(module, "descend", terms_with_gradients)
-    method = module.make(config, SPEC)
-    state = initial(name)._replace(step=jnp.int32(STEPS))  # ramps are over, params are still the first
-    for index, phase in enumerate(method.phases):
-        _, metrics = jax.jit(phase.step)(state, batch_of(method, index))
+    monkeypatch.setattr(gradient, "descend", terms_with_gradients)
+    method, key = tiny(name).method, jax.random.key(0)
+    for index, phase in enumerate(method.phases):  # ramps are over, params are still the first
+        step = jax.jit(lambda *given, phase=phase: phase.step(*given))  # a trace of its own, with the patched gradient
+        _, metrics = step(initial(name), key, jnp.int32(STEPS), batch_of_phase(method, index))
         norms = {term: float(value) for term, value in metrics.items() if term.endswith("/own")}
         assert norms and all(value > 0 for value in norms.values()), norms
 
 
 def test_samples_are_images_and_obey_labels_where_it_says_so(name):
-    method, state = tiny(name).method, jax.tree.map(lambda leaf: leaf[0], trained(name))
+    method, state = tiny(name).method, state_of(trained(name))
     if method.sample is None:
         pytest.skip("this method draws no samples")
-    draw = jax.jit(method.sample)
+    draw = jax.jit(functools.partial(method.sample, sampler=method.sampler))
     images = draw(state, jax.random.key(0), jnp.zeros(6, jnp.int32))
     assert images.shape == (6, *SPEC.shape)
     assert -1 <= float(images.min()) < float(images.max()) <= 1
@@ -215,7 +235,7 @@ def test_samples_are_images_and_obey_labels_where_it_says_so(name):
 
 
 def test_class_probabilities_sum_to_one(name):
-    method, state = tiny(name).method, jax.tree.map(lambda leaf: leaf[0], trained(name))
+    method, state = tiny(name).method, state_of(trained(name))
     if method.classify is None:
         pytest.skip("this method does not classify")
     log_probabilities = jax.jit(method.classify)(state, jnp.asarray(IMAGES[:5], jnp.float32) / 127.5 - 1)

@@ -1,5 +1,7 @@
 """From a state to metrics: batches, devices, what is made once, and what each metric needs."""
 
+import dataclasses
+import functools
 import threading
 import types
 
@@ -8,10 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen import evaluation, features
 from ssl_gen.datasets.dataset import Dataset
-from ssl_gen.evaluation import BATCH, Reference, Subject, compiled
-from ssl_gen.measurements import METRICS, applicable
+from ssl_gen.datasets.store import Store
+from ssl_gen.evaluation import evaluated, features, inference
+from ssl_gen.evaluation.evaluated import Evaluated, abilities, measure
+from ssl_gen.evaluation.inference import BATCH
+from ssl_gen.evaluation.reference import Reference, cached_features
+from ssl_gen.metrics import likelihood
+from ssl_gen.metrics.metric import Metric
+from ssl_gen.metrics.registry import METRICS, applicable
 from ssl_gen.types import Method, TrainState, UserError
 
 CLASSES, TEST, TRAIN = 3, 700, 40
@@ -31,10 +38,18 @@ def dataset(test=TEST):
     return Dataset("bright", train_images, train_labels, test_images, test_labels, ("a", "b", "c"))
 
 
-def sample(state, key, labels):
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """How noisy images are drawn."""
+
+    noise: float = 40.0
+    passes: int = 1
+
+
+def sample(state, key, labels, sampler):
     """Images as bright as the class asked for, with noise of the state's size."""
     noise = jax.random.uniform(key, (labels.shape[0], 8, 8, 1)) * state.noise
-    return jnp.clip((70 * labels[:, None, None, None] + 40 * noise) / 127.5 - 1, -1, 1)
+    return jnp.clip((70 * labels[:, None, None, None] + sampler.noise * noise) / 127.5 - 1, -1, 1)
 
 
 def classify(state, images):
@@ -51,88 +66,124 @@ def decode(state, latents, labels):
     return latents.reshape(-1, 8, 8, 1)
 
 
-def log_weight(state, key, images):
+def log_weight(state, observed, key, images):
     return images.sum((1, 2, 3)) + jax.random.normal(key, (len(images),))
 
 
-METHOD = Method(None, (), sample, classify, encode, decode, True, log_weight)
+METHOD = Method(None, (), sample, classify, encode, decode, True, log_weight, sampler=Sampler())
 STATE = types.SimpleNamespace(noise=1.0)
 jax.tree_util.register_pytree_node(
     types.SimpleNamespace,
     lambda state: ((state.noise,), None),
     lambda _, leaves: types.SimpleNamespace(noise=leaves[0]),
 )
+compiled = functools.cache(inference.compiled)  # of all tests together
+find_extractor = functools.cache(features.find_extractor)
 
 
-def subject(method=METHOD, extractor="pixels", test=TEST, samples=None, foreign=None, fit=None):
+def replica(
+    method=METHOD, extractor="pixels", test=TEST, samples=None, out_of_distribution=None, fit=None, sampler=None
+):
     data = dataset(test)
-    reference = Reference(data, features.choose(extractor, data.spec, "bright"), fit, foreign, samples)
+    reference = Reference(data, find_extractor(extractor, data.spec, "bright"), fit, out_of_distribution, samples)
     visible = np.where(np.arange(TRAIN) < 9, data.train_labels, -1)
-    return Subject(compiled(method), STATE, reference, visible, 0)
+    return Evaluated(compiled(method), STATE, reference, visible, 0, sampler)
 
 
 def measured(name, **settings):
-    return METRICS[name].measure(subject(**settings))
+    return evaluated.measured(METRICS[name], replica(**settings))
+
+
+def possible(method, reference, names=()):
+    return applicable(abilities(method, reference), names)
 
 
 def test_a_batch_is_filled_up_and_the_filling_left_out():
-    found = evaluation.mapped(lambda rows: rows * 2, np.arange(BATCH + 3))
+    found = inference.mapped(lambda rows: rows * 2, np.arange(BATCH + 3))
     np.testing.assert_array_equal(found, 2 * np.arange(BATCH + 3))
 
 
 def test_the_devices_share_each_batch():
-    batch = evaluation.shared(np.zeros((BATCH, 2)))
+    batch = inference.shared(np.zeros((BATCH, 2)))
     assert len(batch.sharding.device_set) == len(jax.local_devices()) == 4
     assert {shard.data.shape for shard in batch.addressable_shards} == {(BATCH // 4, 2)}
 
 
 def test_samples_do_not_depend_on_how_many_devices_draw_them(monkeypatch):
-    asked = np.arange(7) % CLASSES
-    many = evaluation.draw(compiled(METHOD), STATE, asked)
+    labels = np.arange(7) % CLASSES
+    many = inference.draw_samples(compiled(METHOD), STATE, labels)
     first = jax.local_devices()[:1]
     monkeypatch.setattr(jax, "local_devices", lambda: first)
-    np.testing.assert_array_equal(many, evaluation.draw(compiled(METHOD), STATE, asked))
+    np.testing.assert_array_equal(many, inference.draw_samples(compiled(METHOD), STATE, labels))
 
 
 def test_real_features_are_made_once_and_read_from_the_disk_afterwards(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    calls, extractor = [], features.choose("pixels", dataset().spec, "bright")
+    calls, extractor = [], find_extractor("pixels", dataset().spec, "bright")
 
     def counted(images):
         calls.append(len(images))
         return extractor.features(images)
 
     images = dataset().test_images
-    first = evaluation.remembered(extractor._replace(features=counted), images)
+    first = cached_features(extractor._replace(features=counted), Store(images))
+    np.testing.assert_allclose(first, images.reshape(TEST, -1) / 255, rtol=1e-6)
     made = len(calls)
-    np.testing.assert_array_equal(evaluation.remembered(extractor._replace(features=counted), images), first)
+    np.testing.assert_array_equal(cached_features(extractor._replace(features=counted), Store(images)), first)
     assert len(calls) == made > 0
-    evaluation.remembered(extractor._replace(features=counted, name="other"), images)
-    evaluation.remembered(extractor._replace(features=counted), images[::-1])
+    cached_features(extractor._replace(features=counted, name="other"), Store(images))
+    cached_features(extractor._replace(features=counted), Store(images[::-1]))
     assert len(calls) == 3 * made
+
+
+@pytest.mark.parametrize("left", [0, 40, 1_000])
+def test_a_broken_cache_costs_time_and_no_result(tmp_path, monkeypatch, left):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    extractor, store = find_extractor("pixels", dataset().spec, "bright"), Store(dataset().test_images)
+    first = cached_features(extractor, store)
+    (kept,) = tmp_path.rglob("*.npy")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:left])
+    np.testing.assert_array_equal(cached_features(extractor, store), first)
+    assert kept.read_bytes() == whole
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match="XDG_CACHE_HOME"):
-        evaluation.remembered(features.choose("pixels", dataset().spec, "bright"), dataset().test_images)
+        cached_features(find_extractor("pixels", dataset().spec, "bright"), Store(dataset().test_images))
 
 
 @pytest.mark.parametrize(
     ("test", "samples", "expected"), [(700, None, 999), (1202, None, 1200), (0, 100, 99), (6, 2, 3)]
 )
 def test_each_class_is_drawn_as_often_as_the_others(test, samples, expected):
-    asked = subject(test=test, samples=samples).many_asked
-    assert len(asked) == expected
-    assert len(set(np.bincount(asked))) == 1
+    labels = replica(test=test, samples=samples).many_labels
+    assert len(labels) == expected
+    assert len(set(np.bincount(labels))) == 1
 
 
 def test_the_name_of_a_metric_says_extractor_reference_and_samples():
     assert list(measured("fid", samples=30)) == ["fid_pixels_ref=test_n=30"]
     assert list(measured("fid", samples=30, test=0)) == ["fid_pixels_ref=train_n=30"]
-    name = features.choose("random", dataset().spec, "bright").name
-    assert list(measured("fid", samples=30, extractor="random")) == [f"fid_{name}_ref=test_n=30"]
+    name = find_extractor("random", dataset().spec, "bright").name
+    assert list(measured("fid", samples=30, test=30, extractor="random")) == [f"fid_{name}_ref=test_n=30"]
+
+
+def test_the_name_of_a_metric_of_samples_says_how_they_were_drawn_where_not_by_default():
+    plain = measured("fid", samples=30)
+    noisy = measured("fid", samples=30, sampler=Sampler(noise=60.0))
+    assert list(noisy) == ["fid_pixels_ref=test_n=30_noise=60"] and list(noisy.values()) != list(plain.values())
+    assert list(measured("fid", samples=30, sampler=Sampler(0.5, 3))) == ["fid_pixels_ref=test_n=30_noise=0.5_passes=3"]
+
+
+def test_the_default_sampler_given_by_hand_is_the_default_bit_for_bit():
+    assert measured("fid", samples=30, sampler=Sampler()) == measured("fid", samples=30)
+
+
+def test_a_metric_of_no_samples_has_the_same_name_and_value_under_any_sampler():
+    assert measured("error", sampler=Sampler(noise=60.0)) == measured("error")
 
 
 def test_samples_like_the_data_are_near_and_others_far():
@@ -141,57 +192,62 @@ def test_samples_like_the_data_are_near_and_others_far():
     assert same < other / 10
 
 
-def flat(state, key, labels):
+def flat(state, key, labels, sampler):
     """The same image every time."""
     return jnp.zeros((labels.shape[0], 8, 8, 1))
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, metric in METRICS.items() if not {"classes", "foreign"} & {*metric.needs}]
+    "name", [name for name, metric in METRICS.items() if not {"classes", "out_of_distribution"} & {*metric.needs}]
 )
 def test_every_metric_of_a_method_that_can_do_all_is_a_number_with_its_name(name, monkeypatch):
-    monkeypatch.setattr("ssl_gen.measurements.LATENTS", 3)
-    tools = compiled(METHOD), STATE
-    found = measured(name, fit=lambda images, labels: tools)
+    monkeypatch.setattr(likelihood, "LATENTS", 3)  # of 5,000 draws, which take their time
+    classifier = compiled(METHOD), STATE
+    found = measured(name, test=120, samples=120, fit=lambda images, labels: classifier)
     assert found and all(np.isfinite(value) and isinstance(value, float) for value in found.values())
     assert all(full.startswith(("precision", "recall", "density", "coverage", "nearest", name)) for full in found)
 
 
 def test_metrics_of_the_extractors_classes_need_an_extractor_that_knows_them():
-    able = subject()
+    able = replica()
     knowing = able.reference.extractor._replace(classify=lambda images: classify(None, images / 127.5 - 1))
-    assert "agreement" not in applicable(METHOD, able.reference)
+    assert "agreement" not in possible(METHOD, able.reference)
     with pytest.raises(UserError, match="classes"):
-        applicable(METHOD, able.reference, ("agreement",))
+        possible(METHOD, able.reference, ("agreement",))
     reference = Reference(able.reference.dataset, knowing, None)
-    assert {"agreement", "inception_score"} <= set(applicable(METHOD, reference))
-    found = METRICS["agreement"].measure(Subject(able.tools, STATE, reference, able.visible, 0))
+    assert {"agreement", "inception_score"} <= set(possible(METHOD, reference))
+    found = METRICS["agreement"].measure(Evaluated(able.compiled, STATE, reference, able.visible, 0))
     assert found == {"agreement_pixels_n=999": 100.0}
 
 
-def test_foreign_images_are_told_from_known_ones():
-    foreign = np.full((50, 8, 8, 1), 255, np.uint8)
-    assert "auroc" in applicable(METHOD, subject(foreign=foreign).reference)
-    assert "auroc" not in applicable(METHOD, subject().reference)
-    found = measured("auroc", foreign=foreign)["auroc"]
-    outside = np.exp(np.asarray(classify(STATE, foreign / 127.5 - 1))).max()
-    inside = np.exp(subject().log_probabilities.max(-1))
+def test_out_of_distribution_images_are_told_from_known_ones():
+    white = np.full((50, 8, 8, 1), 255, np.uint8)
+    assert "auroc" in possible(METHOD, replica(out_of_distribution=white).reference)
+    assert "auroc" not in possible(METHOD, replica().reference)
+    found = measured("auroc", out_of_distribution=white)["auroc"]
+    outside = np.exp(np.asarray(classify(STATE, white / 127.5 - 1))).max()
+    inside = np.exp(replica().log_probabilities.max(-1))
     assert found == pytest.approx((inside > outside).mean() + (inside == outside).mean() / 2)
 
 
 def test_what_a_method_cannot_do_is_left_out():
-    reference = subject().reference
+    reference = replica().reference
     silent = Method(None, (), classify=classify)
-    assert set(applicable(silent, reference)) == {"error", "balanced_error", "nll", "calibration_error"}
-    assert "copying" in applicable(Method(None, (), sample=sample), reference)
-    assert not {"agreement_svc", "cas"} & set(applicable(Method(None, (), sample=sample), reference))
+    assert set(possible(silent, reference)) == {"error", "balanced_error", "nll", "calibration_error"}
+    assert "copying" in possible(Method(None, (), sample=sample), reference)
+    assert not {"agreement_svc", "cas"} & set(possible(Method(None, (), sample=sample), reference))
+
+
+def test_a_metric_that_there_is_not_is_answered_with_those_that_apply():
+    with pytest.raises(UserError, match=r"there is no metric fjd; these apply: error, .*fid"):
+        possible(METHOD, replica().reference, ("fjd",))
 
 
 def test_copies_of_labelled_images_are_flagged_beside_the_labelled_ones_alone():
     data = dataset()
     labelled = jnp.asarray(data.train_images[:9])
 
-    def copy(state, key, labels):
+    def copy(state, key, labels, sampler):
         rows = jax.random.randint(key, labels.shape, 0, 9)
         return labelled[rows] / 127.5 - 1
 
@@ -202,36 +258,45 @@ def test_copies_of_labelled_images_are_flagged_beside_the_labelled_ones_alone():
     assert honest["copying_labelled_pixels_ref=test_n=999"] > -3
 
 
-def test_the_players_measured_at_their_running_mean_are_named():
+def test_the_players_measured_at_their_ema_are_named():
     class State(tuple):
         def _asdict(self):
             kept = TrainState({"w": 1.0}, {}, (), {"w": 1.0})
-            return {"step": 0, "generator": kept._replace(ema=()), "classifier": kept}
+            return {"mean": 0.5, "generator": kept._replace(ema=()), "classifier": kept}
 
-    assert evaluation.averaged(State()) == ["classifier"]
+    assert evaluated.averaged(State()) == ["classifier"]
+
+
+def seeds(*numbers):
+    """Replicas that are no more than a number, and a metric of theirs."""
+    return {number: types.SimpleNamespace(value=number, sampler=None) for number in numbers}
+
+
+def of_number(function):
+    return {"a": Metric("a number", (), lambda replica: {"a_n=1": function(replica.value)}, {})}
 
 
 def test_a_seed_that_stopped_has_no_value():
-    found = evaluation.measure(["a"], {"a": lambda subject: {"a_n=1": subject}}, {0: 1.5, 2: 2.5}, [0, 1, 2])
-    assert found == {"a_n=1": [1.5, None, 2.5]}
+    found = measure(["a"], seeds(0, 2), [0, 1, 2], metrics=of_number(lambda value: value + 0.5))
+    assert found == {"a_n=1": [0.5, None, 2.5]}
 
 
 def test_seeds_are_measured_side_by_side_after_the_first(monkeypatch):
-    monkeypatch.setattr(evaluation, "at_a_time", lambda: 3)
+    monkeypatch.setattr(evaluated, "at_a_time", lambda: 3)
     first, others = threading.Event(), threading.Barrier(3, timeout=60)
 
-    def measure(subject):
-        if subject == 0:
+    def together(value):
+        if value == 0:
             first.set()
         else:
             assert first.is_set()
             others.wait()
-        if subject == 2:
+        if value == 2:
             raise UserError("too few")
-        return {"a": 1.0 * subject}
+        return 1.0 * value
 
     unmeasured = {}
-    found = evaluation.measure(["a"], {"a": measure}, {seed: seed for seed in range(4)}, range(4), unmeasured)
-    assert found == {"a": [0.0, 1.0, None, 3.0]} and unmeasured == {"a": "seed 2: too few"}
+    found = measure(["a"], seeds(0, 1, 2, 3), range(4), unmeasured, of_number(together))
+    assert found == {"a_n=1": [0.0, 1.0, None, 3.0]} and unmeasured == {"a": "seed 2: too few"}
     with pytest.raises(UserError, match="too few"):
-        evaluation.measure(["a"], {"a": measure}, {seed: seed for seed in range(4)}, range(4))
+        measure(["a"], seeds(0, 1, 2, 3), range(4), metrics=of_number(together))

@@ -9,20 +9,34 @@ from pathlib import Path
 
 import pytest
 
-from experiments import digits_demo, mnist_orderings, readme, table
-from ssl_gen import features
+from experiments import digits_demo, mnist_orderings, readme, table, tracked
 from ssl_gen.datasets import sources
+from ssl_gen.evaluation import features
 from ssl_gen.methods import METHODS
+from ssl_gen.reports.compare import entries as compared
+from ssl_gen.reports.compare import page as comparing
+from ssl_gen.reports.compare.entries import Entry
 
 ROOT = Path(__file__).parents[1]
 TABLES = [path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "ROWS = " in path.read_text()]
 RECORDS = sorted((ROOT / "experiments").glob("*.json"))
+MARKED = [path for path in RECORDS if '"setting"' in path.read_text()]  # whose rows have fingerprints
 
 
 @pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.stem)
 def test_the_tables_of_a_page_are_those_of_the_records(page):
     text = page.read_text()
     assert readme.BLOCK.search(text) and readme.filled(text) == text
+
+
+@pytest.mark.parametrize("name", ["digits_label_efficiency", "mnist_label_efficiency"])
+def test_the_figures_in_docs_are_those_of_the_records(name, tmp_path):
+    record = tracked.load(ROOT / "experiments" / f"{name}.json")
+    entries = [Entry(row, final) for row, final in record.rows.items()]
+    full = compared.chosen(entries, table.shown(entries, record.metrics))
+    drawn = [path for path in comparing.draw(entries, full, tmp_path, name) if path.suffix == ".svg"]
+    assert {path.name for path in drawn} == {path.name for path in (ROOT / "docs").glob(f"{name}_*.svg")}
+    assert all(path.read_bytes() == (ROOT / "docs" / path.name).read_bytes() for path in drawn)
 
 
 def test_every_record_of_an_experiment_stands_in_a_page():
@@ -32,13 +46,28 @@ def test_every_record_of_an_experiment_stands_in_a_page():
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_a_record_says_where_its_numbers_come_from_and_holds_no_path(path):
-    tracked = json.loads(path.read_text())
-    assert "rows" in tracked or (tracked["commit"] and tracked["device"] and tracked["metrics"])
-    for final in tracked.get("rows", {}).values():
+    content = json.loads(path.read_text())
+    assert "rows" in content or (content["commit"] and content["device"] and content["metrics"])
+    for final in content.get("rows", {}).values():
         assert final["commit"] and final["device"] and final["seconds"] and final["seeds"] and final["masks"]
         assert final["metrics"]
         assert all(len(values["per_seed"]) == len(final["seeds"]) for values in final["metrics"].values())
     assert not re.search(r"/(tmp|home|root|work|Users)/", path.read_text())
+
+
+@pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
+def test_a_record_that_is_made_again_of_the_same_runs_is_the_same(path):
+    record = tracked.load(path)
+    rows = importlib.import_module(f"experiments.{path.stem}").ROWS
+    entries = [Entry(name, final) for name, final in record.rows.items()]
+    again = table.to_be_tracked(entries, rows, record.baseline, record.metrics)
+    there = json.loads(path.read_text())
+    for name, row in again["rows"].items():
+        assert row.pop("format") == 2
+        # rows of the first version lack lists that were empty
+        lacking = [key for key in ("unmeasured", "averaged") if not row[key] and key not in there["rows"][name]]
+        assert {key: value for key, value in row.items() if key not in lacking} == there["rows"][name]
+    assert list(again["rows"]) == list(there["rows"]) and again["metrics"] == there["metrics"]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -71,7 +100,7 @@ def test_the_rows_of_the_demo_share_masks_augmentation_and_network():
 
 def test_metrics_order_corrupted_thinned_and_copied_images():
     dataset = sources.load("digits")
-    found = mnist_orderings.measure(dataset, features.choose("random", dataset.spec, "digits"))
+    found = mnist_orderings.measure(dataset, features.find_extractor("random", dataset.spec, "digits"))
     fid = found["fid"]
     for kind, strengths in (("blurred", mnist_orderings.BLURS), ("noisy", mnist_orderings.NOISES)):
         values = [fid["test images"], *(fid[f"{kind} {strength}"] for strength in strengths)]
@@ -105,10 +134,10 @@ def test_a_table_can_be_made_of_the_rows_that_are_finished(tmp_path, capsys):
 
 def test_with_missing_the_table_of_finished_rows_has_those_of_the_record(tmp_path, monkeypatch, capsys):
     rows = {name: table.shrunk(digits_demo.ROWS[name]) for name in ("floor", "augmented_floor", "ceiling")}
-    finals = table.train({"augmented_floor": rows["augmented_floor"]}, tmp_path / "earlier")
+    trained = table.train({"augmented_floor": rows["augmented_floor"]}, tmp_path / "earlier")
     table.train({"floor": rows["floor"]}, tmp_path / "now")
     monkeypatch.setattr(table, "HERE", tmp_path)
-    table.record("some", finals, rows, None, (), tmp_path / "some.json")
+    table.record("some", list(trained.values()), rows, None, (), tmp_path / "some.json")
     arguments = ["--finished", "--missing", "--out", str(tmp_path / "now")]
     capsys.readouterr()
     table.main("some", rows, None, (), "a title", arguments=arguments)

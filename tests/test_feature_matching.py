@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from tiny import IMAGES, SPEC, STEPS, first_rows, some_rows, tiny
 
+from ssl_gen.core import gradient
+from ssl_gen.core.keys import INIT, stream
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.adversarial.feature_matching import matching, unsupervised
 from ssl_gen.networks import mlp
@@ -17,6 +19,7 @@ RANDOM = np.random.default_rng(0)
 REAL, FAKE = 2 * RANDOM.normal(size=(5, 3)), 2 * RANDOM.normal(size=(7, 3))
 FEATURES, GENERATED = RANDOM.normal(size=(6, 4)), RANDOM.normal(size=(8, 4))
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
+FIRST = stream(0, 0), jnp.int32(0)  # key and number of the first step
 AVERAGING = 0.5  # of 4 steps: a rate of 1/2, so that params and their mean differ
 
 
@@ -76,10 +79,10 @@ def batch_of_step(method, step):
 def states():
     """The state before each update and after the last."""
     method = tiny("feature_matching", averaging=AVERAGING).method
-    found = [jax.jit(method.init)(jax.random.key(0), gathered(*(part[0] for part in first_rows())))]
+    found = [jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))]
     step = jax.jit(method.phases[0].step)
     for i in range(STEPS):
-        found.append(step(found[-1], batch_of_step(method, i))[0])
+        found.append(step(found[-1], stream(0, i), jnp.int32(i), batch_of_step(method, i))[0])
     return found
 
 
@@ -91,9 +94,9 @@ def optimizer_of(monkeypatch, **changes):
         seen.append(optimizer)
         return player, {}
 
-    monkeypatch.setattr(feature_matching, "descend", note)
-    method = feature_matching.make(config, SPEC)
-    jax.eval_shape(method.phases[0].step, state, batch_of_step(method, 0))
+    monkeypatch.setattr(gradient, "descend", note)
+    method = feature_matching.make(config, SPEC)  # a step that no other test compiles
+    jax.eval_shape(method.phases[0].step, state, *FIRST, batch_of_step(method, 0))
     assert len(seen) == 2 and seen[0] is seen[1]
     return seen[0]
 
@@ -153,10 +156,11 @@ def test_the_generator_is_trained_against_the_updated_discriminator(monkeypatch)
     def silence(name, player, optimizer, loss, forward=None):
         """In place of the update: a discriminator whose features are all 0, so that any two images match."""
         low = jax.tree.map(lambda leaf: leaf - 1e6 * (leaf.ndim == 1), player.params)  # biases before the ReLUs
-        return player._replace(params=low), {name: sum(loss(forward.outputs if forward else player.params)[0].values())}
+        terms = loss(forward.outputs) if forward else loss(player.params)[0]
+        return player._replace(params=low), {name: sum(terms.values())}
 
-    monkeypatch.setattr(feature_matching, "descend", silence)
-    method = feature_matching.make(tiny("feature_matching").config, SPEC)
-    _, losses = jax.jit(method.phases[0].step)(state, batch_of_step(method, 0))
+    monkeypatch.setattr(gradient, "descend", silence)
+    method = feature_matching.make(tiny("feature_matching").config, SPEC)  # a step that no other test compiles
+    _, losses = jax.jit(method.phases[0].step)(state, *FIRST, batch_of_step(method, 0))
     assert losses["discriminator"] > 0
     assert losses["generator"] == 0

@@ -1,7 +1,5 @@
 """Sohn et al. 2020: alignment by hand, and every option traced; and the large networks in all methods of the family."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,10 @@ import pytest
 from tiny import IMAGES, some_rows, tiny
 
 from ssl_gen.augmentation import Augmentation
+from ssl_gen.core.keys import INIT, stream
 from ssl_gen.datasets.batches import Rows
-from ssl_gen.methods.self_training.fixmatch import Marginals, aligned, remembered
-from ssl_gen.training.program import gather
+from ssl_gen.datasets.store import Store
+from ssl_gen.losses.thresholds import Marginals, distribution_alignment, update_marginals
 
 RANDOM = np.random.default_rng(0)
 Q = RANDOM.dirichlet(np.ones(4), 6)
@@ -27,38 +26,42 @@ def test_alignment_weighs_each_class_by_the_ratio_of_its_means():
     labels, guesses = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.1, 0.2, 0.3, 0.4])
     expected = [[p * y / g for p, y, g in zip(row, labels, guesses, strict=True)] for row in Q]
     expected = [np.array(row) / sum(row) for row in expected]
-    found = np.exp(aligned(f32(np.log(Q)), Marginals(f32(labels), f32(guesses))))
+    found = np.exp(distribution_alignment(f32(np.log(Q)), Marginals(f32(labels), f32(guesses))))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_guesses_that_are_balanced_already_stay_as_they_are():
     means = f32([0.1, 0.2, 0.3, 0.4])
-    np.testing.assert_allclose(aligned(f32(np.log(Q)), Marginals(means, means)), np.log(Q), rtol=1e-5)
+    np.testing.assert_allclose(distribution_alignment(f32(np.log(Q)), Marginals(means, means)), np.log(Q), rtol=1e-5)
 
 
 def test_a_class_that_is_never_guessed_stays_finite():
     marginals = Marginals(f32([0.5, 0.5, 0, 0]), f32([0, 0.5, 0.5, 0]))
-    assert np.isfinite(aligned(f32(np.log(Q)), marginals)).all()
+    assert np.isfinite(distribution_alignment(f32(np.log(Q)), marginals)).all()
 
 
 def test_running_means_keep_to_those_of_the_last_steps():
     marginals = Marginals(f32(np.full(4, 0.25)), f32(np.full(4, 0.25)))
     labels, guesses = np.full(4, 0.25), np.full(4, 0.25)
     for _ in range(3):
-        marginals = remembered(marginals, jnp.asarray(LABELS), f32(np.log(Q)), 8)
+        marginals = update_marginals(marginals, jnp.asarray(LABELS), f32(np.log(Q)), 8)
         labels = 7 / 8 * labels + np.array([1, 1, 0, 2]) / 4 / 8
         guesses = 7 / 8 * guesses + Q.mean(0) / 8
     np.testing.assert_allclose(marginals.labels, labels, rtol=1e-5)
     np.testing.assert_allclose(marginals.guesses, guesses, rtol=1e-5)
 
 
+def batch_of(method):
+    rows = Rows(*(part[0, 0] for part in some_rows(method, 0, 0, 1)))
+    return Store(IMAGES).fetch(jnp.asarray(IMAGES), rows)
+
+
 def terms(name, **changes):
     """The metrics of the first step of a method, nothing computed."""
     method = tiny(name, **changes).method
-    rows = Rows(*(part[0, 0] for part in some_rows(method, 0, 0, 1)))
-    batch = jax.eval_shape(functools.partial(gather, jnp.asarray(IMAGES)), rows)
-    state = jax.eval_shape(method.init, jax.eval_shape(jax.random.key, 0), batch)
-    return jax.eval_shape(method.phases[0].step, state, batch)[1]
+    batch = jax.eval_shape(lambda: batch_of(method))
+    state = jax.eval_shape(method.init, stream(0, INIT), batch)
+    return jax.eval_shape(method.phases[0].step, state, stream(0, 0), jnp.int32(0), batch)[1]
 
 
 @pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"teacher": "average", "alignment": False}], ids=str)
@@ -73,14 +76,14 @@ def test_every_method_of_the_family_takes_the_networks_of_the_papers(name, netwo
     assert changed.keys() == terms(name).keys()
 
 
-def test_guesses_of_the_mean_params_do_not_depend_on_running_statistics():
-    """While the params move, running statistics of batch norm fit neither them nor their mean."""
+def test_guesses_of_the_ema_do_not_depend_on_running_statistics():
+    """While the params move, running statistics of batch norm fit neither them nor their EMA."""
     method = tiny("fixmatch", teacher="average").method
-    batch = gather(jnp.asarray(IMAGES), Rows(*(part[0, 0] for part in some_rows(method, 0, 0, 1))))
-    state = method.init(jax.random.key(0), batch)
+    batch = batch_of(method)
+    state = method.init(stream(0, INIT), batch)
     assert jax.tree.leaves(state.teacher_stats)
     other = jax.tree.map(lambda leaf: leaf + 3, (state.classifier.stats, state.teacher_stats))
     astray = state._replace(classifier=state.classifier._replace(stats=other[0]), teacher_stats=other[1])
-    step = jax.jit(method.phases[0].step)
-    found, expected = (step(each, batch)[1]["classifier/pseudo_label"] for each in (astray, state))
+    step = jax.jit(lambda state: method.phases[0].step(state, stream(0, 0), jnp.int32(0), batch)[1])
+    found, expected = (step(each)["classifier/pseudo_label"] for each in (astray, state))
     assert float(expected) > 0 and float(found) == float(expected)

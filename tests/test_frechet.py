@@ -110,7 +110,7 @@ def test_features_without_variance_differ_by_their_means_alone():
 def test_moments_over_uneven_batches_are_those_of_all_samples(sizes):
     features = draw(0, 40, 6)
     moments = gaussian(np.split(features, np.cumsum(sizes)[:-1]))
-    assert moments.count == 40
+    assert moments.samples == 40
     np.testing.assert_allclose(moments.mean, features.mean(0), rtol=1e-12)
     np.testing.assert_allclose(moments.covariance, np.cov(features, rowvar=False), rtol=1e-11)
 
@@ -169,8 +169,8 @@ def test_intra_fid_is_the_mean_over_classes():
 def test_samples_of_no_class_take_no_part_in_intra_fid():
     a, b, labels = draw(0, 60, 4), draw(1, 60, 4), np.arange(60) % 3
     expected = intra_fid(a, labels, b, labels, 3)
-    foreign = np.r_[a, 100 + draw(2, 10, 4)], np.r_[labels, [-1] * 5, [3] * 5]
-    assert intra_fid(*foreign, b, labels, 3) == pytest.approx(expected)
+    with_others = np.r_[a, 100 + draw(2, 10, 4)], np.r_[labels, [-1] * 5, [3] * 5]
+    assert intra_fid(*with_others, b, labels, 3) == pytest.approx(expected)
 
 
 def test_intra_fid_tells_swapped_classes_that_fid_cannot():

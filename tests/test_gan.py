@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from tiny import IMAGES, SPEC, first_rows, some_rows, tiny
 
-from ssl_gen.adversarial_losses import Loss
+from ssl_gen.core import gradient
+from ssl_gen.core.keys import INIT, stream
+from ssl_gen.losses import adversarial
+from ssl_gen.losses.adversarial import Loss
 from ssl_gen.methods.adversarial import gan
 from ssl_gen.types import Batch
 
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
+FIRST = stream(0, 0), jnp.int32(0)  # key and number of the first step
 PLAIN = {"loss": "non_saturating", "averaging": 0.0}  # the least to compile
 
 
@@ -25,7 +29,7 @@ def batch_of(method):
 
 
 def started(method):
-    return jax.jit(method.init)(jax.random.key(0), gathered(*(part[0] for part in first_rows())))
+    return jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))
 
 
 TERMS = {"wasserstein": {"real", "fake", "gradient_penalty"}, "relativistic": {"relativistic", "r1", "r2"}}
@@ -35,8 +39,8 @@ TERMS = {"wasserstein": {"real", "fake", "gradient_penalty"}, "relativistic": {"
 @pytest.mark.parametrize("loss", typing.get_args(Loss))
 def test_each_loss_trains_each_network_with_its_own_terms(loss, network):
     method = tiny("gan", loss=loss, network=network).method
-    state = jax.eval_shape(method.init, jax.random.key(0), gathered(*(part[0] for part in first_rows())))
-    _, metrics = jax.eval_shape(method.phases[0].step, state, batch_of(method))
+    state = jax.eval_shape(method.init, stream(0, INIT), gathered(*(part[0] for part in first_rows())))
+    _, metrics = jax.eval_shape(method.phases[0].step, state, *FIRST, batch_of(method))
     terms = {name.split("/")[1] for name in metrics if name.startswith("discriminator")} - {"gradient_norm"}
     assert terms == TERMS.get(loss, {"real", "fake"})
     assert "generator/adversarial" in metrics
@@ -46,7 +50,7 @@ def test_each_loss_trains_each_network_with_its_own_terms(loss, network):
 def test_a_discriminator_has_no_bias_that_its_loss_could_not_train(network):
     def biases(loss):
         method = tiny("gan", loss=loss, network=network).method
-        state = jax.eval_shape(method.init, jax.random.key(0), gathered(*(part[0] for part in first_rows())))
+        state = jax.eval_shape(method.init, stream(0, INIT), gathered(*(part[0] for part in first_rows())))
         return sum(
             "bias" in jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.discriminator.params)
         )
@@ -65,9 +69,9 @@ def test_each_update_of_the_discriminator_sees_its_share_of_the_real_and_of_the_
         loss(forward.outputs if forward else player.params)
         return player, {}
 
-    monkeypatch.setattr(gan, "augment", note)
-    monkeypatch.setattr(gan, "descend", keep)
-    gan.make(tiny("gan", discriminator_steps=3, **PLAIN).config, SPEC).phases[0].step(state, batch)
+    monkeypatch.setattr(adversarial, "augment", note)
+    monkeypatch.setattr(gradient, "descend", keep)
+    method.phases[0].step(state, *FIRST, batch)
     *pairs, generated = seen
     assert len(pairs) == 3 and len(batch.unlabelled) == 24
     shown = np.concatenate([pair[::2] for pair in pairs]), np.concatenate([pair[1::2] for pair in pairs])
@@ -81,15 +85,15 @@ def test_the_generator_is_trained_against_the_updated_discriminator(monkeypatch)
     def doubt(name, player, optimizer, loss, forward=None):
         """In place of the update: a discriminator whose every logit is -50."""
         if name == "generator":
-            return player, {name: loss(forward.outputs)[0]["adversarial"]}
+            return player, {name: loss(forward.outputs)["adversarial"]}
         output = max(player.params)
         doubting = jax.tree.map(jnp.zeros_like, player.params[output]) | {"bias": jnp.full(1, -50.0)}
         doubting["direction"] = player.params[output]["direction"]
         return player._replace(params=player.params | {output: doubting}), {}
 
-    monkeypatch.setattr(gan, "descend", doubt)
-    method = gan.make(tiny("gan", **PLAIN).config, SPEC)
-    _, values = jax.jit(method.phases[0].step)(state, batch_of(method))
+    monkeypatch.setattr(gradient, "descend", doubt)
+    method = gan.make(tiny("gan", **PLAIN).config, SPEC)  # a step that no other test compiles
+    _, values = jax.jit(method.phases[0].step)(state, *FIRST, batch_of(method))
     np.testing.assert_allclose(values["generator"], 50, rtol=1e-6)  # - log sigmoid(-50)
 
 
@@ -101,8 +105,8 @@ def test_samples_are_drawn_from_the_mean_params_where_there_are_any(averaging):
 
     def drawn(**change):
         moved = {name: jax.tree.map(lambda leaf: leaf + 0.5, getattr(state.generator, name)) for name in change}
-        player = state.generator._replace(**moved)
-        return method.sample(state._replace(generator=player), jax.random.key(1), jnp.zeros(3, jnp.int32))
+        after = state._replace(generator=state.generator._replace(**moved))
+        return method.sample(after, jax.random.key(1), jnp.zeros(3, jnp.int32), method.sampler)
 
     plain = drawn()
     assert np.array_equal(plain, drawn(ema=True)) == (averaging == 0)

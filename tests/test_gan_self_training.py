@@ -4,16 +4,17 @@ import functools
 import itertools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import IMAGES, SPEC, first_rows, same, some_rows, tiny
 
-from ssl_gen import losses
 from ssl_gen.augmentation import Augmentation
+from ssl_gen.core import gradient
+from ssl_gen.core.keys import INIT, stream
 from ssl_gen.methods.self_training import gan_self_training
-from ssl_gen.networks import conv
 from ssl_gen.types import Batch, UserError
 
 SCALED = jnp.asarray(IMAGES, jnp.float32) / 127.5 - 1
@@ -31,14 +32,17 @@ def batch_of(method, phase):
 @functools.cache
 def started():
     method = tiny("gan_self_training", **DENSE).method
-    return jax.jit(method.init)(jax.random.key(0), gathered(*(part[0] for part in first_rows())))
+    return jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))
+
+
+FIRST = stream(0, 0), jnp.int32(0)  # key and number of a run's first step
 
 
 def test_each_phase_trains_its_own_players():
     method, moved = tiny("gan_self_training", **DENSE).method, []
     for index, phase in enumerate(method.phases):
-        after, _ = jax.jit(phase.step)(started(), batch_of(method, index))
-        moved.append({name for name in after._fields[2:] if not same(getattr(after, name), getattr(started(), name))})
+        after, _ = jax.jit(phase.step)(started(), *FIRST, batch_of(method, index))
+        moved.append({name for name in after._fields if not same(getattr(after, name), getattr(started(), name))})
     taught = {"classifier", "teacher_stats"}
     assert moved == [taught, {"generator", "discriminator"}, taught]
 
@@ -46,7 +50,7 @@ def test_each_phase_trains_its_own_players():
 def terms(phase, **switches):
     """The terms of the classifier's loss in a phase, nothing computed."""
     method = tiny("gan_self_training", **DENSE, **switches).method
-    _, metrics = jax.eval_shape(method.phases[phase].step, started(), batch_of(method, phase))
+    _, metrics = jax.eval_shape(method.phases[phase].step, started(), *FIRST, batch_of(method, phase))
     return {name.removeprefix("classifier/") for name in metrics} - {"gradient_norm", "confident"}
 
 
@@ -65,14 +69,20 @@ def paint(labels):
     return jnp.broadcast_to(jnp.float32(labels)[:, None, None, None], (len(labels), *SPEC.shape))
 
 
-class Painter:
+class Painter(nn.Module):
     """A generator that paints its label."""
 
-    def __init__(self, *_):
-        pass
+    def __call__(self, latents, labels, train):
+        return paint(labels)
 
-    def apply(self, variables, latents, labels, train, mutable=()):
-        return (paint(labels), {}) if mutable else paint(labels)
+
+def watch(monkeypatch, config, judge=None):
+    """The method with a painter for its generator, and perhaps another discriminator; nobody learns."""
+    _, discriminator, classifier = gan_self_training.networks(config, SPEC)
+    networks = Painter(), judge or discriminator, classifier
+    monkeypatch.setattr(gan_self_training, "networks", lambda *_: networks)
+    monkeypatch.setattr(gradient, "descend", keep)
+    return gan_self_training.make(config, SPEC)
 
 
 def keep(name, player, optimizer, loss, forward=None):
@@ -81,23 +91,17 @@ def keep(name, player, optimizer, loss, forward=None):
 
 
 def test_pairs_are_judged_with_the_labels_of_hand_classifier_and_generator(monkeypatch):
-    seen = []
+    judged = []
 
-    class Judge:
-        def __init__(self, *_, **__):
-            pass
-
-        def apply(self, variables, images, labels, train, mutable):
-            seen.append((images, labels))
-            return (jnp.zeros((len(labels), 1)), None), {}
+    class Judge(nn.Module):
+        def __call__(self, images, labels, train):
+            judged.append((images, labels))
+            return jnp.zeros((len(labels), 1)), None
 
     _, config, method = tiny("gan_self_training", **DENSE)
     state, batch = started(), gathered(np.arange(4), np.array([2, 0, 1, 1]), np.arange(12, 20))
-    monkeypatch.setattr(conv, "Generator", Painter)
-    monkeypatch.setattr(conv, "Discriminator", Judge)
-    monkeypatch.setattr(gan_self_training, "descend", keep)
-    gan_self_training.make(config, SPEC).phases[1].step(state, batch)
-    (images, labels), (generated, wanted) = seen
+    watch(monkeypatch, config, Judge()).phases[1].step(state, *FIRST, batch)
+    (images, labels), (generated, wanted) = judged
     guesses = np.asarray(method.classify(state, batch.unlabelled)).argmax(-1)
     given = {bytes(np.asarray(image)): label for image, label in zip(batch.labelled, batch.labels, strict=True)}
     given |= {bytes(np.asarray(image)): guess for image, guess in zip(batch.unlabelled, guesses, strict=True)}
@@ -109,31 +113,30 @@ def test_pairs_are_judged_with_the_labels_of_hand_classifier_and_generator(monke
 
 
 def test_generated_images_teach_the_labels_that_they_were_drawn_for(monkeypatch):
-    seen, taught = [], []
+    shown, taught = [], []
     switches = {"from_labels": False, "from_guesses": False, "augmentation": Augmentation()}
     _, config, method = tiny("gan_self_training", **DENSE, **switches)
     batch = batch_of(method, 2)
-    monkeypatch.setattr(conv, "Generator", Painter)
-    monkeypatch.setattr(gan_self_training, "augment", lambda config, key, images: seen.append(images) or images)
-    monkeypatch.setattr(losses, "cross_entropy", lambda logits, labels: taught.append(labels) or 0.0)
-    monkeypatch.setattr(gan_self_training, "descend", keep)
-    gan_self_training.make(config, SPEC).phases[2].step(started(), batch)
-    (images,), (labels,) = seen, taught
+    monkeypatch.setattr(gan_self_training, "augment", lambda config, key, images: shown.append(images) or images)
+    monkeypatch.setattr(gan_self_training, "cross_entropy", lambda logits, labels: taught.append(labels) or 0.0)
+    watch(monkeypatch, config).phases[2].step(started(), *FIRST, batch)
+    (images,), (labels,) = shown, taught
     np.testing.assert_array_equal(images, paint(labels))
     assert len(labels) == config.generated_batch
 
 
-def test_samples_are_drawn_by_the_mean_of_the_generators_updates():
+def test_samples_are_drawn_by_the_ema_of_the_generator():
     method, labels, key = tiny("gan_self_training", **DENSE).method, jnp.arange(3), jax.random.key(1)
-    step, states = jax.jit(method.phases[1].step), [started()._replace(step=jnp.int32(method.phases[0].steps))]
-    for _ in range(2):
-        states.append(step(states[-1], batch_of(method, 1))[0])
+    step, states, first = jax.jit(method.phases[1].step), [started()], method.phases[0].steps
+    for at in (first, first + 1):
+        states.append(step(states[-1], stream(0, at), jnp.int32(at), batch_of(method, 1))[0])
     first, second = (state.generator.params for state in states[1:])
     rate = gan_self_training.Config().generator_averaging  # the mean of two: weights (1 - rate) : 1
     mean = jax.tree.map(lambda a, b: ((1 - rate) * a + b) / (2 - rate), first, second)
     chex.assert_trees_all_close(states[-1].generator.ema, mean, atol=1e-6)
     other = states[-1]._replace(generator=states[-1].generator._replace(params=first))
-    np.testing.assert_array_equal(method.sample(other, key, labels), method.sample(states[-1], key, labels))
+    samples = [method.sample(state, key, labels, method.sampler) for state in (other, states[-1])]
+    np.testing.assert_array_equal(*samples)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7, 5_000])

@@ -8,7 +8,7 @@ import scipy.sparse
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 
 from experiments import digits_regression
-from ssl_gen import graphs
+from ssl_gen.graphs import build, induce, solve
 from ssl_gen.types import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -17,7 +17,7 @@ POINTS = (CLUSTERS + RANDOM.normal(0, 0.8, CLUSTERS.shape)).astype(np.float32)
 CLASSES = np.repeat(np.arange(3), 20)
 WHERE = np.isin(np.arange(60), [0, 1, 20, 40, 41, 42])
 ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES] * WHERE[:, None]
-GRAPH = graphs.build(*graphs.neighbours(POINTS, 8), "gaussian")
+GRAPH = build.build(*build.neighbours(POINTS, 8), "gaussian")
 
 
 def dense(graph):
@@ -35,7 +35,7 @@ LAPLACIAN = np.diag(D) - W
 def two_parts():
     """Two rings of 5 and 7 nodes that nothing joins."""
     rings = [scipy.sparse.csr_matrix(np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)) for n in (5, 7)]
-    return graphs.from_matrix(scipy.sparse.block_diag(rings))
+    return build.from_matrix(scipy.sparse.block_diag(rings))
 
 
 def test_the_graph_of_these_tests_is_connected():
@@ -43,7 +43,7 @@ def test_the_graph_of_these_tests_is_connected():
 
 
 def test_neighbours_are_those_of_all_pairs_without_the_point_itself():
-    indices, distances = graphs.neighbours(POINTS, 4)
+    indices, distances = build.neighbours(POINTS, 4)
     pairs = np.linalg.norm(POINTS[:, None].astype(float) - POINTS, axis=-1)
     np.fill_diagonal(pairs, np.inf)
     np.testing.assert_array_equal(indices, pairs.argsort(1)[:, :4])
@@ -51,7 +51,7 @@ def test_neighbours_are_those_of_all_pairs_without_the_point_itself():
 
 
 def test_equal_points_are_each_others_neighbours_at_distance_0():
-    indices, distances = graphs.neighbours(np.repeat(POINTS[:5], 2, 0), 1)
+    indices, distances = build.neighbours(np.repeat(POINTS[:5], 2, 0), 1)
     np.testing.assert_array_equal(indices[:, 0], np.arange(10) ^ 1)
     np.testing.assert_array_equal(distances, 0)
 
@@ -59,26 +59,26 @@ def test_equal_points_are_each_others_neighbours_at_distance_0():
 @pytest.mark.parametrize("k", [0, 5, 6])
 def test_there_are_fewer_neighbours_than_points(k):
     with pytest.raises(UserError, match="among 5 images: choose 1 to 4"):
-        graphs.neighbours(POINTS[:5], k)
+        build.neighbours(POINTS[:5], k)
 
 
 def test_weights_fall_with_the_square_of_distance_scaled_by_the_kth_neighbour():
     distances = jnp.array([[1.0, 2.0, 4.0]])
     expected = [[np.exp(-4 / 16), np.exp(-1), np.exp(-4)]]
-    np.testing.assert_allclose(graphs.similarities(distances, "gaussian"), expected, rtol=1e-6)
-    np.testing.assert_array_equal(graphs.similarities(distances, "connectivity"), 1)
-    np.testing.assert_array_equal(graphs.similarities(jnp.zeros((1, 3)), "gaussian"), 1)
+    np.testing.assert_allclose(build.similarities(distances, "gaussian"), expected, rtol=1e-6)
+    np.testing.assert_array_equal(build.similarities(distances, "connectivity"), 1)
+    np.testing.assert_array_equal(build.similarities(jnp.zeros((1, 3)), "gaussian"), 1)
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "connectivity"])
 def test_the_weight_matrix_is_the_mean_of_both_sides(kernel):
-    indices, distances = graphs.neighbours(POINTS, 8)
+    indices, distances = build.neighbours(POINTS, 8)
     one_sided = np.zeros((60, 60))
     for row in range(60):
         for column, distance in zip(indices[row], distances[row], strict=True):
             far = distances[row, -1]
             one_sided[row, column] = np.exp(-4 * distance**2 / far**2) if kernel == "gaussian" else 1
-    graph = graphs.build(indices, distances, kernel)
+    graph = build.build(indices, distances, kernel)
     np.testing.assert_allclose(dense(graph), (one_sided + one_sided.T) / 2, rtol=1e-5)
     np.testing.assert_allclose(graph.degrees, dense(graph).sum(1), rtol=1e-5)
     assert (np.diff(graph.rows) >= 0).all()
@@ -86,7 +86,7 @@ def test_the_weight_matrix_is_the_mean_of_both_sides(kernel):
 
 def test_a_graph_with_a_lonely_node_is_refused():
     with pytest.raises(ValueError, match="1 nodes have no neighbour"):
-        graphs.from_matrix(scipy.sparse.csr_matrix(np.array([[1.0, 0.0], [0.0, 0.0]])))
+        build.from_matrix(scipy.sparse.csr_matrix(np.array([[1.0, 0.0], [0.0, 0.0]])))
 
 
 def test_parts_of_a_graph_are_numbered():
@@ -96,7 +96,7 @@ def test_parts_of_a_graph_are_numbered():
 
 def test_a_product_is_that_of_the_dense_matrix():
     values = RANDOM.normal(size=(60, 2)).astype(np.float32)
-    np.testing.assert_allclose(graphs.product(GRAPH, jnp.asarray(values)), W @ values, atol=1e-5)
+    np.testing.assert_allclose(solve.product(GRAPH, jnp.asarray(values)), W @ values, atol=1e-5)
 
 
 def test_conjugate_gradients_solve_the_system_column_by_column():
@@ -104,7 +104,7 @@ def test_conjugate_gradients_solve_the_system_column_by_column():
     right = RANDOM.normal(size=(60, 2)) * scale
     free = (RANDOM.random(60) < 0.7).astype(float)
     matrix = np.diag(D) - 0.9 * free[:, None] * W * free
-    found = graphs.solve(GRAPH, GRAPH.degrees, 0.9, jnp.asarray(free, jnp.float32), jnp.asarray(right, jnp.float32))
+    found = solve.solve(GRAPH, GRAPH.degrees, 0.9, jnp.asarray(free, jnp.float32), jnp.asarray(right, jnp.float32))
     np.testing.assert_allclose(found / scale, np.linalg.solve(matrix, right) / scale, atol=1e-5)
 
 
@@ -113,19 +113,19 @@ def test_clouds_that_hardly_touch_are_solved_too():
     far = np.concatenate([POINTS[:20], POINTS[20:] + 1e3])
     weights = np.exp(-np.square(far[:, None] - far).sum(-1) / 2) + 1e-5
     np.fill_diagonal(weights, 0)
-    graph = graphs.from_matrix(scipy.sparse.csr_matrix(weights))
+    graph = build.from_matrix(scipy.sparse.csr_matrix(weights))
     where, targets = np.isin(np.arange(60), [0, 1, 20, 21]), np.zeros((60, 3))
     targets[[0, 1, 20, 21], [0, 1, 0, 2]] = 1
     exact = dense(graph)
     degrees = exact.sum(1)
     u = np.linalg.pinv(np.diag(degrees) - exact) @ sources(graph, targets, where)
     expected = u - degrees @ u / degrees.sum()
-    found = graphs.poisson(graph, jnp.asarray(targets, jnp.float32), where)
+    found = solve.poisson(graph, jnp.asarray(targets, jnp.float32), where)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_a_right_side_of_0_is_solved_by_0():
-    found = graphs.solve(GRAPH, GRAPH.degrees, 1.0, jnp.ones(60), jnp.zeros((60, 1)))
+    found = solve.solve(GRAPH, GRAPH.degrees, 1.0, jnp.ones(60), jnp.zeros((60, 1)))
     np.testing.assert_array_equal(found, 0)
 
 
@@ -133,7 +133,7 @@ def test_a_right_side_of_0_is_solved_by_0():
 def test_label_spreading_is_its_closed_form(alpha):
     s = W / np.sqrt(np.outer(D, D))
     expected = (1 - alpha) * np.linalg.solve(np.eye(60) - alpha * s, ONE_HOT)
-    np.testing.assert_allclose(graphs.spread_labels(GRAPH, ONE_HOT, alpha, 0.0), expected, rtol=1e-3)
+    np.testing.assert_allclose(solve.spread_labels(GRAPH, ONE_HOT, alpha, 0.0), expected, rtol=1e-3)
 
 
 def scikit(method, **options):
@@ -151,19 +151,19 @@ def rows_sum_to_1(values):
 @pytest.mark.parametrize("alpha", [0.2, 0.9])
 def test_label_spreading_is_that_of_scikit_learn_on_the_same_weights(alpha):
     theirs = scikit(LabelSpreading, kernel=lambda x, y: W.copy(), alpha=alpha)
-    ours = graphs.spread_labels(GRAPH, ONE_HOT, alpha, 3e-6)
+    ours = solve.spread_labels(GRAPH, ONE_HOT, alpha, 3e-6)
     np.testing.assert_allclose(rows_sum_to_1(ours), theirs, atol=1e-5)
 
 
 def test_label_spreading_is_that_of_scikit_learn_on_its_own_one_sided_graph():
     """scikit-learn counts a point among its own neighbours, drops that, and divides by the sums of columns."""
     theirs = scikit(LabelSpreading, kernel="knn", n_neighbors=16, alpha=0.8)
-    indices, _ = graphs.neighbours(POINTS, 15)
+    indices, _ = build.neighbours(POINTS, 15)
     one_sided = np.zeros((60, 60))
     np.put_along_axis(one_sided, indices, 1.0, 1)
     assert not np.array_equal(one_sided, one_sided.T)
-    graph = graphs.from_matrix(scipy.sparse.csr_matrix(one_sided))
-    np.testing.assert_allclose(rows_sum_to_1(graphs.spread_labels(graph, ONE_HOT, 0.8, 3e-6)), theirs, atol=1e-5)
+    graph = build.from_matrix(scipy.sparse.csr_matrix(one_sided))
+    np.testing.assert_allclose(rows_sum_to_1(solve.spread_labels(graph, ONE_HOT, 0.8, 3e-6)), theirs, atol=1e-5)
 
 
 def test_spreading_keeps_the_digits_of_nodes_far_from_all_labels():
@@ -174,7 +174,7 @@ def test_spreading_keeps_the_digits_of_nodes_far_from_all_labels():
     targets[0] = 1
     expected = 0.9 * np.linalg.solve(np.eye(12) - 0.1 * path / np.sqrt(np.outer(degrees, degrees)), targets)
     assert expected.min() < 1e-12
-    found = graphs.spread_labels(graphs.from_matrix(scipy.sparse.csr_matrix(path)), targets, 0.1, 0.0)
+    found = solve.spread_labels(build.from_matrix(scipy.sparse.csr_matrix(path)), targets, 0.1, 0.0)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -187,33 +187,31 @@ def harmonic(values):
 
 
 def test_label_propagation_is_harmonic():
-    found = graphs.propagate_labels(GRAPH, jnp.asarray(ONE_HOT), WHERE)
+    found = solve.propagate_labels(GRAPH, jnp.asarray(ONE_HOT), WHERE)
     np.testing.assert_allclose(found, harmonic(ONE_HOT), atol=1e-5)
 
 
 def test_label_propagation_is_that_of_scikit_learn_on_the_same_weights():
     theirs = scikit(LabelPropagation, kernel=lambda x, y: W.copy())
-    np.testing.assert_allclose(graphs.propagate_labels(GRAPH, jnp.asarray(ONE_HOT), WHERE), theirs, atol=1e-5)
+    np.testing.assert_allclose(solve.propagate_labels(GRAPH, jnp.asarray(ONE_HOT), WHERE), theirs, atol=1e-5)
 
 
 def test_label_propagation_is_the_limit_of_its_iteration():
     values = ONE_HOT.astype(float)
     for _ in range(3000):
         values = np.where(WHERE[:, None], ONE_HOT, W @ values / D[:, None])
-    np.testing.assert_allclose(graphs.propagate_labels(GRAPH, jnp.asarray(ONE_HOT), WHERE), values, atol=1e-5)
+    np.testing.assert_allclose(solve.propagate_labels(GRAPH, jnp.asarray(ONE_HOT), WHERE), values, atol=1e-5)
 
 
 def test_a_part_without_labels_gets_the_mean_label():
     where = np.arange(12) < 3
     targets = jnp.asarray(np.eye(2)[[0, 0, 1] + [0] * 9] * where[:, None], jnp.float32)
-    np.testing.assert_allclose(
-        graphs.propagate_labels(two_parts(), targets, where)[5:], [[2 / 3, 1 / 3]] * 7, rtol=1e-6
-    )
+    np.testing.assert_allclose(solve.propagate_labels(two_parts(), targets, where)[5:], [[2 / 3, 1 / 3]] * 7, rtol=1e-6)
 
 
 def test_real_values_spread_harmonically():
     values = RANDOM.normal(100, 10, (60, 2))
-    found = graphs.regress(GRAPH, jnp.asarray(values, jnp.float32), WHERE)
+    found = solve.regress(GRAPH, jnp.asarray(values, jnp.float32), WHERE)
     np.testing.assert_allclose(found, harmonic(values), rtol=1e-5)
 
 
@@ -222,20 +220,20 @@ def test_regression_with_a_strength_is_a_penalised_least_squares_fit():
     mean = values[WHERE].mean(0)
     matrix = np.diag(WHERE.astype(float)) + strength * LAPLACIAN
     expected = mean + np.linalg.solve(matrix, WHERE[:, None] * (values - mean))
-    found = graphs.regress(GRAPH, jnp.asarray(values, jnp.float32), WHERE, strength)
+    found = solve.regress(GRAPH, jnp.asarray(values, jnp.float32), WHERE, strength)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_hidden_targets_are_not_looked_at():
     values = RANDOM.normal(5, 1, (60, 1)).astype(np.float32)
     other = np.where(WHERE[:, None], values, 1e6)
-    found, again = (graphs.regress(GRAPH, jnp.asarray(each), WHERE) for each in (values, other))
+    found, again = (solve.regress(GRAPH, jnp.asarray(each), WHERE) for each in (values, other))
     np.testing.assert_array_equal(found, again)
 
 
 def test_regression_without_a_target_is_refused():
     with pytest.raises(ValueError, match="no node has a target"):
-        graphs.regress(GRAPH, jnp.zeros((60, 1)), np.zeros(60, bool))
+        solve.regress(GRAPH, jnp.zeros((60, 1)), np.zeros(60, bool))
 
 
 def sources(graph, targets, where):
@@ -245,7 +243,7 @@ def sources(graph, targets, where):
 def test_poisson_learning_is_the_solution_by_the_pseudoinverse():
     u = np.linalg.pinv(LAPLACIAN) @ sources(GRAPH, ONE_HOT, WHERE)
     expected = u - D @ u / D.sum()
-    found = graphs.poisson(GRAPH, jnp.asarray(ONE_HOT), WHERE)
+    found = solve.poisson(GRAPH, jnp.asarray(ONE_HOT), WHERE)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_allclose(D @ np.asarray(found) / D.sum(), 0, atol=1e-5)
 
@@ -254,7 +252,7 @@ def test_poisson_learning_is_the_limit_of_the_papers_iteration():
     u, right = np.zeros((60, 3)), sources(GRAPH, ONE_HOT, WHERE)
     for _ in range(5000):
         u = u + (right - LAPLACIAN @ u) / D[:, None]
-    found = graphs.poisson(GRAPH, jnp.asarray(ONE_HOT), WHERE)
+    found = solve.poisson(GRAPH, jnp.asarray(ONE_HOT), WHERE)
     np.testing.assert_allclose(found, u, atol=1e-5 * np.abs(u).max())
 
 
@@ -263,21 +261,21 @@ def test_a_part_whose_sources_do_not_sum_to_0_rises_as_in_the_papers_iteration()
     targets = np.eye(2)[[0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0]] * where[:, None]
     laplacian, degrees = 2 * np.eye(12) - dense(graph), 2.0
     u, right = np.zeros((12, 2)), sources(graph, targets, where)
-    for _ in range(int(graphs.REACH)):
+    for _ in range(int(solve.REACH)):
         u = u + (right - laplacian @ u) / degrees
     assert np.abs(right[:5].sum(0)).min() > 0.5
-    found = graphs.poisson(graph, jnp.asarray(targets, jnp.float32), where)
+    found = solve.poisson(graph, jnp.asarray(targets, jnp.float32), where)
     np.testing.assert_allclose(found, u, rtol=1e-4)
 
 
 def test_shares_are_positive_parts_over_their_sum():
-    found = graphs.shares(jnp.array([[1.0, -1.0, 3.0], [-1.0, 0.0, -2.0]]), jnp.array([0.5, 0.25, 0.25]))
+    found = solve.shares(jnp.array([[1.0, -1.0, 3.0], [-1.0, 0.0, -2.0]]), jnp.array([0.5, 0.25, 0.25]))
     np.testing.assert_allclose(found, [[0.25, 0, 0.75], [0.5, 0.25, 0.25]])
 
 
 def test_a_problem_puts_the_labelled_images_first():
     images = POINTS.reshape(60, 3, 1, 1)
-    posed = graphs.pose(images[:4], np.array([2, 0, 0, 1]), images[4:], 3, 5, "gaussian")
+    posed = build.pose(images[:4], np.array([2, 0, 0, 1]), images[4:], 3, 5, "gaussian")
     np.testing.assert_array_equal(posed.features, POINTS)
     np.testing.assert_array_equal(posed.where, np.arange(60) < 4)
     np.testing.assert_array_equal(posed.targets[:5], np.array([[0, 0, 1], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]]))
@@ -286,28 +284,29 @@ def test_a_problem_puts_the_labelled_images_first():
 
 def test_pixels_are_remembered_in_8_bits_and_others_as_they_are():
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    nodes = graphs.remember(pixels.astype(np.float32) / 127.5 - 1, jnp.zeros((16, 2)))
+    nodes = induce.remember(pixels.astype(np.float32) / 127.5 - 1, jnp.zeros((16, 2)))
     assert nodes.features.dtype == np.uint8
     np.testing.assert_array_equal(nodes.features, pixels)
-    kept = graphs.remember(POINTS, jnp.zeros((60, 2)))
+    kept = induce.remember(POINTS, jnp.zeros((60, 2)))
     assert kept.features.dtype == np.float32
     np.testing.assert_array_equal(kept.features, POINTS)
 
 
 @pytest.mark.parametrize("block", [7, 60, 64])
 def test_nearest_nodes_are_those_of_all_pairs_whatever_the_block(block, monkeypatch):
-    monkeypatch.setattr(graphs, "BLOCK", block)
+    monkeypatch.setattr(induce, "BLOCK", block)
     queries = RANDOM.normal(0, 1, (9, 3)).astype(np.float32)
     pairs = np.linalg.norm(queries[:, None].astype(float) - POINTS, axis=-1)
-    nodes = graphs.remember(POINTS, jnp.zeros((60, 3)))
-    indices, distances = jax.jit(graphs.nearest_nodes, static_argnums=2)(nodes, jnp.asarray(queries), 5)
+    nodes = induce.remember(POINTS, jnp.zeros((60, 3)))
+    search = jax.jit(lambda nodes, queries: induce.nearest_nodes(nodes, queries, 5))  # compiled anew for each block
+    indices, distances = search(nodes, jnp.asarray(queries))
     np.testing.assert_array_equal(indices, pairs.argsort(1)[:, :5])
     np.testing.assert_allclose(distances, np.sort(pairs, 1)[:, :5], rtol=1e-5)
 
 
 def test_an_image_that_is_a_node_is_0_from_it():
-    nodes = graphs.remember(POINTS + 100, jnp.zeros((60, 3)))
-    indices, distances = graphs.nearest_nodes(nodes, jnp.asarray(POINTS + 100), 1)
+    nodes = induce.remember(POINTS + 100, jnp.zeros((60, 3)))
+    indices, distances = induce.nearest_nodes(nodes, jnp.asarray(POINTS + 100), 1)
     np.testing.assert_array_equal(indices[:, 0], np.arange(60))
     np.testing.assert_array_equal(distances, 0)
 
@@ -318,7 +317,7 @@ def test_induction_is_the_weighted_mean_of_the_nearest_nodes():
     distances = np.linalg.norm(POINTS - query, axis=1)
     near = distances.argsort()[:6]
     weights = np.exp(-4 * (distances[near] / distances[near].max()) ** 2)
-    found = np.exp(graphs.induce(graphs.remember(POINTS, jnp.asarray(shares)), jnp.asarray(query), 6, "gaussian"))
+    found = np.exp(induce.induce(induce.remember(POINTS, jnp.asarray(shares)), jnp.asarray(query), 6, "gaussian"))
     np.testing.assert_allclose(found[0], weights @ shares[near] / weights.sum(), atol=3e-4)  # of the floor, 3 x 1e-4
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ssl_gen.inception_weights import identity, read_weights, to_variables
 from ssl_gen.networks.inception import Inception, prepare, resize_tf1
+from ssl_gen.networks.pretrained.inception_weights import identity, read_weights, to_variables
 from ssl_gen.types import UserError
 
 # name, channels in and out, kernel height and width, stride, pad above and below, pad left and right

@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import digits_label_efficiency, label_efficiency, mnist_label_efficiency, table
-from experiments.table import Published, Row
-from ssl_gen import solving
+from experiments import digits_label_efficiency, label_efficiency, mnist_label_efficiency, table, tracked
+from experiments.table import Row
 from ssl_gen.datasets import sources
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import linear
 from ssl_gen.metrics import statistics
-from ssl_gen.setting import Options, load_data
-from ssl_gen.training import hosts
+from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.reports.records import FinalRecord, PublishedNumber
+from ssl_gen.runs import fit
+from ssl_gen.runs.data import load_data
+from ssl_gen.runs.options import Options
+from ssl_gen.training import processes
 from ssl_gen.types import ImageSpec, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -27,10 +30,10 @@ COMMAND = re.compile(r'python -m experiments\."\$EXPERIMENT" --index "\$\w+" --o
 LINEAR = Row("linear", linear.Config(), Options(dataset="digits", seeds=2, features="random", quiet=True))
 
 
-def final(labels: int | str, errors: list) -> dict:
+def entry(name: str, labels: int | str, errors: list, **changes) -> Entry:
     made = {"method": "linear", "dataset": "digits", "labels": labels, "seeds": [0, 1], "seconds": 1.0, "steps": 0}
     made |= {"masks": [f"{labels}-0", f"{labels}-1"], "metrics": {"error": statistics.summary(errors)}}
-    return made | {"device": "cpu", "commit": "abc"}
+    return Entry(name, FinalRecord(**made, device="cpu", commit="abc", **changes))
 
 
 @pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
@@ -75,7 +78,7 @@ def test_rows_with_as_many_labels_share_their_masks():
 @pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
 def test_every_row_of_the_tiny_form_has_options_that_its_method_takes(module):
     for row in label_efficiency.tiny(module.ROWS).values():
-        solving.check(row.method, METHODS[row.method].make(row.config, ImageSpec(8, 8, 1, 10)), row.options)
+        fit.check_options(row.method, METHODS[row.method].make(row.config, ImageSpec(8, 8, 1, 10)), row.options)
 
 
 @pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
@@ -114,24 +117,29 @@ def test_a_share_that_is_not_there_is_one_line(asked, said):
 
 def test_a_table_pairs_each_row_with_the_baseline_on_its_own_masks():
     errors = {"floor@10": [20.0, 22.0], "better@10": [10.0, 11.0], "floor@20": [9.0, 9.0], "better@20": [9.5, 9.1]}
-    finals = {name: final(int(name.split("@")[1]), values) for name, values in errors.items()}
-    finals["ceiling@all"] = final("all", [1.0, 1.0]) | {"published": [Published("0.5", "x", verified=False)._asdict()]}
-    headers, rows = table.layout(finals, "floor", (), report=False)
+    entries = [entry(name, int(name.split("@")[1]), values) for name, values in errors.items()]
+    published = [PublishedNumber("0.5", "x", verified=False)]
+    entries.append(entry("ceiling@all", "all", [1.0, 1.0], published=published))
+    headers, rows = tracked.layout(entries, "floor", (), report=False)
     assert headers == ["run", "labels", "error (%)", "paired to floor [95 %]", "published", "time"]
     cells = [row[3].split(" ")[0] for row in rows]
     assert cells == ["-", "-10.50", "-", "+0.30", "-"]
     assert [row[4] for row in rows] == ["-"] * 4 + ["0.5 (unverified)"]
     with pytest.raises(ValueError, match="the baseline other is no row"):
-        table.layout(finals, "other", ())
+        tracked.layout(entries, "other", ())
 
 
 def test_the_fingerprint_of_a_row_is_that_of_its_numbers_not_of_its_place():
-    moved = LINEAR._replace(options=dataclasses.replace(LINEAR.options, out=Path("x"), data_dir=Path("y"), quiet=False))
+    moved = LINEAR._replace(
+        options=dataclasses.replace(
+            LINEAR.options, out=Path("x"), data_dir=Path("y"), evaluators=("error",), quiet=False
+        )
+    )
     assert table.fingerprint(moved) == table.fingerprint(LINEAR)
     for changed in (
         LINEAR._replace(options=dataclasses.replace(LINEAR.options, labels="51")),
         LINEAR._replace(options=dataclasses.replace(LINEAR.options, seeds=3)),
-        LINEAR._replace(options=dataclasses.replace(LINEAR.options, encoder=Path("autoencoder"))),
+        LINEAR._replace(options=dataclasses.replace(LINEAR.options, encoder="autoencoder")),
         LINEAR._replace(config=dataclasses.replace(LINEAR.config, l2=2.0)),
     ):
         assert table.fingerprint(changed) != table.fingerprint(LINEAR)
@@ -140,9 +148,9 @@ def test_the_fingerprint_of_a_row_is_that_of_its_numbers_not_of_its_place():
 def test_an_experiment_ends_in_a_table_a_page_and_a_record_with_figures(tmp_path, monkeypatch, capsys):
     for name in ("HERE", "DOCS"):
         monkeypatch.setattr(table, name, tmp_path)
-    monkeypatch.setattr(table.devices, "keep_compiled", lambda: None)
+    monkeypatch.setattr(table.cache, "keep_compiled", lambda: None)
     rows = label_efficiency.spread({"augmented_floor": LINEAR, "other": LINEAR}, (20, 50), {"ceiling": LINEAR})
-    published = {"other@20": Published("1.0", "someone")}
+    published = {"other@20": PublishedNumber("1.0", "someone")}
     call = ["experiment", rows, "augmented_floor", (), "A title", published]
     for index in range(2):  # two machines, say
         table.main(*call, arguments=["--index", str(index), "--of", "2", "--out", str(tmp_path / "runs")])
@@ -166,7 +174,7 @@ def test_an_experiment_ends_in_a_table_a_page_and_a_record_with_figures(tmp_path
     # nor what another record holds, unless it lacks a metric that is asked for
     (tmp_path / "experiment.json").rename(tmp_path / "another.json")
     assert set(table.held("experiment", rows)) == set(rows) - {"other@20"}
-    assert not any("published" in final for final in table.held("experiment", rows).values())
+    assert not any(entry.final.published for entry in table.held("experiment", rows).values())
     rows["ceiling@all"] = LINEAR._replace(options=rows["ceiling@all"].options, metrics=("cas",))
     assert set(table.held("experiment", rows)) == set(rows) - {"other@20", "ceiling@all"}
     rows["ceiling@all"] = rows["ceiling@all"]._replace(metrics=())
@@ -234,12 +242,12 @@ def test_the_job_set_of_several_hosts_tells_each_pod_who_it_is():
     rows = importlib.import_module(f"experiments.{values['EXPERIMENT']}").ROWS
     assert replicated["replicas"] == int(values["COUNT"]) == len(rows)
     assert job["completionMode"] == "Indexed"
-    assert job["completions"] == job["parallelism"] == int(values[hosts.COUNT])
-    assert values[hosts.COORDINATOR].startswith(f"$(JOBSET)-{replicated['name']}-$(ROW)-0.$(JOBSET):")
-    assert fields[hosts.INDEX] == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert job["completions"] == job["parallelism"] == int(values[processes.COUNT])
+    assert values[processes.COORDINATOR].startswith(f"$(JOBSET)-{replicated['name']}-$(ROW)-0.$(JOBSET):")
+    assert fields[processes.INDEX] == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     assert fields["ROW"] == "metadata.annotations['jobset.sigs.k8s.io/job-index']"
     order = [each["name"] for each in container["env"]]  # a variable is known to those below it
-    assert max(order.index("JOBSET"), order.index("ROW")) < order.index(hosts.COORDINATOR)
+    assert max(order.index("JOBSET"), order.index("ROW")) < order.index(processes.COORDINATOR)
     asked = table.parse("experiment", rows, "", container["command"][-1].split("--out")[1].split()[1:])
     assert COMMAND.search(container["command"][-1])
     assert asked.distributed and asked.data_parallel % job["completions"] == 0

@@ -1,7 +1,7 @@
 """Looking at latents: what is drawn, what is counted, what the report shows of it, and what is left out."""
 
+import dataclasses
 import itertools
-import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +10,12 @@ from sklearn.decomposition import PCA
 from test_evaluation import CLASSES, STATE, dataset
 from test_reports import make_run, words, written
 
-from ssl_gen import evaluation, latents, run
-from ssl_gen.methods.classical import pca
-from ssl_gen.reports import pictures, records, scatter
-from ssl_gen.setting import Options, load_data
+from ssl_gen.evaluation import inference
+from ssl_gen.reports import records, run_folder
+from ssl_gen.reports.charts import pictures, scatter
+from ssl_gen.reports.records import LatentsRecord, Picture
+from ssl_gen.runs import latents, load
+from ssl_gen.runs.data import load_data
 from ssl_gen.types import Method, UserError
 
 NAMES = ["a", "b", "c"]
@@ -41,7 +43,7 @@ CONDITIONAL = Method(None, (), classify=classify, encode=encode, decode=decode, 
 def encoded(method=CONDITIONAL, count=30):
     data = dataset(test=count)
     codes = np.asarray(encode(STATE, data.test_images / np.float32(127.5) - 1))
-    return latents.Encoded(evaluation.compiled(method), STATE, "test", data.test_images, data.test_labels, codes, NAMES)
+    return latents.Encoded(inference.compiled(method), STATE, "test", data.test_images, data.test_labels, codes, NAMES)
 
 
 @pytest.fixture
@@ -57,10 +59,9 @@ def grids(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    """A run that encodes and decodes and is made in a moment."""
-    out = tmp_path_factory.mktemp("latents") / "run"
-    return run.train("pca", pca.Config(latent=5), Options(dataset="digits", labels="30", out=out, quiet=True)).folder
+def fitted(finished, tmp_path_factory):
+    """A run that encodes and decodes."""
+    return finished.copy("pca", tmp_path_factory.mktemp("latents") / "run")
 
 
 def test_rows_go_through_the_classes_in_turn():
@@ -88,8 +89,8 @@ def test_a_row_of_styles_has_one_latent_and_every_class(grids, tmp_path):
 
 def test_a_path_leads_from_one_image_to_another_and_the_class_changes_half_way(grids, tmp_path):
     some = encoded()
-    right = some.tools._replace(classify=lambda state, images: jnp.eye(CLASSES)[by_brightness(images)])
-    some = some._replace(tools=right)
+    right = some.compiled._replace(classify=lambda state, images: jnp.eye(CLASSES)[by_brightness(images)])
+    some = some._replace(compiled=right)
     latents.paths(some, tmp_path / "paths.png", {})
     images, titles = grids["paths.png"]
     assert images.shape == (latents.PATHS, latents.BETWEEN + 2, 8, 8, 1) and titles[0] == titles[-1] == "image"
@@ -204,61 +205,57 @@ def test_errors_need_some_images_of_each_class():
 
 def test_a_look_leaves_pictures_numbers_and_a_report(fitted):
     found = latents.look(fitted, count=200)
-    assert [picture["file"] for picture in found["pictures"]] == ["latents_paths.png", "latents_map.png"]
-    assert found["images"] == 200 and found["latents"] == 5
-    assert [line.split(":")[0] for line in found["left_out"]] == ["styles"]
-    assert json.loads((fitted / "latents.json").read_text()) == found
+    assert [picture.file for picture in found.pictures] == ["latents_paths.png", "latents_map.png"]
+    assert found.images == 200 and found.latents == 5
+    assert [line.split(":")[0] for line in found.left_out] == ["styles"]
+    assert records.load(fitted / "latents.json", LatentsRecord) == found
     text = (fitted / "report.html").read_text()
     assert text.count("<img") == 2
-    for picture in found["pictures"]:
-        assert picture["caption"] in words(text)
-        assert pictures.read_text(fitted / picture["file"])["mask"] == "digits@30-s0"
-    errors = found["errors"]["10 nearest neighbours"]
+    for picture in found.pictures:
+        assert picture.caption in words(text)
+        assert pictures.read_text(fitted / picture.file)["mask"] == "digits@30-s0"
+    errors = found.errors["10 nearest neighbours"]
     assert f"{errors['latents']:.2f}" in words(text) and f"{errors['pixels']:.2f}" in words(text)
-    assert found["left_out"][0] in words(text)
+    assert found.left_out[0] in words(text)
 
 
-def test_the_latents_are_those_of_the_runs_test_images(fitted, maps):
+def test_the_latents_are_those_of_the_runs_test_images(fitted, maps, finished):
     latents.look(fitted, count=10_000, seed=3)
-    data = load_data(Options(dataset="digits", labels="30")).dataset
+    data = load_data(finished.options("pca", fitted)).dataset
     flat = data.test_images.reshape(len(data.test_images), -1) / 127.5 - 1
-    train = data.train_images.reshape(len(data.train_images), -1) / 127.5 - 1
-    loaded = run.load(fitted)
+    loaded = load.load(fitted)
     assert loaded.states[0].directions.shape == (5, 64)
     own = (flat - np.asarray(loaded.states[0].mean).ravel()) @ np.asarray(loaded.states[0].directions).T
     expected = PCA(2, svd_solver="full").fit_transform(own)
     np.testing.assert_allclose(np.sort(maps[0][0], 0), np.sort(expected, 0), atol=1e-3)
-    assert len(train) > len(maps[0][0]) == len(flat)
+    assert len(data.train_images) > len(maps[0][0]) == len(flat)
 
 
-@pytest.mark.parametrize("wrong", [{"replica": 1}, {"replica": -1}, {"count": 1}])
+@pytest.mark.parametrize("wrong", [{"replica": 2}, {"replica": -1}, {"count": 1}])
 def test_a_replica_or_a_count_that_cannot_be_is_refused(fitted, wrong):
-    with pytest.raises(UserError, match="--count is at least 2, --replica one of 0 to 0"):
+    with pytest.raises(UserError, match="--count is at least 2, --replica one of 0 to 1"):
         latents.look(fitted, **wrong)
 
 
-def test_a_method_without_encoder_is_refused_with_those_that_have_one(fitted, monkeypatch):
-    loaded = run.load(fitted)
-    blind = loaded._replace(tools=loaded.tools._replace(method=loaded.tools.method._replace(encode=None)))
-    monkeypatch.setattr(run, "load", lambda path: blind)
-    with pytest.raises(UserError, match=r"pca has no encoder.*vae, m1, m2"):
-        latents.look(fitted)
+def test_a_method_without_encoder_is_refused_with_those_that_have_one(finished):
+    with pytest.raises(UserError, match=r"supervised has no encoder.*pca, vae, m1, m2"):
+        latents.look(finished("supervised"))
 
 
 def test_latents_that_are_not_finite_are_refused(fitted, monkeypatch):
-    loaded = run.load(fitted)
+    loaded = load.load(fitted)
     broken = [state._replace(mean=state.mean * np.nan) for state in loaded.states]
-    monkeypatch.setattr(run, "load", lambda path: loaded._replace(states=broken))
+    monkeypatch.setattr(latents, "load", lambda path: loaded._replace(states=broken))
     with pytest.raises(UserError, match="not all finite"):
         latents.look(fitted)
 
 
 def looked_at(folder, **changes):
     """A run folder with a latents.json and one picture."""
-    about = {"split": "test", "images": 3, "latents": 2, "replica": 0, "seed": 0, "errors": {}, "left_out": []}
-    about["pictures"] = [{"file": "latents_map.png", "caption": "Map: of <b>all</b>"}]
+    drawn = [Picture("latents_map.png", "Map: of <b>all</b>")]
+    record = LatentsRecord("test", images=3, latents=2, replica=0, seed=0, pictures=drawn, errors={}, left_out=[])
     make_run(folder)
-    (folder / "latents.json").write_text(json.dumps(about | changes))
+    records.write(folder / "latents.json", dataclasses.replace(record, **changes))
     pictures.save_grid(folder / "latents_map.png", np.zeros((1, 1, 8, 8, 1), np.uint8))
     return folder
 
@@ -280,5 +277,5 @@ def test_a_broken_record_or_picture_is_named(tmp_path):
     with pytest.raises(UserError, match=r"latents_map\.png is damaged"):
         written(folder)
     (folder / "latents.json").write_text("{}")
-    with pytest.raises(UserError, match=r"latents\.json lacks"):
-        records.read(folder)
+    with pytest.raises(UserError, match=r"latents\.json is no LatentsRecord .*no field split"):
+        run_folder.read(folder)

@@ -77,13 +77,25 @@ def test_an_unlabelled_split_joins_the_training_images_as_hidden(tiny):
     assert np.sum(load("tiny_pictures", tiny).train_labels == HIDDEN) == 3
 
 
-def test_reading_a_prepared_set_does_not_import_tensorflow(tiny):
+@pytest.fixture(scope="module")
+def imported(tiny):
+    """What a Python of its own has imported after reading digits and then a prepared set."""
     script = (
-        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]; import test_prepared as tests;"
-        f"assert len(tests.load('tiny_pictures', {str(tiny)!r}).train_labels) == 9;"
-        "assert 'tensorflow' not in sys.modules"
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}];"
+        "from ssl_gen.datasets import sources; sources.load('digits');"
+        "print('tensorflow_datasets' in sys.modules); import test_prepared as tests;"
+        f"assert len(tests.load('tiny_pictures', {str(tiny)!r}).train_labels) == 9; print('tensorflow' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return dict(zip(("tensorflow_datasets", "tensorflow"), done.stdout.split(), strict=True))
+
+
+def test_reading_a_prepared_set_does_not_import_tensorflow(imported):
+    assert imported["tensorflow"] == "False"
+
+
+def test_tensorflow_datasets_are_imported_only_where_a_set_of_theirs_is_asked_for(imported):
+    assert imported["tensorflow_datasets"] == "False"
 
 
 def leave_metadata(folder: Path, file_format: str) -> None:

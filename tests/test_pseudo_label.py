@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny import IMAGES, first_rows, tiny
 
+from ssl_gen.core.keys import INIT, stream
 from ssl_gen.methods.self_training.pseudo_label import ramp
 from ssl_gen.types import Batch
 
@@ -27,7 +28,7 @@ def test_at_the_first_step_only_the_labels_teach():
     rows = first_rows()
     images = jnp.asarray(IMAGES, jnp.float32) / 127.5 - 1
     batch = Batch(images[rows.labelled[0, :4]], rows.labels[0, :4], images[rows.unlabelled[0, :8]])
-    state = jax.jit(method.init)(jax.random.key(0), batch)
-    step = jax.jit(method.phases[0].step)
-    terms = [float(step(state._replace(step=jnp.int32(at)), batch)[1]["classifier/pseudo_label"]) for at in (0, 2, 4)]
+    state = jax.jit(method.init)(stream(0, INIT), batch)
+    step = jax.jit(lambda at: method.phases[0].step(state, stream(0, at), at, batch)[1])
+    terms = [float(step(jnp.int32(at))["classifier/pseudo_label"]) for at in (0, 2, 4)]
     assert terms[0] == 0 < terms[1] < terms[2]

@@ -5,7 +5,7 @@ import pytest
 import skimage.metrics
 from sklearn.datasets import load_digits
 
-from ssl_gen.metrics import reconstruction
+from ssl_gen.metrics import imputation, reconstruction
 from ssl_gen.types import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_hidden_pixels_are_taken_from_the_guess_and_the_others_from_the_image():
     images, guess = np.arange(2 * 4 * 3, dtype=np.float32).reshape(2, 2, 2, 3), -np.ones((2, 2, 3), np.float32)
     hidden = np.zeros((2, 2, 2, 1), bool)
     hidden[0, 1, 0] = hidden[1, 0, 1] = True
-    found = np.asarray(reconstruction.filled(images, hidden, guess))
+    found = np.asarray(imputation.filled(images, hidden, guess))
     expected = images.copy()
     expected[0, 1, 0] = expected[1, 0, 1] = -1
     np.testing.assert_array_equal(found, expected)
@@ -179,6 +179,6 @@ def test_hidden_pixels_are_taken_from_the_guess_and_the_others_from_the_image():
 
 def test_the_error_on_hidden_pixels_is_that_of_scikit_image_on_them():
     a, b = DIGITS / np.float32(127.5) - 1, noisy(DIGITS, 40) / np.float32(127.5) - 1
-    hidden = reconstruction.hidden_pixels(a, 0.3, seed=0)
+    hidden = imputation.hidden_pixels(a, 0.3, seed=0)
     expected = skimage.metrics.mean_squared_error((a[hidden] + 1) / 2, (b[hidden] + 1) / 2) ** 0.5
-    assert reconstruction.hidden_error(a, b, hidden) == pytest.approx(expected, rel=1e-5)
+    assert imputation.hidden_error(a, b, hidden) == pytest.approx(expected, rel=1e-5)

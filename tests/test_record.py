@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from ssl_gen import record
+from ssl_gen.runs import record
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import html
 import json
 import re
 import time
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,8 +17,14 @@ import pytest
 import scipy.stats
 from PIL import Image
 
+from ssl_gen.core.plain import to_plain
 from ssl_gen.metrics import statistics
-from ssl_gen.reports import curves, page, pictures, records, style, tables
+from ssl_gen.reports import records, run_folder, tables
+from ssl_gen.reports.charts import curves, pictures, style
+from ssl_gen.reports.compare import columns, entries
+from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.reports.records import DataRecord, FinalRecord, MaskRecord, PhaseRecord, RunRecord, Stop
+from ssl_gen.reports.run import page
 from ssl_gen.types import UserError
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -28,34 +35,30 @@ TERMS += [f"{player}/gradient_norm" for player in ("classifier", "discriminator"
 TERMS += ["learning_rate"]
 
 
-def run_record(seeds: int, steps: int, names: list[str]) -> dict:
-    masks = [{"name": f"digits@50-s{s}", "sha256": f"{s}" * 64, "visible": 50, "pool": 1297} for s in range(seeds)]
-    data = {"height": 8, "width": 8, "channels": 1, "classes": len(names), "class_names": names, "train": 1297}
-    data |= {"test": 500, "validation": 100, "skipped": [], "sha256": "d" * 64}
-    phase = {"labelled": 50, "unlabelled": 100}
-    return {
-        "format": 1,
-        "method": "triple_gan",
-        "family": "adversarial",
-        "paper": "Li et al. 2017, arXiv:1703.02291",
-        "config": {"latent": 100, "learning_rate": 3e-4, "hidden": [500, 500], "classifier": {"dropout": 0.5}},
-        "dataset": "digits",
-        "data": data,
-        "labels": 50,
-        "mask": {"scheme": "stratified", "noise": 0.0, "pool_holds_labelled": True},
-        "masks": masks,
-        "seeds": list(range(seeds)),
-        "steps": steps,
-        "phases": [
-            {"name": "warm_up", "steps": steps * 3 // 20, **phase},
-            {"name": "main", "steps": steps - steps * 3 // 20, **phase},
-        ],
-        "versions": {"jax": "0.10.2", "python": "3.12.1"},
-        "commit": "0123456789abcdef0123456789abcdef01234567",
-        "device": "2 x cpu (AMD EPYC)",
-        "command": "ssl-gen train triple_gan --dataset digits --labels 50 --seeds 5 --steps 2000 --out runs/triple_gan",
-        "created": "2026-11-20T10:00:00+00:00",
-    }
+def run_record(seeds: int, steps: int, names: list[str]) -> RunRecord:
+    return RunRecord(
+        format=records.FORMAT,
+        method="triple_gan",
+        family="adversarial",
+        paper="Li et al. 2017, arXiv:1703.02291",
+        config={"latent": 100, "learning_rate": 3e-4, "hidden": [500, 500], "classifier": {"dropout": 0.5}},
+        sampler={"temperature": 0.75},
+        dataset="digits",
+        data=DataRecord(8, 8, 1, len(names), names, train=1297, test=500, validation=100, skipped=[], sha256="d" * 64),
+        labels=50,
+        mask={"scheme": "stratified", "noise": 0.0, "pool_holds_labelled": True},
+        masks=[MaskRecord(f"digits@50-s{seed}", f"{seed}" * 64, visible=50, pool=1297) for seed in range(seeds)],
+        seeds=list(range(seeds)),
+        options={"dataset": "digits"},
+        steps=steps,
+        phases=[PhaseRecord("warm_up", steps * 3 // 20), PhaseRecord("main", steps - steps * 3 // 20)],
+        every={"log": 100},
+        versions={"jax": "0.10.2", "python": "3.12.1"},
+        commit="0123456789abcdef0123456789abcdef01234567",
+        device="2 x cpu (AMD EPYC)",
+        command="ssl-gen train triple_gan --dataset digits --labels 50 --seeds 5 --steps 2000 --out runs/triple_gan",
+        created="2026-11-20T10:00:00+00:00",
+    )
 
 
 def metric_lines(seeds: int, steps: int, lines: int, rng: np.random.Generator) -> list[dict]:
@@ -71,26 +74,32 @@ def metric_lines(seeds: int, steps: int, lines: int, rng: np.random.Generator) -
     return written
 
 
-def final_record(run: dict, rng: np.random.Generator) -> dict:
-    seeds = len(run["seeds"])
+def final_record(run: RunRecord, rng: np.random.Generator) -> FinalRecord:
+    seeds = len(run.seeds)
     confusion = np.diag(rng.integers(40, 50, 10)) * seeds + rng.integers(0, 3, (10, 10)) * rng.integers(0, 6, (10, 10))
-    return {
-        **{key: run[key] for key in ("method", "dataset", "labels", "seeds", "steps", "device", "commit")},
-        "masks": [mask["sha256"] for mask in run["masks"]],
-        "seconds": 21.3,
-        "metrics": {
+    return FinalRecord(
+        method=run.method,
+        dataset=run.dataset,
+        labels=run.labels,
+        masks=[mask.sha256 for mask in run.masks],
+        seeds=run.seeds,
+        steps=run.steps,
+        seconds=21.3,
+        metrics={
             "error": statistics.summary(ERRORS[:seeds]),
             "agreement_svc": statistics.summary([0.913, 0.921, 0.897, 0.934, 0.902][:seeds]),
             "fid_svc": statistics.summary([31.4, 29.8, 35.1, 30.2, 33.3][:seeds]),
         },
-        "oracle": {"error_best_test": statistics.summary([4.41, 4.22, 5.03, 4.87, 4.6][:seeds])},
-        "confusion": confusion.tolist(),
-        "stopped": [],
-    }
+        device=run.device,
+        commit=run.commit,
+        command=run.command,
+        confusion=confusion.tolist(),
+        oracle={"error_best_test": statistics.summary([4.41, 4.22, 5.03, 4.87, 4.6][:seeds])},
+    )
 
 
-def save(folder: Path, name: str, record: dict) -> None:
-    (folder / name).write_text(json.dumps(record), encoding="utf-8")
+def save_lines(folder: Path, lines: Sequence[dict]) -> None:
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def make_run(folder: Path, seeds: int = 5, steps: int = 2000, lines: int = 20, names: list[str] = DIGITS) -> Path:
@@ -98,17 +107,33 @@ def make_run(folder: Path, seeds: int = 5, steps: int = 2000, lines: int = 20, n
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     run = run_record(seeds, steps, names)
-    save(folder, "run.json", run)
-    written = "".join(json.dumps(line) + "\n" for line in metric_lines(seeds, steps, lines, rng))
-    (folder / "metrics.jsonl").write_text(written, encoding="utf-8")
-    save(folder, "final.json", final_record(run, rng))
+    records.write(folder / "run.json", run)
+    save_lines(folder, metric_lines(seeds, steps, lines, rng))
+    records.write(folder / "final.json", final_record(run, rng))
     images = rng.integers(0, 256, (10, 10, 8, 8, 1), dtype=np.uint8)
-    pictures.save_grid(folder / "samples.png", images, names, {"mask": run["masks"][0]["name"]})
+    pictures.save_grid(folder / "samples.png", images, names, {"mask": run.masks[0].name})
     return folder
 
 
+def make_over_time(folder: Path, steps: Sequence[int] = (400, 800, 1200, 1600, 2000)) -> None:
+    """Grids drawn during training, each of another brightness."""
+    (folder / "samples").mkdir()
+    for number, step in enumerate(steps):
+        images = np.full((4, 10, 8, 8, 1), 40 * number, np.uint8)
+        pictures.save_grid(folder / "samples" / f"{step}.png", images, DIGITS)
+
+
 def amend(folder: Path, name: str, **changes) -> None:
-    save(folder, name, json.loads((folder / name).read_text()) | changes)
+    """Change fields of a JSON file; None takes one out."""
+    content = json.loads((folder / name).read_text()) | changes
+    kept = {key: to_plain(value) for key, value in content.items() if value is not None}
+    (folder / name).write_text(json.dumps(kept), encoding="utf-8")
+
+
+def without_metrics(folder: Path, *names: str) -> dict:
+    """The metrics of a run's final.json but for some."""
+    metrics = json.loads((folder / "final.json").read_text())["metrics"]
+    return {name: values for name, values in metrics.items() if name not in names}
 
 
 @pytest.fixture
@@ -163,11 +188,11 @@ def test_the_numbers_of_the_final_record_are_on_the_page(folder):
 
 
 def test_the_page_holds_what_repeats_the_run(folder):
-    seen, run = words(written(folder)), records.read(folder).record
-    assert run["command"] in seen
+    seen, run = words(written(folder)), run_folder.read(folder).record
+    assert run.command in seen and re.search(r"temperature\s+0\.75", seen)
     assert re.search(r"classifier\.dropout\s+0\.5", seen) and "[500, 500]" in seen and "0.10.2" in seen
-    assert all(mask["name"] in seen and mask["sha256"][:12] in seen for mask in run["masks"])
-    assert run["commit"][:12] in seen and run["device"] in seen and run["paper"] in seen
+    assert all(mask.name in seen and mask.sha256[:12] in seen for mask in run.masks)
+    assert run.commit[:12] in seen and run.device in seen and run.paper in seen
 
 
 def test_the_page_asks_nothing_of_the_network(folder):
@@ -199,9 +224,8 @@ def test_an_unconditional_grid_names_no_classes(folder):
 
 
 def test_a_metric_that_is_absent_is_absent(folder):
-    final = json.loads((folder / "final.json").read_text())
-    del final["metrics"]["agreement_svc"], final["oracle"], final["confusion"]
-    save(folder, "final.json", final)
+    metrics = without_metrics(folder, "agreement_svc")
+    amend(folder, "final.json", metrics=metrics, oracle=None, confusion=None)
     (folder / "samples.png").unlink()
     seen = words(written(folder))
     assert not any(absent in seen for absent in ("agreement_svc", "Oracle", "Confusion", "Samples"))
@@ -209,11 +233,10 @@ def test_a_metric_that_is_absent_is_absent(folder):
 
 
 def test_a_pure_generator_has_a_page_without_errors(folder):
-    final = json.loads((folder / "final.json").read_text())
-    del final["metrics"]["error"], final["metrics"]["agreement_svc"], final["oracle"], final["confusion"]
-    save(folder, "final.json", final)
-    lines = [line for line in metric_lines(5, 2000, 20, np.random.default_rng(0)) if "test/error" not in line]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = without_metrics(folder, "error", "agreement_svc")
+    amend(folder, "final.json", metrics=metrics, oracle=None, confusion=None)
+    lines = metric_lines(5, 2000, 20, np.random.default_rng(0))
+    save_lines(folder, [line for line in lines if "test/error" not in line])
     amend(folder, "run.json", labels=0)
     seen = words(written(folder))
     assert "Test error" not in seen and "error (%)" not in seen and "0 visible labels" in seen
@@ -249,10 +272,10 @@ def test_a_run_that_has_just_begun_has_a_page(folder):
 
 
 def test_a_line_cut_short_by_a_kill_is_left_out(folder):
-    before = records.read(folder).lines
+    before = run_folder.read(folder).lines
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2100, "seed": 0, "cla')
-    assert records.read(folder).lines == before
+    assert run_folder.read(folder).lines == before
 
 
 def test_a_damaged_line_is_named(folder):
@@ -285,16 +308,15 @@ def test_a_run_without_validation_has_no_validation_curve(folder):
     lines = [line for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())]
     for line in lines:
         line.pop("validation/error", None)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    save_lines(folder, lines)
     text = written(folder)
     assert "validation</span>" not in text and "test</span>" in text
 
 
 def test_a_stopped_seed_is_a_warning_and_a_dash(folder):
-    final = json.loads((folder / "final.json").read_text())
-    final["metrics"]["error"] = statistics.summary([5.0, 4.0, None, 6.0, 5.0])
-    final["stopped"] = [{"seed": 2, "step": 300, "metric": "classifier/supervised", "value": "nan"}]
-    save(folder, "final.json", final)
+    metrics = {"error": statistics.summary([5.0, 4.0, None, 6.0, 5.0])} | without_metrics(folder, "error")
+    stopped = [Stop(2, 300, "classifier/supervised", "nan")]
+    amend(folder, "final.json", metrics=metrics, stopped=stopped)
     seen = words(written(folder))
     assert "Seed 2 stopped at step 300: classifier/supervised became nan." in seen
     assert seen.index("Seed 2 stopped") < seen.index("Results")
@@ -309,7 +331,7 @@ def test_an_unfinished_run_tells_which_seed_stopped(folder):
 
 
 def test_skipped_files_are_named(folder):
-    data = records.read(folder).record["data"] | {"skipped": ["cats/broken.png: truncated"]}
+    data = to_plain(run_folder.read(folder).record.data) | {"skipped": ["cats/broken.png: truncated"]}
     amend(folder, "run.json", data=data)
     seen = words(written(folder))
     assert "1 file could not be read and was skipped" in seen and "cats/broken.png: truncated" in seen
@@ -321,9 +343,7 @@ def test_hostile_text_is_escaped(tmp_path):
     amend(
         folder, "run.json", command=hostile, paper=hostile, device=hostile, config={hostile: hostile}, dataset=hostile
     )
-    final = json.loads((folder / "final.json").read_text())
-    final["metrics"][hostile] = statistics.summary([1.0] * 5)
-    save(folder, "final.json", final)
+    amend(folder, "final.json", metrics=without_metrics(folder) | {hostile: statistics.summary([1.0] * 5)})
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(
             json.dumps({"step": 2100, "seed": 0, hostile: 1.0, f"{hostile}/x": 2.0, f"test/{hostile}": 2.0}) + "\n"
@@ -340,7 +360,7 @@ def test_the_confusion_matrix_shows_every_count(folder):
     table = text[text.index('<table class="confusion">') :]
     table = table[: table.index("</table>")]
     counts = [int(count) for count in re.findall(r"<td[^>]*>(\d+)</td>", table)]
-    assert np.array_equal(np.reshape(counts, (10, 10)), records.read(folder).final["confusion"])
+    assert np.array_equal(np.reshape(counts, (10, 10)), run_folder.read(folder).final.confusion)
     assert all(name in table for name in DIGITS)
 
 
@@ -348,7 +368,8 @@ def test_many_classes_become_a_list_of_confusions(folder):
     names = [f"class {k}" for k in range(50)]
     counts = np.diag(np.full(50, 9))
     counts[7, 31] = 5
-    amend(folder, "run.json", data=records.read(folder).record["data"] | {"classes": 50, "class_names": names})
+    data = to_plain(run_folder.read(folder).record.data) | {"classes": 50, "class_names": names}
+    amend(folder, "run.json", data=data)
     amend(folder, "final.json", confusion=counts.tolist())
     assert re.search(r"class 7\s+class 31\s+5", words(written(folder)))
 
@@ -362,7 +383,7 @@ def test_the_counts_are_readable_on_every_shade(ends):
 
 def test_a_long_run_makes_a_small_page_quickly(tmp_path):
     folder = make_run(tmp_path / "run", lines=200)
-    assert len(records.read(folder).lines) == 5 * 200 * 2
+    assert len(run_folder.read(folder).lines) == 5 * 200 * 2
     start = time.perf_counter()
     path = page.write(folder)
     assert time.perf_counter() - start < 2
@@ -375,25 +396,100 @@ def test_what_is_no_run_folder_is_refused(tmp_path):
 
 
 def test_a_record_of_another_format_is_refused(folder):
-    amend(folder, "run.json", format=2)
-    with pytest.raises(UserError, match="has format 2, this ssl_gen reads 1"):
-        page.write(folder)
+    for name in ("run.json", "final.json"):
+        amend(folder, name, format=1)
+        with pytest.raises(UserError, match=rf"{name} has format 1, this ssl_gen reads 2"):
+            page.write(folder)
+        amend(folder, name, format=2)
 
 
 def test_a_record_that_lacks_a_key_is_refused(folder):
-    save(folder, "final.json", {"method": "triple_gan"})
-    with pytest.raises(UserError, match=r"final\.json lacks dataset"):
+    (folder / "final.json").write_text('{"format": 2, "method": "triple_gan"}')
+    with pytest.raises(UserError, match=r"final\.json is no FinalRecord of this ssl_gen \(no field dataset\)"):
         page.write(folder)
 
 
 def test_reports_know_files_alone():
-    allowed = {"ssl_gen.reports", "ssl_gen.reports.style", "ssl_gen.metrics", "ssl_gen.types"}
-    for path in Path(page.__file__).parent.glob("*.py"):
+    allowed = ("ssl_gen.reports", "ssl_gen.metrics", "ssl_gen.core.files", "ssl_gen.core.plain", "ssl_gen.types")
+    paths = list(Path(records.__file__).parent.rglob("*.py"))
+    assert len(paths) > 15
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) else []
-            assert all(name in allowed for name in modules if name.startswith("ssl_gen"))
+            assert all(name.startswith(allowed) for name in modules if name.startswith("ssl_gen"))
             assert not any(name.split(".")[0] in ("jax", "flax", "optax") for name in modules)
+
+
+# Records
+
+
+def test_a_record_is_read_as_it_was_written(folder):
+    run = run_folder.read(folder)
+    assert run.record == run_record(5, 2000, DIGITS)
+    path = folder / "again.json"
+    records.write(path, run.final)
+    assert path.read_text() == (folder / "final.json").read_text()
+    assert not {"temperature", "published", "setting"} & set(json.loads(path.read_text()))  # absent, not null
+
+
+def test_what_an_older_record_lacks_has_its_default():
+    kept = to_plain(final_record(run_record(2, 10, DIGITS), np.random.default_rng(0)))
+    lacking = ("format", "unmeasured", "averaged", "command", "confusion")
+    found = records.from_plain(FinalRecord, {key: kept[key] for key in kept if key not in lacking})
+    assert (found.unmeasured, found.averaged, found.command, found.confusion) == ({}, [], "", None)
+    assert found.metrics == kept["metrics"]
+
+
+# During training
+
+
+def test_samples_over_time_stand_in_order_and_small_before_those_of_the_finished_run(folder):
+    make_over_time(folder, (1200, 400, 2000, 10_000))
+    text = written(folder)
+    assert re.findall(r"<figcaption>step ([\d,]+)</figcaption>", text) == ["400", "1,200", "2,000", "10,000"]
+    pages = Tags(text)
+    shown = [attributes for tag, attributes in pages.found if tag == "img"]
+    assert [attributes["alt"] for attributes in shown[:4]] == [
+        f"samples at step {step}" for step in ("400", "1,200", "2,000", "10,000")
+    ]
+    for attributes, step in zip(shown, (400, 1200, 2000, 10_000), strict=False):
+        size = pictures.size(folder / "samples" / f"{step}.png")
+        assert (int(attributes["width"]), int(attributes["height"])) == (size[0] // 3, size[1] // 3)
+        data = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
+        assert data == (folder / "samples" / f"{step}.png").read_bytes()
+    assert len(shown) == 5 and int(shown[4]["width"]) == pictures.size(folder / "samples.png")[0]
+    assert '<div class="scroll"><div class="strip"><figure>' in text
+    assert words(text).count("Samples ") == 1
+
+
+def test_an_unfinished_run_shows_its_samples_over_time(folder):
+    (folder / "final.json").unlink()
+    (folder / "samples.png").unlink()
+    make_over_time(folder, (400, 800))
+    text = written(folder)
+    assert [tag for tag, _ in Tags(text).found].count("img") == 2 and "Samples" in words(text)
+
+
+def test_a_damaged_picture_of_training_is_named(folder):
+    make_over_time(folder, (400,))
+    path = folder / "samples" / "400.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"400\.png is damaged"):
+        page.write(folder)
+
+
+def test_whatever_evaluators_logged_has_a_curve_with_its_unit_and_is_no_loss(folder):
+    features = "imagenet/64x64-convnet-3f9a81c0_ref=test_n=1000"  # a name may hold a slash
+    logged = {f"samples/fid_{features}": 30.0, "test/elbo_n=500": -90.0, "samples/agreement_svc": 80.0}
+    with (folder / "metrics.jsonl").open("a") as file:
+        for step in (100, 200):
+            file.write(json.dumps({"step": step, "seed": 0, **logged}) + "\n")
+    seen = words(written(folder))
+    training, losses = seen[seen.index("During training") : seen.index("Samples")], seen[seen.index("Losses") :]
+    for name in (f"fid_{features} samples", "elbo_n=500 (nats) test", "agreement_svc (%) samples"):
+        assert name in " ".join(training.split())
+    assert not any(name in losses for name in ("64x64", "elbo", "agreement"))
 
 
 # Curves
@@ -401,13 +497,13 @@ def test_reports_know_files_alone():
 
 def test_a_curve_has_a_row_a_seed_and_gaps_where_a_seed_has_nothing():
     lines = [{"step": 20, "seed": 1, "a": 4.0}, {"step": 10, "seed": 0, "a": 1.0}, {"step": 20, "seed": 0, "b": 9.0}]
-    steps, values = records.curve(lines, "a")
+    steps, values = run_folder.curve(lines, "a")
     assert steps.tolist() == [10, 20]
     np.testing.assert_array_equal(values, [[1, np.nan], [np.nan, 4]])
 
 
 def test_the_later_of_two_lines_counts():
-    _, values = records.curve([{"step": 10, "seed": 0, "a": 1.0}, {"step": 10, "seed": 0, "a": 2.0}], "a")
+    _, values = run_folder.curve([{"step": 10, "seed": 0, "a": 1.0}, {"step": 10, "seed": 0, "a": 2.0}], "a")
     assert values.tolist() == [[2.0]]
 
 
@@ -461,16 +557,16 @@ def test_a_constant_curve_is_drawn():
 # Tables
 
 
-def finished(method: str, per_seed: list, **changes) -> dict:
-    metrics = {"error": statistics.summary(per_seed)}
-    masks = [f"hash {seed}" for seed in range(len(per_seed))]
-    record = {"method": method, "dataset": "digits", "labels": 50, "masks": masks, "seeds": [0, 1, 2], "steps": 10}
-    return record | {"seconds": 21.2, "metrics": metrics, "device": "cpu", "commit": None} | changes
+def finished(method: str, per_seed: list, report: Path | None = None, **changes) -> Entry:
+    made = {"metrics": {"error": statistics.summary(per_seed)}, "dataset": "digits"}
+    made |= {"masks": [f"hash {seed}" for seed in range(len(per_seed))]} | changes
+    where = {"labels": 50, "seeds": [0, 1, 2], "steps": 10, "seconds": 21.2, "device": "cpu", "commit": None}
+    return Entry(method, FinalRecord(method=method, **where, **made), report=report)
 
 
 def test_a_comparison_shows_the_paired_difference_and_its_interval():
     floor, better = finished("linear", [9.0, 8.0, 10.0]), finished("triple_gan", [5.0, 5.0, 5.0])
-    headers, rows = tables.comparison([floor, better], baseline=0)
+    headers, rows = columns.comparison([floor, better], baseline=0)
     interval = scipy.stats.ttest_rel([5.0, 5.0, 5.0], [9.0, 8.0, 10.0]).confidence_interval(0.95)
     assert headers == ["method", "labels", "error (%)", "error - linear [95 %]", "time", "report"]
     assert rows[0] == ["linear", "50", "9.00 ± 1.00 (3)", "-", "21 s", "-"]
@@ -480,13 +576,14 @@ def test_a_comparison_shows_the_paired_difference_and_its_interval():
 def test_runs_on_other_masks_have_no_paired_difference():
     runs = [finished("linear", [9.0, 8.0]), finished("triple_gan", [5.0, 5.0], masks=["other", "masks"])]
     with pytest.raises(ValueError, match="triple_gan and linear were not trained on the same label masks"):
-        tables.comparison(runs, baseline=0)
-    assert [row[0] for row in tables.comparison(runs)[1]] == ["linear", "triple_gan"]
+        columns.comparison(runs, baseline=0)
+    assert [row[0] for row in columns.comparison(runs)[1]] == ["linear", "triple_gan"]
 
 
 def test_a_missing_metric_is_a_dash():
-    generator = finished("gan", [], metrics={"fid": statistics.summary([12.34, 13.1])}, report="runs/gan/report.html")
-    _, rows = tables.comparison([generator, finished("linear", [0.0])], metrics=["fid"])
+    metrics = {"fid": statistics.summary([12.34, 13.1])}
+    generator = finished("gan", [], metrics=metrics, report=Path("runs/gan/report.html"))
+    _, rows = columns.comparison([generator, finished("linear", [0.0])], metrics=["fid"])
     assert rows[0] == ["gan", "50", "-", "12.7 ± 0.5 (2)", "21 s", "runs/gan/report.html"]
     assert rows[1] == ["linear", "50", "0.00 (1)", "-", "21 s", "-"]
 
@@ -494,25 +591,25 @@ def test_a_missing_metric_is_a_dash():
 def test_a_stopped_seed_leaves_its_pair():
     runs = [finished("linear", [9.0, 8.0, 10.0]), finished("vae", [5.0, None, 7.0])]
     expected = statistics.paired([5.0, 7.0], [9.0, 10.0])
-    assert tables.comparison(runs, baseline=0)[1][1][3].startswith(f"{expected['difference']:+.2f} [")
+    assert columns.comparison(runs, baseline=0)[1][1][3].startswith(f"{expected['difference']:+.2f} [")
 
 
 def test_data_sets_are_named_where_they_differ():
-    headers, rows = tables.comparison([finished("vae", [1.0]), finished("vae", [1.0], dataset="mnist")])
+    headers, rows = columns.comparison([finished("vae", [1.0]), finished("vae", [1.0], dataset="mnist")])
     assert headers[1] == "dataset" and [row[1] for row in rows] == ["digits", "mnist"]
 
 
 def test_a_finished_run_brings_the_path_of_its_page(folder):
-    assert records.finished(folder)["report"] is None
+    assert entries.read(folder, "run").report is None
     path = page.write(folder)
-    assert records.finished(folder)["report"] == str(path)
-    assert tables.comparison([records.finished(folder)])[1][0][-1] == str(path)
+    assert entries.read(folder, "run").report == path
+    assert columns.comparison([entries.read(folder, "run")])[1][0][-1] == str(path)
 
 
 def test_an_unfinished_run_cannot_be_compared(folder):
     (folder / "final.json").unlink()
     with pytest.raises(UserError, match="has not finished"):
-        records.finished(folder)
+        entries.read(folder, "run")
 
 
 def test_a_text_table_is_aligned():
@@ -561,6 +658,14 @@ def test_a_duration_is_written_in_two_units_at_most(seconds, text):
 )
 def test_a_number_has_the_digits_that_mean_something(name, value, text):
     assert tables.number(value, tables.decimals(name, value)) == text
+
+
+def test_every_error_of_a_run_has_two_decimals_and_its_unit():
+    for name in ("error", "error_median_last_20", "error_validation", "error_best_validation", "error_best_test"):
+        assert tables.decimals(name, 12.345) == 2 and tables.headed(name) == f"{name} (%)"
+    assert tables.decimals("balanced_error", 12.345) == 1  # three digits
+    assert tables.headed("balanced_error") == "balanced_error (%)" and tables.headed("nll") == "nll (nats)"
+    assert tables.headed("no_metric_of_ours") == "no_metric_of_ours"
 
 
 def test_a_small_number_is_not_rounded_to_zero():

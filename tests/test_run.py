@@ -1,98 +1,137 @@
 """A run from door to door: the folder it leaves, resuming, refusing, stopping."""
 
 import json
-import multiprocessing
-import os
+import shlex
 import signal
-import subprocess
 import sys
-import time
 
+import jax
 import numpy as np
 import pytest
+from finished import RECIPES
+from fragile import fragile
+from tiny import same
 
-from ssl_gen import run
+from ssl_gen import cli
 from ssl_gen.augmentation import Augmentation
+from ssl_gen.core import files
+from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets import masking
-from ssl_gen.methods.adversarial import triple_gan
+from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import supervised
-from ssl_gen.reports import pictures
-from ssl_gen.setting import Options, feed, load_data
-from ssl_gen.training import checkpoints, devices, folder, loop
+from ssl_gen.metrics.metric import Metric
+from ssl_gen.metrics.registry import METRICS
+from ssl_gen.reports import records
+from ssl_gen.reports.charts import pictures
+from ssl_gen.reports.records import FinalRecord, RunRecord, Stop
+from ssl_gen.runs import evaluate, load, train
+from ssl_gen.runs.data import load_data
+from ssl_gen.training import checkpoints
 from ssl_gen.types import UserError
 
-TINY = supervised.Config(steps=12, labelled_batch=4, hidden=(4,))
-PAIR = triple_gan.Config(
-    steps=4, warm_up=0.5, labelled_batch=4, unlabelled_batch=4, generated_batch=4, classifier_generated=4, latent=4,
-    generator_hidden=(4,), discriminator_hidden=(4, 4), classifier_hidden=(4,),
-)  # fmt: skip
-
-
-def options(tmp_path, **changes):
-    chosen = {"dataset": "digits", "labels": "30", "seeds": 2, "replicas": "loop", "out": tmp_path / "run"}
-    return Options(**chosen | {"quiet": True, "log_every": 2, "evaluate_every": 4, "checkpoint_every": 3} | changes)
+TINY = RECIPES["supervised"].config
 
 
 def lines(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_folder_holds_what_it_promises(tmp_path):
-    result = run.train("triple_gan", PAIR, options(tmp_path))
-    about = json.loads((result.folder / "run.json").read_text())
-    final = json.loads((result.folder / "final.json").read_text())
-    assert about["method"] == "triple_gan" and about["seeds"] == [0, 1] and about["labels"] == 30
+def test_a_run_folder_holds_what_it_promises(finished):
+    folder = finished("m2")
+    about, final = (json.loads((folder / name).read_text()) for name in ("run.json", "final.json"))
+    assert about["method"] == "m2" and about["seeds"] == [0, 1] and about["labels"] == 30
     assert about["config"]["augmentation"] == {**Augmentation().__dict__}
+    assert about["sampler"] == {"temperature": 1.0}
     assert [mask["name"] for mask in about["masks"]] == ["digits@30-s0", "digits@30-s1"]
     assert final["masks"] == [mask["sha256"] for mask in about["masks"]]
     error = final["metrics"]["error"]
     assert len(error["per_seed"]) == 2 and error["mean"] == pytest.approx(np.mean(error["per_seed"]))
     assert {"agreement_svc", "deviation_ratio"} <= set(final["metrics"])
     assert np.sum(final["confusion"]) == 2 * about["data"]["test"]
-    text = pictures.read_text(result.folder / "samples.png")
+    text = pictures.read_text(folder / "samples.png")
     assert text["mask"] == "digits@30-s0" and text["mask_sha256"] == final["masks"][0]
-    assert "<svg" in (result.folder / "report.html").read_text()
-    assert (result.folder / "checkpoints" / "4").is_dir()
+    assert "<svg" in (folder / "report.html").read_text()
+    assert (folder / "checkpoints" / "6").is_dir()
 
 
-def test_the_log_has_a_line_for_every_seed_at_every_moment(tmp_path):
-    result = run.train("supervised", TINY, options(tmp_path))
-    trained = [(line["step"], line["seed"]) for line in lines(result.folder) if "phase" in line]
+def test_the_log_has_a_line_for_every_seed_at_every_moment(finished):
+    log = lines(finished("supervised"))
+    trained = [(line["step"], line["seed"]) for line in log if "phase" in line]
     stops = sorted({*range(2, 13, 2), *range(3, 13, 3), *range(4, 13, 4)})
     assert trained == [(step, seed) for step in stops for seed in (0, 1)]
-    measured = [(line["step"], line["seed"]) for line in lines(result.folder) if "test/error" in line]
+    measured = [(line["step"], line["seed"]) for line in log if "test/error" in line]
     assert measured == [(step, seed) for step in (4, 8, 12) for seed in (0, 1)]
 
 
-def test_the_same_command_again_trains_nothing(tmp_path):
-    first = run.train("supervised", TINY, options(tmp_path))
-    before = (first.folder / "metrics.jsonl").stat().st_mtime_ns
-    again = run.train("supervised", TINY, options(tmp_path))
-    assert again.final == first.final
-    assert (first.folder / "metrics.jsonl").stat().st_mtime_ns == before
+def test_the_same_command_again_trains_nothing(finished, tmp_path):
+    folder = finished.copy("supervised", tmp_path / "run")
+    before, first = (folder / "metrics.jsonl").stat().st_mtime_ns, records.load_final(folder)
+    again = train.train("supervised", TINY, finished.options("supervised", folder))
+    assert again.final == first and again.folder == folder
+    assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-class Stop(Exception):
+class Died(Exception):
     pass
 
 
-def test_a_run_that_died_goes_on_to_the_same_end(tmp_path, monkeypatch):
-    whole = run.train("supervised", TINY, options(tmp_path, out=tmp_path / "whole"))
-    write = folder.Log.write
+def die():
+    raise Died
 
-    def dying(self, step, seed, **values):
-        write(self, step, seed, **values)
-        if step == 8 and seed == 1:
-            raise Stop
 
-    monkeypatch.setattr(folder.Log, "write", dying)
-    with pytest.raises(Stop):
-        run.train("supervised", TINY, options(tmp_path))
-    monkeypatch.undo()
-    assert lines(tmp_path / "run")[-1]["step"] == 8
-    resumed = run.train("supervised", TINY, options(tmp_path))
-    assert resumed.final["metrics"] == whole.final["metrics"]
-    assert lines(resumed.folder) == lines(whole.folder)
+@pytest.fixture
+def at_step_8(monkeypatch):
+    """A metric for `--evaluators moment:8`: what it holds happens at step 8, once."""
+    acts = []
+
+    def measure(evaluated):
+        if acts:
+            acts.pop()()
+        return {"moment": 0.0}
+
+    monkeypatch.setitem(METRICS, "moment", Metric("of the test", ("classify",), measure, {}, usual=False))
+    return acts
+
+
+def with_a_moment(out):
+    """The command of the run `supervised`, with something that happens at step 8."""
+    words = "train supervised --labels 30 --seeds 2 --replicas loop --quiet --steps 12 --config.labelled-batch 4 "
+    words += "--config.hidden 4 --log-every 2 --evaluate-every 4 --checkpoint-every 3 --evaluators error moment:8 --out"
+    return [*words.split(), str(out)]
+
+
+def undisturbed(path):
+    """The lines of a log without those of the moment."""
+    return [{name: value for name, value in line.items() if "moment" not in name} for line in lines(path)]
+
+
+def test_a_run_that_died_goes_on_to_the_same_end(at_step_8, finished, tmp_path):
+    whole = finished("supervised")
+    at_step_8.append(die)
+    with pytest.raises(Died):
+        cli.main(with_a_moment(tmp_path / "run"))
+    assert lines(tmp_path / "run")[-1]["step"] == 8 and not (tmp_path / "run" / "final.json").exists()
+    assert cli.main(with_a_moment(tmp_path / "run")) == 0
+    assert records.load_final(tmp_path / "run").metrics == records.load_final(whole).metrics
+    assert undisturbed(tmp_path / "run") == lines(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_prints_the_command_and_ends_well(at_step_8, finished, capsys, tmp_path, number):
+    """And the command that it prints goes on to the end of a run that was not disturbed."""
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    at_step_8.append(lambda: signal.raise_signal(number))
+    assert cli.main(with_a_moment(tmp_path / "run")) == 0
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+    out = capsys.readouterr().out
+    assert "ssl-gen train supervised" in out and "--steps 12" in out.replace("--config.steps", "--steps")
+    kept = checkpoints.open_checkpoints(tmp_path / "run" / "checkpoints")
+    assert kept.latest() == 8 == lines(tmp_path / "run")[-1]["step"]
+    kept.close()
+    assert records.load_final(tmp_path / "run") is None and (tmp_path / "run" / "report.html").exists()
+    assert cli.main(shlex.split(out.strip().split("ssl-gen ")[1])) == 0
+    assert records.load_final(tmp_path / "run").metrics == records.load_final(finished("supervised")).metrics
+    assert undisturbed(tmp_path / "run") == lines(finished("supervised"))
 
 
 @pytest.mark.parametrize(
@@ -104,87 +143,87 @@ def test_a_run_that_died_goes_on_to_the_same_end(tmp_path, monkeypatch):
         (TINY, {"seeds": 3}, ["masks", "seeds"]),
     ],
 )
-def test_a_folder_refuses_another_run_in_one_line(tmp_path, config, changes, words):
-    run.train("supervised", TINY, options(tmp_path))
+def test_a_folder_refuses_another_run_in_one_line(finished, tmp_path, config, changes, words):
+    folder = finished.copy("supervised", tmp_path / "run")
     with pytest.raises(UserError) as refused:
-        run.train("supervised", config, options(tmp_path, **changes))
+        train.train("supervised", config, finished.options("supervised", folder, **changes))
     message = str(refused.value)
     assert "\n" not in message and "--out" in message
     assert words[0] in message or words[1] in message
 
 
-def hold(path, ready, done):
-    with folder.claimed(path):
-        ready.set()
-        done.wait(60)
+def test_a_folder_that_another_process_writes_to_is_refused(finished, tmp_path):
+    with files.claimed(tmp_path / "run"), pytest.raises(UserError, match="another process is writing"):
+        train.train("supervised", TINY, finished.options("supervised", tmp_path / "run"))
 
 
-def test_a_folder_that_another_process_writes_to_is_refused(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path / "run", ready, done))
-    other.start()
-    assert ready.wait(60)
-    with pytest.raises(UserError, match="another process is writing"):
-        run.train("supervised", TINY, options(tmp_path))
-    done.set()
-    other.join()
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(finished, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .*file/run"):
-        run.train("supervised", TINY, options(tmp_path, out=tmp_path / "file" / "run"))
+        train.train("supervised", TINY, finished.options("supervised", tmp_path / "file" / "run"))
 
 
-def test_hidden_labels_change_no_bit_of_a_run():
-    data = load_data(Options(dataset="digits", labels="30", seeds=2))
-    hidden = np.flatnonzero(data.masks[0].labels < 0)
-    labels = data.dataset.train_labels.copy()
+def test_hidden_labels_change_no_bit_of_a_run(finished, tmp_path):
+    """Permuting them all gives the same states after training, and the same losses and errors on the way."""
+    job = train.prepare("m2", RECIPES["m2"].config, finished.options("m2", tmp_path / "run", samples=100))
+    labels = job.data.dataset.train_labels.copy()
+    hidden = np.flatnonzero((job.data.masks[0].labels < 0) & (job.data.masks[1].labels < 0))
     labels[hidden] = np.random.default_rng(0).permutation(labels[hidden])
-    other = data._replace(dataset=data.dataset._replace(train_labels=labels))
-    method = supervised.make(TINY, data.dataset.spec)
-    stretch = loop.Stretch(0, 0, 0, 5)
-    first, second = (feed(each, method.phases)(stretch) for each in (data, other))
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not np.array_equal(other.dataset.train_labels, data.dataset.train_labels)
+    assert (labels != job.data.dataset.train_labels).sum() > 1000
+    data = job.data._replace(dataset=job.data.dataset._replace(train_labels=labels))
+    with files.claimed(job.target):
+        records.agree(job.target, job.record)
+        train.train_claimed(job._replace(data=data, asked=[each for each in job.asked if each.name == "error"]))
+    before, after = (load.load(folder).states for folder in (finished("m2"), tmp_path / "run"))
+    assert all(same(a, b) for a, b in zip(before, after, strict=True))
+    told = [[line for line in lines(f) if "phase" in line] for f in (finished("m2"), tmp_path / "run")]
+    assert told[0] == told[1]
+    errors = [
+        [line[name] for line in lines(folder) if name in line]
+        for folder in (finished("m2"), tmp_path / "run")
+        for name in ("test/error", "validation/error")
+    ]
+    assert errors[:2] == errors[2:] and errors[0]
 
 
-def test_a_seed_with_nan_stops_and_the_others_go_on(tmp_path, monkeypatch):
-    advance_of = devices.make_program
+def test_a_seed_with_nan_stops_and_the_others_go_on(finished, tmp_path, monkeypatch):
+    """It is left as in its last checkpoint, which lies before the NaN; the other is that of a run without it."""
+    seen = {}
 
-    def poisoned(*arguments, **keywords):
-        program = advance_of(*arguments, **keywords)
+    def keep(evaluated):
+        seen.setdefault(evaluated.seed, []).append(jax.tree.map(np.array, evaluated.state))
+        return {"moment": 0.0}
 
-        def advance(states, phase, rows, steps, active):
-            states, metrics = program.advance(states, phase, rows, steps, active)
-            if int(states[0].step) >= 6 and active[1]:
-                metrics["classifier/supervised"][1] = np.nan
-            return states, metrics
-
-        return program._replace(advance=advance)
-
-    monkeypatch.setattr(devices, "make_program", poisoned)
-    result = run.train("supervised", TINY, options(tmp_path))
-    assert result.final["stopped"] == [{"seed": 1, "step": 6, "metric": "classifier/supervised", "value": "nan"}]
-    per_seed = result.final["metrics"]["error"]["per_seed"]
+    monkeypatch.setitem(METRICS, "moment", Metric("of the test", ("classify",), keep, {}, usual=False))
+    monkeypatch.setitem(METHODS, "fragile", fragile(supervised, "classifier/supervised", seed=1, step=5))
+    options = finished.options("supervised", tmp_path / "run", evaluators=("error", "moment:3"))
+    result = train.train("fragile", TINY, options)
+    assert result.final.stopped == [Stop(seed=1, step=6, metric="classifier/supervised", value="nan")]
+    per_seed = result.final.metrics["error"]["per_seed"]
     assert per_seed[0] is not None and per_seed[1] is None
-    states = run.load(result.folder).states
-    assert int(states[0].step) == 12 and int(states[1].step) == 3  # its last checkpoint lies before the NaN
+    states, healthy = load.load(result.folder).states, load.load(finished("supervised")).states
+    assert len(seen[0]) == 4 and same(states[0], seen[0][3]) and same(states[0], healthy[0])
+    assert len(seen[1]) == 1 and same(states[1], seen[1][0]) and not same(states[1], healthy[1])
     assert "nan" in (result.folder / "report.html").read_text().lower()
 
 
-def test_event_files_are_written_when_asked_for(tmp_path):
-    result = run.train("supervised", TINY, options(tmp_path, tensorboard=True))
+def test_event_files_are_written_when_asked_for(finished, tmp_path):
+    result = train.train("supervised", TINY, finished.options("supervised", tmp_path / "run", tensorboard=True))
     assert list((result.folder / "events" / "seed-1").glob("events.*"))
 
 
-def test_a_validation_budget_is_never_trained_on_and_selects(tmp_path):
-    chosen = options(tmp_path, validation=100)
-    data = load_data(chosen)
-    assert len(data.dataset.train_labels) == 1297 - 100 and len(data.validation[1]) == 100
-    metrics = run.train("supervised", TINY, chosen).final["metrics"]
-    log = lines(tmp_path / "run")
+def test_event_files_without_their_writer_are_refused_before_training(finished, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match="tensorboardX: pip install"):
+        train.train("supervised", TINY, finished.options("supervised", tmp_path / "run", tensorboard=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_budget_is_never_trained_on_and_selects(finished):
+    folder = finished("calibrated")
+    data = load_data(finished.options("calibrated", folder))
+    assert len(data.dataset.train_labels) == 1297 - 200 and len(data.validation[1]) == 200
+    metrics, log = records.load_final(folder).metrics, lines(folder)
     for seed in (0, 1):
         curve = [
             (line["validation/error"], line["test/error"])
@@ -195,51 +234,83 @@ def test_a_validation_budget_is_never_trained_on_and_selects(tmp_path):
         assert metrics["error_best_validation"]["per_seed"][seed] == curve[best][1]
 
 
-def test_the_best_on_test_is_kept_apart_as_oracle(tmp_path):
-    final = run.train("supervised", TINY, options(tmp_path)).final
-    assert "error_best_test" not in final["metrics"]
-    for seed, best in enumerate(final["oracle"]["error_best_test"]["per_seed"]):
+def test_the_best_on_test_is_kept_apart_as_oracle(finished):
+    final = records.load_final(finished("supervised"))
+    assert "error_best_test" not in final.metrics
+    for seed, best in enumerate(final.oracle["error_best_test"]["per_seed"]):
         assert best == min(
-            line["test/error"] for line in lines(tmp_path / "run") if line["seed"] == seed and "test/error" in line
+            line["test/error"]
+            for line in lines(finished("supervised"))
+            if line["seed"] == seed and "test/error" in line
         )
 
 
-def test_a_finished_run_is_measured_again_to_the_same_numbers(tmp_path):
-    result = run.train("triple_gan", PAIR, options(tmp_path))
-    again = run.evaluate(result.folder)
-    for name in ("error", "nll", "agreement_svc", "deviation_ratio"):
-        assert again["metrics"][name] == result.final["metrics"][name]
+def test_a_finished_run_is_measured_again_to_the_same_numbers(finished, tmp_path):
+    folder = finished.copy("m2", tmp_path / "run")
+    before = records.load_final(folder)
+    again = evaluate.evaluate(folder)
+    for name in ("error", "nll", "agreement_svc", "deviation_ratio", "fid_pixels_ref=test_n=200"):
+        assert again.metrics[name] == before.metrics[name]
+    assert again == records.load_final(folder)
 
 
-def test_a_run_loaded_from_its_folder_samples_and_predicts(tmp_path):
-    loaded = run.load(run.train("triple_gan", PAIR, options(tmp_path)).folder)
-    images = run.sample(loaded, np.array([3, 3, 7]))
+def test_a_run_loaded_from_its_folder_samples_and_predicts(finished):
+    loaded = load.load(finished("m2"))
+    images = loaded.draw(np.array([3, 3, 7]))
     assert images.shape == (3, 8, 8, 1) and images.dtype == np.uint8
-    np.testing.assert_allclose(run.predict(loaded, images).sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(loaded.classify(images).sum(-1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_prints_the_command_and_ends_well(tmp_path, number):
-    command = [sys.executable, "-m", "ssl_gen.cli", "train", "supervised", "--labels", "30", "--steps", "200000"]
-    command += [
-        "--config.hidden",
-        "4",
-        "--config.labelled-batch",
-        "4",
-        "--log-every",
-        "50",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-    log = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.time() + 120
-    while time.time() < deadline and not (log.exists() and log.stat().st_size):
-        time.sleep(0.1)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "ssl-gen train supervised" in out and "--steps 200000" in out.replace("--config.steps", "--steps")
-    kept = checkpoints.open_checkpoints(tmp_path / "run" / "checkpoints")
-    assert kept.latest() == json.loads(log.read_text().splitlines()[-1])["step"]
-    kept.close()
+@pytest.mark.parametrize("name", ["supervised", "m2", "linear_on_pca"])
+def test_records_are_read_back_equal_to_what_was_written(name, finished):
+    folder = finished(name)
+    for file, kind in (("run.json", RunRecord), ("final.json", FinalRecord)):
+        record = records.load(folder / file, kind)
+        assert from_plain(kind, to_plain(record)) == record
+        assert records.to_json(record) == json.loads((folder / file).read_text())
+
+
+def test_the_record_of_a_run_is_the_one_made_before_it_started(finished, tmp_path):
+    options = finished.options("supervised", finished("supervised"))
+    job, kept = train.prepare("supervised", TINY, options), records.load_run(finished("supervised"))
+    differ = ("created", "commit", "versions")  # where the checkout changes under the tests
+    before, after = ({k: v for k, v in to_plain(each).items() if k not in differ} for each in (job.record, kept))
+    assert before == after
+
+
+def as_version_0_1(folder, number):
+    """The records of a run as version 0.1 wrote them, in format 1; before that, none was said."""
+    new = ("sampler", "encoder", "format")
+    run = {key: value for key, value in json.loads((folder / "run.json").read_text()).items() if key not in new}
+    del run["options"]["evaluators"]
+    run |= {} if number is None else {"format": number}
+    final = {key: value for key, value in json.loads((folder / "final.json").read_text()).items() if key != "format"}
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "final.json").write_text(json.dumps(final))
+
+
+COMMANDS = {
+    "train": "train supervised --labels 30 --seeds 2 --steps 12 --config.labelled-batch 4 --config.hidden 4 "
+    "--replicas loop --log-every 2 --evaluate-every 4 --checkpoint-every 3 --quiet --out RUN",
+    "evaluate": "evaluate RUN",
+    "sample": "sample RUN",
+    "sample with a setting": "sample RUN --sampler.temperature 0.5",
+    "predict": "predict RUN .",
+    "export": "export RUN --out out",
+    "compare": "compare RUN RUN",
+    "latents": "latents RUN",
+    "use as encoder": "train linear --encoder RUN",
+}
+
+
+@pytest.mark.parametrize("number", [None, 1])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_run_folder_of_version_0_1_is_refused_in_one_line(command, number, finished, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = finished.copy("supervised", tmp_path / "run")
+    as_version_0_1(folder, number)
+    before = {path: path.read_bytes() for path in folder.glob("*") if path.is_file() and path.name != ".lock"}
+    assert cli.main(COMMANDS[command].replace("RUN", str(folder)).split()) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "run.json has format 1" in said and "train again" in said
+    assert before == {path: path.read_bytes() for path in before}

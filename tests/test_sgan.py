@@ -5,13 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 from tiny import IMAGES, SPEC, first_rows, some_rows, tiny
 
-from ssl_gen import losses
+from ssl_gen.core import gradient
+from ssl_gen.core.keys import INIT, stream
+from ssl_gen.losses.adversarial import judged_fake, judged_real
 from ssl_gen.methods.adversarial import sgan
 from ssl_gen.methods.adversarial.sgan import reality
+from ssl_gen.networks import mlp
 from ssl_gen.types import Batch
 
 LOGITS = 2 * np.random.default_rng(0).normal(size=(6, 4))  # K = 3
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
+FIRST = stream(0, 0), jnp.int32(0)  # key and number of the first step
 
 
 def softmax(logits):
@@ -25,13 +29,13 @@ def test_reality_is_the_logit_of_any_class_but_the_last():
 
 def test_losses_of_reality_are_those_of_the_k_plus_1_classes():
     generated, logits = softmax(LOGITS)[:, -1], jnp.float32(LOGITS)
-    np.testing.assert_allclose(losses.judged_real(reality(logits)), -np.log(1 - generated).mean(), rtol=1e-5)
-    np.testing.assert_allclose(losses.judged_fake(reality(logits)), -np.log(generated).mean(), rtol=1e-5)
+    np.testing.assert_allclose(judged_real(reality(logits)), -np.log(1 - generated).mean(), rtol=1e-5)
+    np.testing.assert_allclose(judged_fake(reality(logits)), -np.log(generated).mean(), rtol=1e-5)
 
 
 def test_reality_of_extreme_logits_is_finite_with_its_gradient():
     extreme = jnp.array([[1e30, 0.0, -1e30], [-1e30, -1e30, 1e30], [0.0, 0.0, 0.0]])
-    value, gradient = jax.value_and_grad(lambda x: losses.judged_real(reality(x)))(extreme)
+    value, gradient = jax.value_and_grad(lambda x: judged_real(reality(x)))(extreme)
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
@@ -41,22 +45,19 @@ def gathered(labelled, labels, unlabelled):
 
 def state_and_batch():
     method = tiny("sgan", network="mlp").method
-    state = jax.jit(method.init)(jax.random.key(0), gathered(*(part[0] for part in first_rows())))
+    state = jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))
     return state, gathered(*(part[0, 0] for part in some_rows(method, 0, 0, 1)))
 
 
 def test_a_class_is_as_probable_as_among_real_images(monkeypatch):
-    class Fixed:
+    class Fixed(mlp.Discriminator):
         """A discriminator with given logits."""
 
-        def __init__(self, *_):
-            pass
-
-        def apply(self, variables, images, labels, train):
+        def __call__(self, images, labels, train):
             return jnp.float32(LOGITS), None
 
     state, _ = state_and_batch()
-    monkeypatch.setattr(sgan.mlp, "Discriminator", Fixed)
+    monkeypatch.setattr(mlp, "Discriminator", Fixed)
     method = sgan.make(tiny("sgan", network="mlp").config, SPEC)
     p = softmax(LOGITS)
     np.testing.assert_allclose(np.exp(method.classify(state, SCALED[:6])), p[:, :-1] / (1 - p[:, -1:]), rtol=1e-5)
@@ -68,14 +69,14 @@ def test_the_generator_is_trained_against_the_updated_discriminator(monkeypatch)
     def mistrust(name, player, optimizer, loss, forward=None):
         """In place of the update: a discriminator that takes every image for a generated one."""
         if name == "generator":
-            return player, {name: loss(forward.outputs)[0]["adversarial"]}
+            return player, {name: loss(forward.outputs)["adversarial"]}
         output = max(player.params)
         bias = jnp.zeros(SPEC.classes + 1).at[-1].set(50.0)
         sure = jax.tree.map(jnp.zeros_like, player.params[output]) | {"bias": bias}
         sure["direction"] = player.params[output]["direction"]
         return player._replace(params=player.params | {output: sure}), {}
 
-    monkeypatch.setattr(sgan, "descend", mistrust)
-    method = sgan.make(tiny("sgan", network="mlp").config, SPEC)
-    _, values = jax.jit(method.phases[0].step)(state, batch)
+    monkeypatch.setattr(gradient, "descend", mistrust)
+    method = sgan.make(tiny("sgan", network="mlp").config, SPEC)  # a step that no other test compiles
+    _, values = jax.jit(method.phases[0].step)(state, *FIRST, batch)
     np.testing.assert_allclose(values["generator"], 50 - np.log(SPEC.classes), rtol=1e-5)

@@ -9,22 +9,26 @@ import numpy as np
 import pytest
 from tiny import IMAGES, LABELS, SPEC, VISIBLE, numbers, same, tiny
 
-from ssl_gen import run, solving
+from ssl_gen.core import keys
+from ssl_gen.datasets.store import scaled
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import label_spreading, linear, pca, supervised
-from ssl_gen.setting import Options
+from ssl_gen.reports import records
+from ssl_gen.runs import evaluate, fit, load, train
+from ssl_gen.runs.data import load_data
 from ssl_gen.types import UserError
 
 FITTED = [name for name in METHODS if tiny(name).method.fit is not None]
 LABELS_ALONE = {"linear", "mlp"}  # these look at no unlabelled image
 IMAGES_ALONE = {"pca"}  # this looks at no label
-SCALED = solving.scaled(IMAGES)
+SCALED = scaled(IMAGES)
 SHOWN = VISIBLE >= 0
+KEY = keys.stream(0, keys.INIT)  # that a run with seed 0 fits with
 
 
 @functools.cache
-def fitted(name, seed=0):
-    return tiny(name).method.fit(jax.random.key(seed), SCALED[SHOWN], VISIBLE[SHOWN], SCALED)
+def fitted(name):
+    return tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED)
 
 
 @pytest.fixture(scope="module", params=FITTED)
@@ -36,24 +40,24 @@ def test_a_state_is_named_arrays_of_shapes_that_a_checkpoint_gives_back(name):
     state = fitted(name)
     assert isinstance(state, METHODS[name].State)
     assert all(np.issubdtype(leaf.dtype, np.number) for leaf in numbers(state))
-    like = solving.like(METHODS[name].State, solving.shapes(jax.tree.map(jnp.asarray, state)))
+    like = fit.like(METHODS[name].State, fit.shapes(jax.tree.map(jnp.asarray, state)))
     assert jax.tree.structure(like) == jax.tree.structure(state)
     assert [leaf.shape for leaf in jax.tree.leaves(like)] == [leaf.shape for leaf in numbers(state)]
 
 
 def test_the_same_key_fits_the_same_state(name):
-    again = tiny(name).method.fit(jax.random.key(0), SCALED[SHOWN], VISIBLE[SHOWN], SCALED)
+    again = tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED)
     assert same(again, fitted(name))
 
 
 def test_the_labels_matter_where_they_are_used_and_there_alone(name):
     other = (VISIBLE[SHOWN] + 1) % SPEC.classes
-    state = tiny(name).method.fit(jax.random.key(0), SCALED[SHOWN], other, SCALED)
+    state = tiny(name).method.fit(KEY, SCALED[SHOWN], other, SCALED)
     assert same(state, fitted(name)) == (name in IMAGES_ALONE)
 
 
 def test_the_unlabelled_images_matter_where_they_are_used_and_there_alone(name):
-    state = tiny(name).method.fit(jax.random.key(0), SCALED[SHOWN], VISIBLE[SHOWN], SCALED[::-1] * 0.5)
+    state = tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED[::-1] * 0.5)
     assert same(state, fitted(name)) == (name in LABELS_ALONE)
 
 
@@ -74,69 +78,82 @@ def test_classes_that_can_be_told_apart_are(name):
     images = np.random.default_rng(1).normal(-0.5, 0.1, SCALED.shape).astype(np.float32)
     for image, label in zip(images, LABELS, strict=True):
         image[:, 3 * label : 3 * label + 2] += 1
-    state = method.fit(jax.random.key(0), images[SHOWN], VISIBLE[SHOWN], images)
+    state = method.fit(KEY, images[SHOWN], VISIBLE[SHOWN], images)
     np.testing.assert_array_equal(np.argmax(method.classify(state, images), -1), LABELS)
 
 
-def settings(tmp_path, **changes):
-    return Options(**{"labels": "50", "seeds": 2, "out": tmp_path / "run", "quiet": True} | changes)
+def test_a_fitted_run_leaves_the_record_and_comes_back_from_its_folder(finished, tmp_path):
+    folder = finished.copy("linear", tmp_path / "run")
+    final = records.load_final(folder)
+    assert final.steps == 0 and len(final.metrics["error"]["per_seed"]) == 2
+    assert (folder / "report.html").exists()
+    loaded, dataset = load.load(folder), load_data(finished.options("linear", folder)).dataset
+    error = np.mean(loaded.classify(dataset.test_images).argmax(-1) != dataset.test_labels) * 100
+    assert error == pytest.approx(final.metrics["error"]["mean"], abs=5)
+    assert evaluate.evaluate(folder, ("error",)).metrics["error"] == final.metrics["error"]
+    assert train.train("linear", None, finished.options("linear", folder)).final == final
 
 
-def test_a_fitted_run_leaves_the_record_and_comes_back_from_its_folder(tmp_path):
-    result = run.train("linear", None, settings(tmp_path))
-    assert result.final["steps"] == 0 and len(result.final["metrics"]["error"]["per_seed"]) == 2
-    assert (result.folder / "report.html").exists()
-    loaded = run.load(result.folder)
-    digits = Options(labels="50", seeds=2)
-    data = run.load_data(digits)
-    error = np.mean(run.predict(loaded, data.dataset.test_images).argmax(-1) != data.dataset.test_labels) * 100
-    assert error == pytest.approx(result.final["metrics"]["error"]["mean"], abs=5)
-    assert run.evaluate(result.folder, ("error",))["metrics"]["error"] == result.final["metrics"]["error"]
-    assert run.train("linear", None, settings(tmp_path)).final == result.final
-
-
-def test_permuting_hidden_labels_changes_no_bit_of_a_fitted_state():
-    data = run.load_data(Options(labels="50"))
+def test_permuting_hidden_labels_changes_no_bit_of_a_fitted_state(finished, tmp_path):
+    data = load_data(finished.options("linear", tmp_path))
     method = label_spreading.make(label_spreading.Config(), data.dataset.spec)
     hidden = data.masks[0].labels < 0
     labels = data.dataset.train_labels.copy()
     labels[hidden] = np.random.default_rng(0).permutation(labels[hidden])
     permuted = data._replace(dataset=data.dataset._replace(train_labels=labels))
-    assert same(*(solving.fit_seed(method, each, 0, None) for each in (data, permuted)))
+    assert same(*(fit.fit_seed(method, each, 0, None) for each in (data, permuted)))
 
 
 @pytest.mark.parametrize("earlier", ["pca", "m1"])
-def test_a_fitted_method_sees_the_latents_of_an_earlier_run(tmp_path, earlier):
-    config = pca.Config(latent=4) if earlier == "pca" else dataclasses.replace(tiny("m1").config, steps=4)
-    run.train(earlier, config, settings(tmp_path, out=tmp_path / "encoder"))
-    result = run.train("linear", linear.Config(), settings(tmp_path, encoder=tmp_path / "encoder"))
-    loaded, encoder = run.load(result.folder), run.load(tmp_path / "encoder")
-    digits = run.load_data(Options()).dataset
-    images = solving.scaled(digits.test_images[:7])
-    for state, latents in zip(loaded.states, encoder.states, strict=True):
+def test_a_fitted_method_sees_the_latents_of_an_earlier_run(finished, tmp_path, earlier):
+    encoder, folder = finished("pca"), finished("linear_on_pca")
+    if earlier == "m1":  # trained in steps
+        encoder = tmp_path / "encoder"
+        config = dataclasses.replace(tiny("m1").config, steps=4)
+        train.train("m1", config, finished.options("linear", encoder, replicas="loop", evaluators=()))
+        folder = train.train("linear", None, finished.options("linear", tmp_path, encoder=str(encoder))).folder
+    loaded, first = load.load(folder), load.load(encoder)
+    digits = load_data(finished.options("linear", folder)).dataset
+    images = scaled(digits.test_images[:7])
+    for state, latents in zip(loaded.states, first.states, strict=True):
         assert same(state.encoder, latents)
         expected = linear.make(linear.Config(), digits.spec).classify(
-            state.inner, encoder.tools.method.encode(latents, images)
+            state.inner, first.compiled.method.encode(latents, images)
         )
-        np.testing.assert_allclose(loaded.tools.method.classify(state, images), expected, rtol=1e-5, atol=1e-6)
+        found = loaded.compiled.method.classify(state, images)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_encoder_of_other_labels_or_without_latents_is_refused(tmp_path):
-    run.train("pca", pca.Config(latent=4), settings(tmp_path, out=tmp_path / "encoder"))
-    with pytest.raises(UserError, match="--labels 50 and at most its --seeds 2"):
-        run.train("linear", None, settings(tmp_path, labels="60", encoder=tmp_path / "encoder"))
-    with pytest.raises(UserError, match="other data"):
-        run.train("linear", None, settings(tmp_path, dataset="shapes", encoder=tmp_path / "encoder"))
-    run.train("linear", None, settings(tmp_path, out=tmp_path / "linear"))
-    with pytest.raises(UserError, match="linear has no latents"):
-        run.train("linear", None, settings(tmp_path, encoder=tmp_path / "linear"))
+def test_an_encoder_of_other_labels_or_without_latents_is_refused(finished, tmp_path):
+    def refused(words, encoder, **changes):
+        options = finished.options("linear", tmp_path / "run", encoder=str(encoder), **changes)
+        with pytest.raises(UserError, match=words):
+            train.train("linear", None, options)
+
+    refused("--labels 30 and at most its --seeds 2", finished("pca"), labels="60")
+    refused("--labels 30 and at most its --seeds 2", finished("pca"), seeds=3)
+    refused("other data", finished("pca"), dataset="shapes", size=8)
+    refused("linear has no latents", finished("linear"))
+    second = tmp_path / "second"
+    train.train("pca", pca.Config(latent=2), finished.options("pca", second, encoder=str(finished("pca"))))
+    refused("made on pixels", second)
+    assert not (tmp_path / "run").exists()
 
 
-def test_options_of_the_other_kind_of_method_are_refused(tmp_path):
-    with pytest.raises(UserError, match="leave out --log-every"):
-        run.train("linear", None, settings(tmp_path, log_every=5))
+@pytest.mark.parametrize("option", ["log_every", "evaluate_every", "checkpoint_every", "data_parallel"])
+def test_options_of_training_in_steps_are_refused(option, finished, tmp_path):
+    with pytest.raises(UserError, match=f"leave out --{option.replace('_', '-')}"):
+        train.train("linear", None, finished.options("linear", tmp_path / "run", **{option: 5}))
+
+
+def test_evaluators_of_training_in_steps_are_refused(finished, tmp_path):
+    with pytest.raises(UserError, match="leave out --evaluators"):
+        train.train("linear", None, finished.options("linear", tmp_path / "run", evaluators=("error",)))
+
+
+def test_an_encoder_for_a_method_that_is_trained_on_pixels_is_refused(finished, tmp_path):
     with pytest.raises(UserError, match="supervised is trained on pixels"):
-        run.train("supervised", supervised.Config(), settings(tmp_path, encoder=tmp_path / "encoder"))
+        train.train("supervised", supervised.Config(), finished.options("supervised", tmp_path, encoder="random"))
 
 
 def test_a_method_names_its_paper(name):

@@ -155,7 +155,7 @@ def test_shapes_are_the_same_every_time_and_training_and_test_are_different():
 
 @pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_a_shape_lies_within_its_image_and_stands_out(shape):
-    images = shapes.draw(shape, 50, 40, 24, 3, np.random.default_rng(0)).astype(int)
+    images = shapes.render(shape, 50, 40, 24, 3, np.random.default_rng(0)).astype(int)
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
     background = np.median(border, axis=1)
     contrast = np.abs(images - background[:, None, None]).max((1, 2))
@@ -164,7 +164,7 @@ def test_a_shape_lies_within_its_image_and_stands_out(shape):
 
 
 def test_a_disc_has_the_area_of_its_radius():
-    image = shapes.draw("disc", 1, 128, 128, 1, np.random.default_rng(3))[0, ..., 0].astype(float)
+    image = shapes.render("disc", 1, 128, 128, 1, np.random.default_rng(3))[0, ..., 0].astype(float)
     coverage = (image - image[0, 0]) / (image.reshape(-1)[np.abs(image - image[0, 0]).argmax()] - image[0, 0])
     diameter = coverage.sum(0).max()
     assert coverage.sum() == pytest.approx(np.pi / 4 * diameter**2, rel=0.02)

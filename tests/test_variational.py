@@ -11,11 +11,12 @@ from scipy.stats import norm
 from tiny import IMAGES, SPEC, first_rows, tiny
 
 from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.core.batching import interleave, separate
+from ssl_gen.core.keys import INIT, OBSERVED, stream
 from ssl_gen.methods.variational import stacked_m1_m2, vae
 from ssl_gen.networks.mlp import Perceptron
 from ssl_gen.networks.variational import Autoencoder, autoencoder
 from ssl_gen.types import Batch, TrainState
-from ssl_gen.update import interleave, separate
 
 NAMES = ["vae", "m1", "m2", "stacked_m1_m2"]
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
@@ -27,10 +28,15 @@ CHANGES = {"stacked_m1_m2": {"features": 3, "least_deviation": 0.1}}  # 3: not t
 
 def started(name, method):
     labelled, labels, unlabelled = (part[0] for part in first_rows())
-    state = jax.jit(method.init)(jax.random.key(0), Batch(SCALED[labelled], labels, SCALED[unlabelled]))
+    state = jax.jit(method.init)(stream(0, INIT), Batch(SCALED[labelled], labels, SCALED[unlabelled]))
     if "moments" in state._fields:  # the last latent tells nothing
         state = state._replace(moments=state.moments.at[1, :-1].set(1.0))
     return state
+
+
+def stepped(method, phase, state, step, batch=BATCH):
+    """The metrics of one step of run 0."""
+    return jax.jit(method.phases[phase].step)(state, stream(0, step), jnp.int32(step), batch)[1]
 
 
 def mapped(state, change):
@@ -67,9 +73,10 @@ def test_the_mean_weight_of_an_image_is_its_probability_under_the_model(name):
     # Posteriors near the prior: where one is narrower than the exact one, few of its draws carry the whole mean.
     state = mapped(state, lambda names, leaf: 0.3 * leaf if "encoder" in names else leaf)
     keys = jax.random.split(jax.random.key(1), 10_000)
-    log_weights = jax.jit(jax.vmap(method.log_weight, (None, 0, None)))(state, keys, BINARY)
+    log_weights = jax.jit(jax.vmap(method.log_weight, (None, None, 0, None)))(state, stream(0, OBSERVED), keys, BINARY)
     found, error = log_mean_exp(np.asarray(log_weights))
-    means = jax.jit(method.sample)(state, jax.random.key(2), jnp.arange(30_000) % SPEC.classes)
+    sample = jax.jit(method.sample, static_argnums=3)
+    means = sample(state, jax.random.key(2), jnp.arange(30_000) % SPEC.classes, method.sampler)
     p = np.float64(means + 1) / 2
     densities = [np.where(image > 0, np.log(p), np.log1p(-p)).sum((1, 2, 3)) for image in BINARY]
     expected, other = zip(*map(log_mean_exp, densities), strict=True)
@@ -90,7 +97,7 @@ def test_an_image_is_binarised_once_for_all_draws_of_its_latents(name):
 
     state, grey = mapped(state, forgetful), jnp.zeros((2, *SPEC.shape))
     weigh = jax.jit(method.log_weight)
-    weights = [weigh(state, jax.random.key(seed), grey) for seed in (0, 1)]
+    weights = [weigh(state, stream(0, OBSERVED), jax.random.key(seed), grey) for seed in (0, 1)]
     np.testing.assert_allclose(*weights, rtol=1e-4)
     assert abs(weights[0][0] - weights[0][1]) > 0.1  # each image on its own
 
@@ -127,7 +134,7 @@ def check_terms(metrics, player, cost, labelled, labels, unlabelled, noise, log_
 def test_m2_adds_up_the_bounds_of_every_class():
     method = tiny("m2", binarise=False, alpha=3.0, labelled_share=0.25, augmentation=Augmentation()).method
     state = started("m2", method)
-    _, metrics = jax.jit(method.phases[0].step)(state, BATCH)
+    metrics = stepped(method, 0, state, 0)
 
     def log_density(images, logits):
         pixels = (images + 1) / 2
@@ -135,16 +142,16 @@ def test_m2_adds_up_the_bounds_of_every_class():
 
     network = autoencoder("mlp", SPEC, 1, 4, (4, 4), 4, classifier=True)
     cost = functools.partial(costs, network, state.model.params, log_density)
-    noise = jax.random.normal(jax.random.split(jax.random.fold_in(state.key, 0), 3)[2], (4 + 8 * 3, 4))
+    noise = jax.random.normal(jax.random.split(stream(0, 0), 3)[2], (4 + 8 * 3, 4))
     log_q = np.float64(method.classify(state, SCALED[:12]))
     check_terms(metrics, "model", cost, *BATCH, noise, log_q)
 
 
 def test_the_stacked_model_adds_up_the_bounds_of_every_class_on_draws_of_the_first():
     method = tiny("stacked_m1_m2", alpha=3.0, labelled_share=0.25, augmentation=Augmentation()).method
-    state = started("stacked_m1_m2", method)._replace(step=jnp.int32(2))
-    _, metrics = jax.jit(method.phases[1].step)(state, BATCH)
-    _, z_key, v_key = jax.random.split(jax.random.fold_in(state.key, 2), 3)
+    state = started("stacked_m1_m2", method)
+    metrics = stepped(method, 1, state, 2)
+    _, z_key, v_key = jax.random.split(stream(0, 2), 3)
     first = autoencoder("mlp", SPEC, 1, 4, (4, 4), 4)
     images = interleave(BATCH.labelled, BATCH.unlabelled)
     mean, log_variance = first.apply({"params": state.m1.params}, images, None, train=False, method="encode")
@@ -168,16 +175,16 @@ def test_the_stacked_model_adds_up_the_bounds_of_every_class_on_draws_of_the_fir
 @pytest.mark.parametrize("phase", [0, 1])
 def test_both_phases_of_the_stacked_model_see_moved_images(phase):
     moving, still = (tiny("stacked_m1_m2", augmentation=Augmentation(translate=move)).method for move in (3.0, 0.0))
-    state = started("stacked_m1_m2", still)._replace(step=jnp.int32(2 * phase))
-    key = jax.random.split(jax.random.fold_in(state.key, 2 * phase), 3)[0]
+    state = started("stacked_m1_m2", still)
+    key = jax.random.split(stream(0, 2 * phase), 3)[0]
     move = functools.partial(augment, Augmentation(translate=3.0), key)
     if phase == 0:
         moved = BATCH._replace(unlabelled=move(BATCH.unlabelled))
     else:
         labelled, unlabelled = separate(move(interleave(BATCH.labelled, BATCH.unlabelled)), (4, 8))
         moved = BATCH._replace(labelled=labelled, unlabelled=unlabelled)
-    step, plain = (jax.jit(method.phases[phase].step) for method in (moving, still))
-    found, expected, other = step(state, BATCH)[1], plain(state, moved)[1], plain(state, BATCH)[1]
+    found = stepped(moving, phase, state, 2 * phase)
+    expected, other = (stepped(still, phase, state, 2 * phase, batch) for batch in (moved, BATCH))
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4)
         assert abs(found[name] - other[name]) > 1e-5, name

@@ -29,7 +29,7 @@ def permutation(size: int, seed: int, stream: str, phase: int, epoch: int) -> np
     return np.random.Generator(np.random.Philox(source)).permutation(size)
 
 
-def stretch(size: int, seed: int, stream: str, phase: int, start: int, count: int) -> np.ndarray:
+def epochs_slice(size: int, seed: int, stream: str, phase: int, start: int, count: int) -> np.ndarray:
     """Entries start .. start + count - 1 of the endless sequence of epochs, each a permutation of `size` rows."""
     first, last = start // size, (start + count - 1) // size
     epochs = [permutation(size, seed, stream, phase, epoch) for epoch in range(first, last + 1)]
@@ -49,7 +49,7 @@ def rows(
     def drawn(candidates: np.ndarray, stream: str, size: int) -> np.ndarray:
         if not size:
             return np.zeros((steps, 0), np.int32)
-        order = stretch(len(candidates), seed, stream, phase, start * size, steps * size)
+        order = epochs_slice(len(candidates), seed, stream, phase, start * size, steps * size)
         return candidates[order].reshape(steps, size).astype(np.int32)
 
     labelled = drawn(np.flatnonzero(visible >= 0), "labelled", sizes[0])

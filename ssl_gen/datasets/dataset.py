@@ -1,4 +1,4 @@
-"""A data set as arrays, and what is done to a whole one: resizing, adding foreign images, holding some out."""
+"""A data set as arrays, and what is done to a whole one: resizing, adding images of no class, holding some out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssl_gen.datasets import stratify
 from ssl_gen.types import ImageSpec, UserError
 
 HIDDEN = -1  # label of an image whose class is not known
-FOREIGN = -2  # label of an image that belongs to no class
+OUT_OF_DISTRIBUTION = -2  # label of an image that belongs to no class
 SMALLEST, LARGEST = 8, 128  # pixels; the sides the networks are built for
 DEFAULT_SIDE = 32  # pixels; for mixed sizes when none is asked for; ours
 
@@ -22,7 +22,7 @@ class Dataset(NamedTuple):
 
     name: str
     train_images: np.ndarray  # (N, H, W, C) uint8
-    train_labels: np.ndarray  # (N,) int32: 0..K-1, HIDDEN or FOREIGN
+    train_labels: np.ndarray  # (N,) int32: 0..K-1, HIDDEN or OUT_OF_DISTRIBUTION
     test_images: np.ndarray  # (T, H, W, C) uint8
     test_labels: np.ndarray  # (T,) int32, 0..K-1
     class_names: tuple[str, ...]
@@ -30,7 +30,8 @@ class Dataset(NamedTuple):
 
     @property
     def spec(self) -> ImageSpec:
-        return ImageSpec(*self.train_images.shape[1:], len(self.class_names))
+        height, width, channels = self.train_images.shape[1:]
+        return ImageSpec(height, width, channels, len(self.class_names))
 
     @property
     def sha256(self) -> str:
@@ -39,7 +40,7 @@ class Dataset(NamedTuple):
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             kind = "u1" if array.dtype == np.uint8 else "<i4"  # the same bytes on every machine
             digest.update(f"{array.shape}{kind}".encode())
-            digest.update(np.ascontiguousarray(array, kind))
+            digest.update(np.ascontiguousarray(array, kind).data)
         return digest.hexdigest()
 
 
@@ -70,7 +71,7 @@ def recolour_one(image: np.ndarray, channels: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).convert("L"))[..., None]
 
 
-def fit(images: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+def conform(images: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
     """images (N, h, w, c) uint8 -> (N, height, width, channels); returned as they are where they fit already."""
     if images.shape[1:] == (height, width, channels):
         return images
@@ -84,22 +85,22 @@ def resize(dataset: Dataset, size: int) -> Dataset:
     """The data set with every image at `size` x `size`, antialiased."""
     channels = dataset.spec.channels
     return dataset._replace(
-        train_images=fit(dataset.train_images, size, size, channels),
-        test_images=fit(dataset.test_images, size, size, channels),
+        train_images=conform(dataset.train_images, size, size, channels),
+        test_images=conform(dataset.test_images, size, size, channels),
     )
 
 
-def with_foreign(dataset: Dataset, other: Dataset) -> Dataset:
-    """Appends the other's training images, resized and recoloured to fit, to the training images with label FOREIGN.
+def with_out_of_distribution(dataset: Dataset, other: Dataset) -> Dataset:
+    """The data set and, labelled OUT_OF_DISTRIBUTION, the other's training images, resized and recoloured to fit.
 
-    A mask takes them into the unlabelled pool only as its scheme asks (`masking.Scheme.foreign`).
+    A mask takes them into the unlabelled pool only as its scheme asks (`masking.Scheme.out_of_distribution`).
     """
     spec = dataset.spec
-    images = fit(other.train_images, spec.height, spec.width, spec.channels)
+    images = conform(other.train_images, spec.height, spec.width, spec.channels)
     return dataset._replace(
         name=f"{dataset.name}+{other.name}",
         train_images=np.concatenate([dataset.train_images, images]),
-        train_labels=np.concatenate([dataset.train_labels, np.full(len(images), FOREIGN, np.int32)]),
+        train_labels=np.concatenate([dataset.train_labels, np.full(len(images), OUT_OF_DISTRIBUTION, np.int32)]),
         skipped=dataset.skipped + other.skipped,
     )
 
@@ -139,7 +140,7 @@ def hold_out(dataset: Dataset, count: int, seed: int = 0) -> tuple[Dataset, np.n
             f"give a number from 1 to {spare.sum()} (every class keeps one labelled image)."
         )
     shares = stratify.apportion(spare, count)
-    rows = stratify.draw(dataset.train_labels, shares, stratify.generator(seed))
+    rows = stratify.draw_rows(dataset.train_labels, shares, stratify.generator(seed))
     rest = dataset._replace(
         train_images=np.delete(dataset.train_images, rows, axis=0), train_labels=np.delete(dataset.train_labels, rows)
     )

@@ -31,7 +31,7 @@ class File(NamedTuple):
     test: bool
 
 
-def read(name: str, path: str, size: int | None, skip_unreadable: bool) -> Dataset:
+def load_folder(name: str, path: str, size: int | None, skip_unreadable: bool) -> Dataset:
     """`class_name/*` and `unlabelled/*`, or images beside a labels.csv (columns file, label; not listed or blank:
     unlabelled); optionally inside `train/` and `test/`. Names that begin with a dot are ignored; order is sorted paths.
 
@@ -127,7 +127,7 @@ def _list_flat(folder: Path, entries: list[Path], test: bool) -> tuple[list[File
             f"{folder / TABLE} names {absent[0]!r}, which is not in {folder}: add the file or remove the line."
         )
     files = [File(entry, labels.get(entry.name), test) for entry in entries if entry.name != TABLE]
-    return files, tuple(sorted(set(labels.values()) - {None}))
+    return files, tuple(sorted({label for label in labels.values() if label is not None}))
 
 
 def _read_table(path: Path) -> dict[str, str | None]:
@@ -158,9 +158,9 @@ def read_image(path: Path) -> np.ndarray:
             f"{path} is no image ({' '.join(SUFFIXES)}): remove it, or leave it out with --skip-unreadable."
         )
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path, formats=FORMATS) as opened:
+            opened.load()
+            image: Image.Image = ImageOps.exif_transpose(opened)
             if image.has_transparency_data:
                 mode = "L" if image.mode in ("L", "LA", "La", "1") else "RGB"
                 white = Image.new("RGBA", image.size, "white")
@@ -235,5 +235,5 @@ def _fifth(labels: np.ndarray, class_names: tuple[str, ...], root: Path) -> np.n
             f"Class {lonely!r} in {root} has one labelled image, and testing needs one more: add it, or a test/."
         )
     test = np.zeros(len(labels), bool)
-    test[stratify.draw(labels, np.maximum(1, sizes // HELD_OUT), stratify.generator(0))] = True
+    test[stratify.draw_rows(labels, np.maximum(1, sizes // HELD_OUT), stratify.generator(0))] = True
     return test

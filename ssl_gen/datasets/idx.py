@@ -42,11 +42,11 @@ def find(name: str, data_dir: str | Path) -> tuple[Path, ...] | None:
     Raises UserError, naming the first one missing, where a folder has some of the four.
     """
     for folder in (Path(data_dir) / name, Path(data_dir)):
-        found = [next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None) for file in FILES]
-        if all(found):
-            return tuple(found)
-        if any(found):
-            missing = FILES[found.index(None)]
+        places = {file: [p for p in (folder / file, folder / f"{file}.gz") if p.is_file()] for file in FILES}
+        if all(places.values()):
+            return tuple(each[0] for each in places.values())
+        if any(places.values()):
+            missing = next(file for file in FILES if not places[file])
             raise UserError(f"{folder} has some of the four {name} files but not {missing}(.gz): add it.")
     return None
 
@@ -87,7 +87,7 @@ def read_pair(name: str, image_file: Path, label_file: Path) -> tuple[np.ndarray
     return images, labels
 
 
-def read(name: str, files: tuple[Path, ...]) -> Dataset:
+def load_idx(name: str, files: tuple[Path, ...]) -> Dataset:
     """The data set of the four files that `find` returned, in their original order.
 
     Raises UserError, naming the file, for a wrong magic number, wrong dimensions, a wrong count, a truncated file, and

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ssl_gen.datasets import stratify
-from ssl_gen.datasets.dataset import FOREIGN, HIDDEN
+from ssl_gen.datasets.dataset import HIDDEN, OUT_OF_DISTRIBUTION
 from ssl_gen.types import UserError
 
 DROPPED = -3  # inside this module: an image that pool_imbalance takes out of training
@@ -30,7 +30,7 @@ class Scheme:
     noise: float = 0.0  # fraction of the visible labels that are replaced by a wrong class, in [0, 1)
     noise_kind: Literal["symmetric", "class_dependent"] = "symmetric"  # wrong class: any other one, or the next
     missing: tuple[int, ...] = ()  # classes, by number, that get no visible label
-    foreign: float = 0.0  # fraction of the unlabelled pool that belongs to no class, in [0, 1)
+    out_of_distribution: float = 0.0  # fraction of the unlabelled pool that belongs to no class, in [0, 1)
     disjoint: bool = False  # keep the labelled images out of the unlabelled pool
 
 
@@ -52,17 +52,20 @@ def make_mask(
     seed: int,
     data_sha256: str,
 ) -> Mask:
-    """labels (N,) 0..K-1, HIDDEN or FOREIGN -> the mask with `budget` visible labels in all (None: all there are).
+    """The mask with `budget` visible labels in all (None: all there are) of labels (N,).
+
+    Labels are 0..K-1, HIDDEN or OUT_OF_DISTRIBUTION.
 
     In this order: with `pool_imbalance` the images of class k are thinned out to a share of imbalance^(-k / (K - 1));
     visible labels are drawn from those; some are replaced (`noise`); the pool is all of those images, also those whose
-    own label is HIDDEN, less the labelled ones if `disjoint`, plus foreign ones until they are the fraction asked for.
-    Classes in `missing` get no visible label, not even by noise, and stay in the pool. Steps draw from separate random
-    streams: adding noise does not change which images are labelled. A larger budget need not contain a smaller one.
+    own label is HIDDEN, less the labelled ones if `disjoint`, plus out-of-distribution ones until they are the fraction
+    asked for. Classes in `missing` get no visible label, not even by noise, and stay in the pool. Steps draw from
+    separate random streams: adding noise does not change which images are labelled. A larger budget need not contain a
+    smaller one.
 
     Raises UserError, one for each: a budget below 1 or above the labels there are; a class with fewer images than its
     share; labels or missing classes out of range; a fraction outside [0, 1); an imbalance that does not fit; a negative
-    seed; too few foreign images.
+    seed; too few out-of-distribution images.
     Source: exponential long tails, Cui et al. 2019, arXiv:1901.05555, sec. 5.1; noise kinds, Patrini et al. 2017,
     arXiv:1609.03683.
     """
@@ -74,8 +77,8 @@ def make_mask(
     visible[rows] = _add_noise(labels[rows], classes, scheme, stratify.generator(seed, 2))
     pool = _make_pool(labels, known, rows, scheme, stratify.generator(seed, 3))
     digest = hashlib.sha256(f"{data_sha256} {len(labels)} {len(pool)}".encode())
-    digest.update(visible.astype("<i4"))
-    digest.update(pool.astype("<i4"))
+    digest.update(visible.astype("<i4").data)
+    digest.update(pool.astype("<i4").data)
     return Mask(mask_name(dataset_name, budget, scheme, seed), visible, pool, digest.hexdigest())
 
 
@@ -98,14 +101,14 @@ def mask_name(dataset_name: str, budget: int | None, scheme: Scheme, seed: int) 
 def _check(labels: np.ndarray, classes: int, budget: int | None, scheme: Scheme, seed: int) -> None:
     if seed < 0:
         raise UserError(f"Seed {seed} is negative: give 0 or more.")
-    allowed = ((labels >= 0) & (labels < classes)) | (labels == HIDDEN) | (labels == FOREIGN)
+    allowed = ((labels >= 0) & (labels < classes)) | (labels == HIDDEN) | (labels == OUT_OF_DISTRIBUTION)
     if not allowed.all():
         raise UserError(
             f"Label {labels[~allowed][0]} is out of range: {classes} classes are numbered 0 to {classes - 1}."
         )
     if budget is not None and budget < 1:
         raise UserError(f"{budget} visible labels: give a positive number, or all.")
-    for field in ("noise", "foreign"):
+    for field in ("noise", "out_of_distribution"):
         if not 0 <= getattr(scheme, field) < 1:
             raise UserError(f"{field} is {getattr(scheme, field)}: it is a fraction and must be in [0, 1).")
     for k in scheme.missing:
@@ -140,10 +143,11 @@ def _thin(labels: np.ndarray, class_names: Sequence[str], scheme: Scheme, random
     counts = _longest(stratify.sizes(labels, classes), _tail(classes, scheme.pool_imbalance))
     if counts.min() < 1:
         raise UserError(
-            f"pool_imbalance {scheme.pool_imbalance:g} leaves class {class_names[counts.argmin()]} no image: lower it."
+            f"pool_imbalance {scheme.pool_imbalance:g} leaves class {class_names[int(counts.argmin())]} no image: "
+            "lower it."
         )
     thinned = np.where(labels >= 0, DROPPED, labels)
-    kept = stratify.draw(labels, counts, random)
+    kept = stratify.draw_rows(labels, counts, random)
     thinned[kept] = labels[kept]
     return thinned
 
@@ -175,7 +179,7 @@ def _choose(
         raise UserError(
             f"Class {class_names[short[0]]} has {has} images, fewer than its {share} labels: lower the budget."
         )
-    return stratify.draw(known, counts, random)
+    return stratify.draw_rows(known, counts, random)
 
 
 def _shares(
@@ -185,7 +189,7 @@ def _shares(
 
     Classes are held to the latter, so that whether a mask can be made does not depend on the seed.
     """
-    if scheme.kind == "stratified":
+    if scheme.kind == "stratified" and budget is not None:  # all labels need no shares
         share, remainder = divmod(budget, len(sizes))
         counts = np.full(len(sizes), share)
         counts[random.permutation(len(sizes))[:remainder]] += 1
@@ -214,12 +218,12 @@ def _make_pool(
     inside = (known >= 0) | (known == HIDDEN)
     if scheme.disjoint:
         inside[rows] = False
-    foreign = np.flatnonzero(labels == FOREIGN)
-    count = round(scheme.foreign / (1 - scheme.foreign) * inside.sum())
-    if count > len(foreign):
+    others = np.flatnonzero(labels == OUT_OF_DISTRIBUTION)
+    count = round(scheme.out_of_distribution / (1 - scheme.out_of_distribution) * inside.sum())
+    if count > len(others):
         raise UserError(
-            f"foreign {scheme.foreign:g} needs {count} foreign images, and there are {len(foreign)}: "
-            "lower it, or add a larger foreign data set."
+            f"out_of_distribution {scheme.out_of_distribution:g} needs {count} images of no class, and there are "
+            f"{len(others)}: lower it, or give a larger --out-of-distribution-dataset."
         )
-    inside[random.permutation(foreign)[:count]] = True
+    inside[random.permutation(others)[:count]] = True
     return np.flatnonzero(inside).astype(np.int32)

@@ -16,7 +16,7 @@ KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")
 UNLABELLED = "unlabelled_images"
 
 
-def read(name: str, path: str) -> Dataset:
+def load_npz(name: str, path: str) -> Dataset:
     """Keys train_images, train_labels, test_images, test_labels (or x_train, y_train, x_test, y_test), and optionally
     unlabelled_images, which join the training images with HIDDEN labels.
 

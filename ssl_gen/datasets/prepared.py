@@ -15,7 +15,7 @@ from ssl_gen.types import UserError
 UNLABELLED = "unlabelled"  # the split STL-10 is known for
 
 
-def read(name: str, data_dir: str | Path | None, size: int | None, known: tuple[str, ...] = ()) -> Dataset:
+def load_prepared(name: str, data_dir: str | Path | None, size: int | None, known: tuple[str, ...] = ()) -> Dataset:
     """The set `name` ("cifar10", "imagenet_resized/64x64"), prepared in `data_dir` (None: where tensorflow-datasets
     keeps its sets); if it is not, it is prepared first, out of raw files in `data_dir` or by download.
 
@@ -113,7 +113,7 @@ def _check_features(name: str, builder: Any) -> Any:
     return features
 
 
-def _target(name: str, shape: tuple[int | None, ...], size: int | None) -> tuple[int, int, int]:
+def _target(name: str, shape: tuple[int | None, int | None, int], size: int | None) -> tuple[int, int, int]:
     """The shape (H, W, C) all images of the set are brought to as they are read."""
     height, width, channels = shape
     if size is not None or height is None or width is None:

@@ -49,7 +49,7 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
-def draw(shape: str, count: int, height: int, width: int, channels: int, random: np.random.Generator) -> np.ndarray:
+def render(shape: str, count: int, height: int, width: int, channels: int, random: np.random.Generator) -> np.ndarray:
     """(count, height, width, channels) uint8: one shape each, at a random place, size, colour and background.
 
     The radius is 0.28 to 0.45 of the shorter side and the shape stays inside the image; every channel of its colour
@@ -75,11 +75,11 @@ def split(count: int, height: int, width: int, channels: int, stream: int) -> tu
     images = np.empty((count, height, width, channels), np.uint8)
     for k, shape in enumerate(SHAPES):
         rows = np.flatnonzero(labels == k)
-        images[rows] = draw(shape, len(rows), height, width, channels, random)
+        images[rows] = render(shape, len(rows), height, width, channels, random)
     return images, labels
 
 
-def read(name: str, size: int | None) -> Dataset:
+def make_dataset(name: str, size: int | None) -> Dataset:
     """`shapes[:HEIGHT[xWIDTH[xCHANNELS]]][:COUNT]`; COUNT training images (5,000) and a fifth as many test images.
 
     Training and test images are different draws of one seeded generator. Where the name gives no sides, images are

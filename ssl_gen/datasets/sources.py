@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,20 +12,25 @@ from ssl_gen.datasets import folders, idx, npz, prepared, shapes, stratify
 from ssl_gen.datasets.dataset import Dataset, check_sides, resize
 from ssl_gen.types import UserError
 
-DATASETS = {  # name -> what it is
-    "digits": "UCI handwritten digits, 1,297 + 500 images 8x8x1, 10 classes; bundled with scikit-learn, no download",
-    "mnist": "handwritten digits, 60,000 + 10,000 images 28x28x1, 10 classes; IDX files or tensorflow-datasets",
-    "fashion_mnist": "clothes, 60,000 + 10,000 images 28x28x1, 10 classes; IDX files or tensorflow-datasets",
-    "svhn_cropped": "street view house numbers, 73,257 + 26,032 images 32x32x3, 10 classes; tensorflow-datasets",
-    "cifar10": "small photographs, 50,000 + 10,000 images 32x32x3, 10 classes; tensorflow-datasets",
-    "cifar100": "small photographs, 50,000 + 10,000 images 32x32x3, 100 classes; tensorflow-datasets",
-    "stl10": "photographs, 5,000 + 8,000 images 96x96x3, 10 classes, and 100,000 unlabelled; tensorflow-datasets",
-    "imagenet_resized/64x64": "ImageNet at 64x64x3, 1,281,167 + 50,000 images, 1,000 classes; tensorflow-datasets",
-    "shapes": "ten coloured shapes drawn by formula: shapes, shapes:64, shapes:64x64x1, shapes:32x32x3:5000",
-    "folder:PATH": "your own pictures: one folder a class and unlabelled/, or a flat folder with labels.csv",
-    "npz:PATH": "your own arrays: train_images, train_labels, test_images, test_labels and unlabelled_images in a .npz",
-}
 DIGITS_TEST = 500  # images held out for testing; ours
+
+
+class Asked(NamedTuple):
+    """A data set as it is asked for."""
+
+    name: str  # as given: mnist, folder:PATH
+    path: str  # what stands after the colon, from `data_dir` on; "" where there is none
+    data_dir: str | Path | None
+    size: int | None  # pixels
+    skip_unreadable: bool
+
+
+class Source(NamedTuple):
+    """A data set, or a kind of them."""
+
+    meaning: str
+    load: Callable[[Asked], Dataset]
+    goes_on: bool = False  # may more stand after a colon?
 
 
 def load(
@@ -41,7 +48,7 @@ def load(
         check_sides(size, size, "The size asked for")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UserError(f"There is no folder {data_dir} to look for data in: make it, or give another --data-dir.")
-    dataset = _read(name, data_dir, size, skip_unreadable)
+    dataset = _load_by_name(name, data_dir, size, skip_unreadable)
     if size is not None:
         dataset = resize(dataset, size)
     check_sides(dataset.spec.height, dataset.spec.width, f"An image of {name}")
@@ -50,25 +57,29 @@ def load(
     return dataset
 
 
-def _read(name: str, data_dir: str | Path | None, size: int | None, skip_unreadable: bool) -> Dataset:
-    kind, colon, path = name.partition(":")
-    path = path and str(Path(data_dir or "", Path(path).expanduser()))
-    if name == "digits":
-        return digits()
-    if kind == "shapes":
-        return shapes.read(name, size)
-    if kind == "folder" and colon:
-        return folders.read(name, path, size, skip_unreadable)
-    if kind == "npz" and colon:
-        return npz.read(name, path)
-    files = idx.find(name, data_dir) if name in idx.CLASS_NAMES and data_dir is not None else None
+def _load_by_name(name: str, data_dir: str | Path | None, size: int | None, skip_unreadable: bool) -> Dataset:
+    kind, colon, place = name.partition(":")
+    path = str(Path(data_dir or "", Path(place).expanduser())) if place else ""
+    asked = Asked(name, path, data_dir, size, skip_unreadable)
+    for key, source in DATASETS.items():
+        if key == name or (colon and source.goes_on and key.partition(":")[0] == kind):
+            return source.load(asked)
+    return _prepared(asked)
+
+
+def _prepared(asked: Asked) -> Dataset:
+    """A set of tensorflow-datasets."""
+    return prepared.load_prepared(asked.name, asked.data_dir, asked.size, tuple(DATASETS))
+
+
+def _idx(asked: Asked) -> Dataset:
+    """The original four files where they are there, else a set of tensorflow-datasets."""
+    files = idx.find(asked.name, asked.data_dir) if asked.data_dir is not None else None
     if files is not None:
-        return idx.read(name, files)
+        return idx.load_idx(asked.name, files)
     try:
-        return prepared.read(name, data_dir, size, tuple(DATASETS))
+        return _prepared(asked)
     except UserError as error:
-        if name not in idx.CLASS_NAMES:
-            raise
         raise UserError(f"{error} Or put the four original files into --data-dir: they need no TensorFlow.") from error
 
 
@@ -83,6 +94,48 @@ def digits() -> Dataset:
     images = np.rint(bundle.images[..., None] * (255 / 16)).astype(np.uint8)
     labels = bundle.target.astype(np.int32)
     shares = stratify.apportion(stratify.sizes(labels, 10) - 1, DIGITS_TEST)
-    rows = stratify.draw(labels, shares, stratify.generator(0))
+    rows = stratify.draw_rows(labels, shares, stratify.generator(0))
     train = np.delete(np.arange(len(labels)), rows)
     return Dataset("digits", images[train], labels[train], images[rows], labels[rows], tuple("0123456789"))
+
+
+DATASETS = {  # name -> what it is and how it is read; any other name is one of tensorflow-datasets
+    "digits": Source(
+        "UCI handwritten digits, 1,297 + 500 images 8x8x1, 10 classes; bundled with scikit-learn, no download",
+        lambda asked: digits(),
+    ),
+    "mnist": Source(
+        "handwritten digits, 60,000 + 10,000 images 28x28x1, 10 classes; IDX files or tensorflow-datasets", _idx
+    ),
+    "fashion_mnist": Source(
+        "clothes, 60,000 + 10,000 images 28x28x1, 10 classes; IDX files or tensorflow-datasets", _idx
+    ),
+    "svhn_cropped": Source(
+        "street view house numbers, 73,257 + 26,032 images 32x32x3, 10 classes; tensorflow-datasets", _prepared
+    ),
+    "cifar10": Source("small photographs, 50,000 + 10,000 images 32x32x3, 10 classes; tensorflow-datasets", _prepared),
+    "cifar100": Source(
+        "small photographs, 50,000 + 10,000 images 32x32x3, 100 classes; tensorflow-datasets", _prepared
+    ),
+    "stl10": Source(
+        "photographs, 5,000 + 8,000 images 96x96x3, 10 classes, and 100,000 unlabelled; tensorflow-datasets", _prepared
+    ),
+    "imagenet_resized/64x64": Source(
+        "ImageNet at 64x64x3, 1,281,167 + 50,000 images, 1,000 classes; tensorflow-datasets", _prepared
+    ),
+    "shapes": Source(
+        "ten coloured shapes drawn by formula: shapes, shapes:64, shapes:64x64x1, shapes:32x32x3:5000",
+        lambda asked: shapes.make_dataset(asked.name, asked.size),
+        goes_on=True,
+    ),
+    "folder:PATH": Source(
+        "your own pictures: one folder a class and unlabelled/, or a flat folder with labels.csv",
+        lambda asked: folders.load_folder(asked.name, asked.path, asked.size, asked.skip_unreadable),
+        goes_on=True,
+    ),
+    "npz:PATH": Source(
+        "your own arrays: train_images, train_labels, test_images, test_labels and unlabelled_images in a .npz",
+        lambda asked: npz.load_npz(asked.name, asked.path),
+        goes_on=True,
+    ),
+}

@@ -27,7 +27,7 @@ def apportion(weights: np.ndarray, count: int) -> np.ndarray:
     return shares
 
 
-def draw(labels: np.ndarray, counts: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def draw_rows(labels: np.ndarray, counts: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """labels (N,), counts (K,) at most the class sizes -> sorted rows, `counts[k]` of every class k without repeats."""
     rows = [random.permutation(np.flatnonzero(labels == k))[:count] for k, count in enumerate(counts)]
     return np.sort(np.concatenate(rows))

@@ -1,0 +1,1 @@
+"""One file per measurement: arrays in, numbers out; `registry` has all of them by name."""

@@ -1,13 +1,16 @@
 """Does an independent classifier see the class that was asked of the generator?
 
-The judge is a support vector machine with a Gaussian kernel on pixels (Boser, Guyon and Vapnik 1992), trained on all
-labels of the training images: it knows what the methods must not, so it measures and never selects or trains.
+One is the trained extractor. The other, the judge, is a support vector machine with a Gaussian kernel on pixels (Boser,
+Guyon and Vapnik 1992). Both were trained on all labels of the training images: they know what the methods must not, so
+they measure and never select or train.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from sklearn.svm import SVC
+
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
 
 LARGEST = 10_000  # training images of the judge at most, so that it is trained in seconds; ours
 
@@ -30,3 +33,28 @@ def judge(images: np.ndarray, labels: np.ndarray) -> SVC:
 def agreement(judge: SVC, images: np.ndarray, labels: np.ndarray) -> float:
     """Percent of images (B, H, W, C) uint8 in which the judge sees labels (B,), the classes asked for."""
     return float(100 * (judge.predict(pixels(images)) == labels).mean())
+
+
+def of_judge(replica: Evaluated) -> dict[str, float]:
+    """In a hundred samples a class."""
+    return {"agreement_svc": agreement(replica.judge, replica.few, replica.few_labels)}
+
+
+def of_extractor(replica: Evaluated) -> dict[str, float]:
+    """In the samples whose features are compared."""
+    share = (replica.extractor_log_probabilities.argmax(-1) == replica.many_labels).mean()
+    return {replica.on_features("agreement", compared=False): float(100 * share)}
+
+
+AGREEMENT_SVC = Metric(
+    "percent of 100 samples a class in which an SVC trained on all labels sees the class asked for",
+    ("sample", "conditional"),
+    of_judge,
+    {"agreement_svc": Number("%", "higher", column=2)},
+)
+AGREEMENT = Metric(
+    "percent of samples in which the trained extractor sees the class asked for",
+    ("sample", "conditional", "classes"),
+    of_extractor,
+    {"agreement": Number("%", "higher", "agreement", column=1)},
+)

@@ -1,15 +1,18 @@
 """How well a classifier does on images of known class: log-probabilities (B, K) and labels (B,) in, numbers out.
 
 Besides its error: the error by class, whether its probabilities can be believed, the temperature that mends them, and
-whether its confidence tells images of known classes from foreign ones.
+whether its confidence tells images of known classes from out-of-distribution ones, of no class.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_softmax, logsumexp, softmax
 
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.types import UserError
 
 EXTREME = 1e6  # temperatures are sought from 1 / EXTREME to EXTREME; ours, far beyond those of trained networks
@@ -119,14 +122,15 @@ def scaled(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
-    """The area under the ROC curve of a score that is to be higher for known images (N,) than for foreign ones (M,).
+    """The area under the ROC curve of a score that is to be higher for known images (N,) than for images of none (M,).
 
-    It is the probability, in [0, 1], that a known image scores higher than a foreign one, ties counting a half.
+    It is the probability, in [0, 1], that an image of the first kind scores higher than one of the second, ties
+    counting a half.
     Raises UserError where a side is empty, holds NaN or is no vector.
     Source: Hanley and McNeil 1982, "The meaning and use of the area under a receiver operating characteristic (ROC)
     curve"; with the highest class probability as the score: Hendrycks and Gimpel 2017, arXiv:1610.02136.
     """
-    for side, scores in (("known", inside), ("foreign", outside)):
+    for side, scores in (("known", inside), ("out-of-distribution", outside)):
         if scores.ndim != 1 or not len(scores):
             raise UserError(f"scores of {side} images must be (images,) and at least one, not of shape {scores.shape}")
         if np.isnan(scores).any():
@@ -151,3 +155,60 @@ def check_classified(scores: np.ndarray, labels: np.ndarray) -> None:
     broken = int((~(scores < np.inf)).any(-1).sum() + (scores == -np.inf).all(-1).sum())
     if broken:
         raise UserError(f"{broken} of {len(scores)} images have class scores that are NaN or infinite")
+
+
+def of_test_images(
+    name: str, measure: Callable[[np.ndarray, np.ndarray], float]
+) -> Callable[[Evaluated], dict[str, float]]:
+    """A measure of (log-probabilities, labels), by name, of the test images."""
+    return lambda replica: {name: measure(replica.log_probabilities, replica.test_labels)}
+
+
+def in_15_bins(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The calibration error in 15 bins, or, of fewer images, a bin each."""
+    return calibration_error(log_probabilities, labels, min(15, len(labels)))
+
+
+def of_highest_probability(replica: Evaluated) -> dict[str, float]:
+    """How well the highest class probability tells test images from out-of-distribution ones."""
+    outside = replica.out_of_distribution_log_probabilities
+    return {"auroc": auroc(replica.log_probabilities.max(-1), outside.max(-1))}
+
+
+PERCENT = Number("%", "lower", decimals=2, from_zero=True)
+ERROR = Metric(
+    "test error, percent",
+    ("classify",),
+    of_test_images("error", error),
+    {
+        "error": PERCENT._replace(column=0),
+        "error_median_last": PERCENT,  # from here on of evaluations during training: `runs.record`
+        "error_validation": PERCENT,
+        "error_best_validation": PERCENT,
+        "error_best_test": PERCENT,
+    },
+)
+BALANCED_ERROR = Metric(
+    "test error, percent, mean over classes",
+    ("classify",),
+    of_test_images("balanced_error", balanced_error),
+    {"balanced_error": Number("%", "lower")},
+)
+NLL = Metric(
+    "negative log-likelihood of the test labels, nats",
+    ("classify",),
+    of_test_images("nll", negative_log_likelihood),
+    {"nll": Number("nats", "lower")},
+)
+CALIBRATION_ERROR = Metric(
+    "expected calibration error of the most probable class, 15 bins of equal counts, percent",
+    ("classify",),
+    of_test_images("calibration_error", in_15_bins),
+    {"calibration_error": Number("%", "lower")},
+)
+AUROC = Metric(
+    "area under the ROC curve, test images against out-of-distribution ones by the highest probability (0 to 1)",
+    ("classify", "out_of_distribution"),
+    of_highest_probability,
+    {"auroc": Number(better="higher")},
+)

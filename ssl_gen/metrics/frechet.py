@@ -21,6 +21,7 @@ from scipy import linalg
 from scipy.linalg import blas, lapack
 
 from ssl_gen.metrics.checks import check_features
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.types import UserError
 
 ROWS = 250  # of features taken at a time
@@ -32,7 +33,7 @@ class Gaussian(NamedTuple):
 
     mean: np.ndarray  # (F,)
     covariance: np.ndarray  # (F, F), divided by count - 1
-    count: int  # samples
+    samples: int
 
 
 def gaussian(batches: Iterable[np.ndarray]) -> Gaussian:
@@ -54,10 +55,10 @@ def _running(batches: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray, n
 
     The scatter is an upper triangle, and the next batch overwrites it.
     """
-    count, mean, scatter = 0, None, None
+    count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
     for whole in batches:
-        check_features(1, whole, *([] if mean is None else [mean[None]]))
-        if mean is None:
+        check_features(1, whole, *([mean[None]] if count else []))
+        if not count:
             mean, scatter = np.zeros(whole.shape[1]), np.zeros((whole.shape[1], whole.shape[1]), order="F")
         for start in range(0, len(whole), ROWS):
             batch = whole[start : start + ROWS].astype(np.float64)
@@ -90,7 +91,7 @@ def distance(a: Gaussian, b: Gaussian) -> float:
 def _distance(a: Gaussian, mean: np.ndarray, factor: np.ndarray) -> float:
     """To a Gaussian given by its mean (F,) and the factor of its covariance; that of `a` is overwritten."""
     spread = float(np.trace(a.covariance)) + float(np.linalg.norm(factor)) ** 2
-    if factor.shape[0] == factor.shape[1] < a.count:
+    if factor.shape[0] == factor.shape[1] < a.samples:
         product = blas.dtrmm(1.0, factor, a.covariance, side=1, lower=1, overwrite_b=True)
         product = blas.dtrmm(1.0, factor, product, side=0, lower=1, trans_a=1, overwrite_b=True)
         values = linalg.eigh(product, eigvals_only=True, driver="evr", overwrite_a=True, check_finite=False)
@@ -103,7 +104,7 @@ def _distance(a: Gaussian, mean: np.ndarray, factor: np.ndarray) -> float:
 
 def _factor(b: Gaussian) -> np.ndarray:
     """L with L L^T = the covariance: triangular (F, F) where that is regular, else (F, r) with r < F, its rank."""
-    if b.count > len(b.mean):
+    if b.samples > len(b.mean):
         try:
             factor = linalg.cholesky(b.covariance, lower=True, check_finite=False)
         except linalg.LinAlgError:
@@ -180,3 +181,43 @@ def fid_infinity(
         distances.append(_distance(subset, reference.mean, factor))
     _, limit = np.polyfit(1 / sizes, distances, 1)
     return float(limit)
+
+
+def measure_fid(replica: Evaluated) -> dict[str, float]:
+    """Against the moments of the real images, which all replicas share."""
+    value = distance(gaussian([replica.features]), replica.reference_gaussian)
+    return {replica.on_features("fid"): value}
+
+
+def measure_fid_infinity(replica: Evaluated) -> dict[str, float]:
+    """Against the same moments."""
+    value = fid_infinity(replica.features, replica.reference_gaussian, replica.seed)
+    return {replica.on_features("fid_infinity"): value}
+
+
+def measure_intra_fid(replica: Evaluated) -> dict[str, float]:
+    """By the classes asked for and those of the real images."""
+    real, labels = replica.reference_features, replica.reference_labels
+    value = intra_fid(replica.features, replica.many_labels, real, labels, replica.classes)
+    return {replica.on_features("intra_fid"): value}
+
+
+FID = Metric(
+    "Fréchet distance of samples to real images",
+    ("sample",),
+    measure_fid,
+    {"fid": Number(better="lower", short="fid", column=3)},
+)
+FID_INFINITY = Metric(
+    "FID extrapolated to infinitely many samples",
+    ("sample",),
+    measure_fid_infinity,
+    {"fid_infinity": Number(better="lower")},
+)
+INTRA_FID = Metric(
+    "mean over classes of each one's FID",
+    ("sample", "conditional"),
+    measure_intra_fid,
+    {"intra_fid": Number(better="lower")},
+    usual=False,
+)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp, xlogy
 
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.types import UserError
 
 TOLERANCE = 1e-3  # of the log of a row's sum; ours: rounding in float32 passes, logits do not
@@ -37,3 +38,17 @@ def inception_score(log_probabilities: np.ndarray, splits: int = 1) -> tuple[flo
     for part in np.array_split(np.exp(log_probabilities), splits):
         scores.append(np.exp((xlogy(part, part) - xlogy(part, part.mean(0))).sum(1).mean()))
     return float(np.mean(scores)), float(np.std(scores))
+
+
+def measure(replica: Evaluated) -> dict[str, float]:
+    """On the extractor's own posteriors."""
+    value, _ = inception_score(replica.extractor_log_probabilities)
+    return {replica.on_features("inception_score", compared=False): value}
+
+
+INCEPTION_SCORE = Metric(
+    "inception score's form on the trained extractor's posteriors (1 to K)",
+    ("sample", "classes"),
+    measure,
+    {"inception_score": Number(better="higher")},
+)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssl_gen.metrics.checks import check_features
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.types import UserError
 
 ROWS = 1_000  # and columns of a kernel matrix held at a time: 8 MB of it
@@ -68,3 +69,17 @@ def kid(a: np.ndarray, b: np.ndarray, subsets: int = 100, size: int = 1_000, see
         x, y = (each[random.permutation(len(each))[:size]].astype(np.float64) for each in (a, b))
         values.append(_unbiased(x, y))
     return float(np.mean(values)), float(np.std(values, ddof=1) / subsets**0.5)
+
+
+def measure(replica: Evaluated) -> dict[str, float]:
+    """KID with its standard error over subsets."""
+    value, error = kid(replica.features, replica.reference_features, seed=replica.seed)
+    return {replica.on_features("kid"): value, replica.on_features("kid_standard_error"): error}
+
+
+KID = Metric(
+    "squared kernel distance of samples to real images, and its standard error",
+    ("sample",),
+    measure,
+    {"kid": Number(better="lower", short="kid"), "kid_standard_error": Number()},
+)

@@ -14,7 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.types import UserError
+
+DRAWS = 10  # draws of latents for the ELBO; ours
+LATENTS = 5_000  # draws of latents for the importance-weighted bound; Burda et al. 2016, table 1
 
 
 class Bounds(NamedTuple):
@@ -47,7 +51,7 @@ def accumulate(chunks: Iterable[np.ndarray]) -> Bounds:
     Raises UserError for NaN, infinities, no sample, and chunks of different numbers of images.
     Source: as `elbo` and `importance_weighted`.
     """
-    count, total, largest, mass = 0, np.float64(0), np.float64(-np.inf), np.float64(0)
+    count, total, largest, mass = 0, np.zeros(()), np.full((), -np.inf), np.zeros(())
     for chunk in chunks:
         check_weights(chunk)
         if count and chunk.shape[1] != len(total):
@@ -85,3 +89,37 @@ def check_weights(log_weights: np.ndarray) -> None:
     broken = int((~np.isfinite(log_weights)).any(0).sum())
     if broken:
         raise UserError(f"{broken} of {log_weights.shape[1]} images have log weights that are NaN or infinite")
+
+
+def of_test_images(replica: Evaluated, draws: int) -> tuple[float, float, int]:
+    """Means of both bounds over the test images, nats; and the dimensions H W C of one."""
+    bounds = accumulate(replica.log_weights(draws))
+    return float(bounds.elbo.mean()), float(bounds.importance_weighted.mean()), int(replica.test_images[0].size)
+
+
+def measure_elbo(replica: Evaluated) -> dict[str, float]:
+    """In nats and bits per dimension."""
+    nats, _, dimensions = of_test_images(replica, DRAWS)
+    return {"elbo": nats, "elbo_bits_per_dimension": bits_per_dimension(nats, dimensions)}
+
+
+def measure_importance_weighted(replica: Evaluated) -> dict[str, float]:
+    """In nats and bits per dimension."""
+    _, nats, dimensions = of_test_images(replica, LATENTS)
+    name = f"iwae_{LATENTS}"
+    return {name: nats, f"{name}_bits_per_dimension": bits_per_dimension(nats, dimensions)}
+
+
+ELBO = Metric(
+    "evidence lower bound of test images, nats and bits per dimension",
+    ("log_weight",),
+    measure_elbo,
+    {"elbo": Number("nats", "higher"), "elbo_bits_per_dimension": Number("bits", "lower")},
+)
+IWAE = Metric(
+    "importance-weighted bound of test images, 5,000 draws, nats and bits per dimension",
+    ("log_weight",),
+    measure_importance_weighted,
+    {"iwae": Number("nats", "higher"), f"iwae_{LATENTS}_bits_per_dimension": Number("bits", "lower")},
+    usual=False,
+)

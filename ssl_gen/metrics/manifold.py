@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_gen.metrics.checks import check_features
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.metrics.neighbours import kth_distance, squared_distances
 from ssl_gen.types import UserError
 
@@ -53,3 +54,22 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> Manifold:
     of_real, of_fake = len(real), len(fake)
     shares = precise.mean(), recalled / of_real, pairs / (k * of_fake), covered / of_real
     return Manifold(*map(float, shares))
+
+
+def measure(replica: Evaluated) -> dict[str, float]:
+    """Precision, recall, density, coverage."""
+    found = prdc(replica.reference_features, replica.features)
+    return {replica.on_features(name): value for name, value in found._asdict().items()}
+
+
+PRDC = Metric(
+    "precision, recall, density and coverage of samples, 5 nearest neighbours (0 to 1)",
+    ("sample",),
+    measure,
+    {
+        "precision": Number(better="higher", short="precision"),
+        "recall": Number(better="higher", short="recall"),
+        "density": Number(better="higher", short="density"),
+        "coverage": Number(better="higher", short="coverage", column=5),
+    },
+)

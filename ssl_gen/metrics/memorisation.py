@@ -21,9 +21,11 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from ssl_gen.metrics.checks import check_features
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.metrics.neighbours import nearest
 from ssl_gen.types import UserError
 
+CELLS = 5  # of the training images, for the C_T of a run; ours
 FEWEST = 20  # samples of a cell that counts; Meehan et al. 2020, published experiments: tau = 20 / M
 
 
@@ -80,3 +82,28 @@ def nearest_ratio(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray) 
     if expected == 0:
         raise UserError("half of the held-out images are training images: hold out images that were not trained on")
     return float(np.median(nearest(samples, train)) / expected)
+
+
+def measure(replica: Evaluated) -> dict[str, float]:
+    """Are samples nearer to training images than new real images are? To the labelled ones, and to the others."""
+    held_out, samples, found = replica.reference_features, replica.features, {}
+    for name, rows in (("labelled", replica.visible >= 0), ("unlabelled", replica.visible < 0)):
+        if rows.any():
+            train = replica.train_features[rows]
+            cells = CELLS if len(train) >= 100 * CELLS else 1
+            found[replica.on_features(f"copying_{name}")] = copying(train, held_out, samples, cells)
+            found[replica.on_features(f"nearest_ratio_{name}")] = nearest_ratio(train, held_out, samples)
+    return found
+
+
+COPYING = Metric(
+    "C_T: below -3, samples are nearer to training images than new images are; and the ratio of median distances",
+    ("sample",),
+    measure,
+    {
+        "copying_labelled": Number(),
+        "nearest_ratio_labelled": Number(),
+        "copying_unlabelled": Number(),
+        "nearest_ratio_unlabelled": Number(),
+    },
+)

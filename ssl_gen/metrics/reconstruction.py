@@ -1,21 +1,15 @@
-"""How near images come to their originals: reconstructions of whole ones (uint8), and pixels that were hidden.
-
-Pixels are hidden at random, independently of each other and of the image, and filled in by encoding and decoding again
-and again while the seen ones stay: Rezende, Mohamed and Wierstra 2014, "Stochastic Backpropagation and Approximate
-Inference in Deep Generative Models", arXiv:1401.4082. There each pass draws from q(z | x) and p(x | z), a Markov chain;
-here both give their means, so that the error does not hold the noise of a draw.
-"""
+"""How near images come to their originals, encoded and decoded: mean squared error, PSNR and SSIM of uint8 images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
-import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ssl_gen.types import Array, UserError
+from ssl_gen.metrics.metric import Evaluated, Metric, Number
+from ssl_gen.types import UserError
 
 SIGMA = 1.5  # pixels, of the Gaussian window; Wang et al. 2004, sec. III-C
 RADIUS = 5  # pixels, a window of 11 x 11; Wang et al. 2004, sec. III-C
@@ -55,35 +49,6 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     check_pairs(a, b)
     radius = min(RADIUS, (min(a.shape[1:3]) - 1) // 2)
     return float(np.concatenate([similarities(x, y, radius) for x, y in chunks(a, b)]).mean())
-
-
-def hidden_pixels(images: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Which pixels of images (B, H, W, C) to hide -> (B, H, W, 1) bool, each True with probability `share`.
-
-    All channels of a pixel are hidden together.
-    """
-    return np.random.default_rng(seed).random((*images.shape[:3], 1)) < share
-
-
-def filled(images: Array, hidden: Array, guess: Array) -> Array:
-    """images (B, H, W, C) with the pixels that are hidden (B, H, W, 1) taken from `guess`, an image or one for each.
-
-    One pass of imputation is filled(images, hidden, decode(encode(images))).
-    Source: Rezende et al. 2014, arXiv:1401.4082.
-    """
-    return jnp.where(hidden, guess, images)
-
-
-def hidden_error(images: np.ndarray, guesses: np.ndarray, hidden: np.ndarray) -> float:
-    """The root mean squared error, pixels in [0, 1], of guesses on the hidden pixels (B, H, W, 1) of all images.
-
-    images and guesses (B, H, W, C) in [-1, 1]. Raises UserError where nothing is hidden.
-    """
-    where = np.broadcast_to(hidden, images.shape)
-    if not where.any():
-        raise UserError(f"no pixel of {len(images)} images is hidden: imputation needs test images")
-    halves = (images[where].astype(np.float64) - guesses[where]) / 2
-    return float(np.sqrt(np.square(halves).mean()))
 
 
 def similarities(x: np.ndarray, y: np.ndarray, radius: int) -> np.ndarray:
@@ -127,3 +92,25 @@ def check_pairs(a: np.ndarray, b: np.ndarray) -> None:
         raise UserError(f"originals and reconstructions must both be (B, H, W, C), B > 0: got {a.shape} and {b.shape}")
     if a.dtype != np.uint8 or b.dtype != np.uint8:
         raise UserError(f"originals and reconstructions must be uint8 images, not {a.dtype} and {b.dtype}")
+
+
+def measure(replica: Evaluated) -> dict[str, float]:
+    """Of the test images."""
+    images, again = replica.test_images, replica.reconstructions
+    return {
+        "reconstruction_mse": mean_squared_error(images, again),
+        "reconstruction_psnr": psnr(images, again),
+        "reconstruction_ssim": ssim(images, again),
+    }
+
+
+RECONSTRUCTION = Metric(
+    "mean squared error, PSNR (dB) and SSIM of test images, encoded and decoded",
+    ("encode", "decode"),
+    measure,
+    {
+        "reconstruction_mse": Number(better="lower"),
+        "reconstruction_psnr": Number("dB", "higher"),
+        "reconstruction_ssim": Number(better="higher"),
+    },
+)

@@ -7,10 +7,28 @@ and their values as roughly normal. With five seeds it is 2.78 standard errors t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from scipy.special import stdtrit  # the quantile of Student's t; importing scipy.stats takes ten times as long
+
+
+class Summary(TypedDict):
+    """A number of several seeds."""
+
+    per_seed: list[float | None]  # None for a seed without a value
+    mean: float | None
+    std: float | None  # divides by n - 1; None where n < 2
+    ci95: list[float] | None  # t interval of the mean; None where n < 2
+
+
+class Paired(TypedDict):
+    """A difference between two numbers over the same masks."""
+
+    difference: float | None
+    std: float | None
+    ci95: list[float] | None
+    n: int  # pairs
 
 
 def _checked(values: Sequence[float | None]) -> list[float | None]:
@@ -35,7 +53,7 @@ def _moments(values: Sequence[float]) -> tuple[float | None, float | None, list[
     return mean, std, [mean - half, mean + half]
 
 
-def summary(values: Sequence[float | None]) -> dict[str, Any]:
+def summary(values: Sequence[float | None]) -> Summary:
     """values (S,), None for a seed without one -> {"per_seed", "mean", "std", "ci95"}, ready for json.
 
     `std` divides by n - 1 and `ci95` is the t interval [low, high] of the mean, over the n seeds that have a value;
@@ -46,7 +64,7 @@ def summary(values: Sequence[float | None]) -> dict[str, Any]:
     return {"per_seed": per_seed, "mean": mean, "std": std, "ci95": ci95}
 
 
-def paired(a: Sequence[float | None], b: Sequence[float | None]) -> dict[str, Any]:
+def paired(a: Sequence[float | None], b: Sequence[float | None]) -> Paired:
     """a (S,) and b (S,) over the same masks -> {"difference", "std", "ci95", "n"} of a - b, ready for json.
 
     A pair with None on either side is left out, and n counts the others; `ci95` is the t interval of the mean

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import flax.linen as nn
 
+from ssl_gen.core.options import choose
 from ssl_gen.networks import conv, conv13, mlp, wide_resnet
-from ssl_gen.networks.normalisation import choose
 
 Network = Literal["mlp", "conv", "conv13", "wide_resnet"]
 

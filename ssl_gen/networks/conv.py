@@ -12,9 +12,10 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ssl_gen.core.options import choose
 from ssl_gen.networks.convolution import Convolution, TransposedConvolution, max_pool
 from ssl_gen.networks.layers import GaussianNoise, beside
-from ssl_gen.networks.normalisation import ConditionalBatchNorm, Dense, choose
+from ssl_gen.networks.normalisation import ConditionalBatchNorm, Dense
 from ssl_gen.networks.projection import Projection
 from ssl_gen.types import Array, UserError
 
@@ -23,7 +24,7 @@ SIZE = 4  # pixels, kernels of strided layers: a multiple of the stride; Miyato 
 WIDEST = 8  # times `width`: channels double at each stage up to here; Radford et al. 2016, fig. 1
 
 
-def halvings(sides: tuple[int, int]) -> int:
+def halvings(sides: tuple[int, ...]) -> int:
     """How often the shorter side (pixels) halves before it falls below 4; raises UserError below 8 pixels."""
     if min(sides) < 8:
         raise UserError(
@@ -32,7 +33,7 @@ def halvings(sides: tuple[int, int]) -> int:
     return int(math.log2(min(sides) / 4))
 
 
-def widths(width: int, sides: tuple[int, int]) -> list[int]:
+def widths(width: int, sides: tuple[int, ...]) -> list[int]:
     """Channels of each strided stage, from the image inwards; at least two, or 8 x 8 images would get a single one."""
     return [width * min(2**stage, WIDEST) for stage in range(max(2, halvings(sides)))]
 

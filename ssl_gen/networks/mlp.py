@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
+from ssl_gen.core.options import choose
 from ssl_gen.networks.layers import GaussianNoise, WeightNormDense, beside
-from ssl_gen.networks.normalisation import choose
 from ssl_gen.networks.projection import Projection
 from ssl_gen.types import Array
 
@@ -49,10 +49,12 @@ class Generator(nn.Module):
             x = nn.Dense(width, use_bias=False)(beside(x, labels, self.classes))
             x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-6, use_scale=False)(x)
             x = nn.softplus(x)
-        start = (
-            {} if self.data_dependent else {"data_dependent": False, "kernel_init": nn.initializers.glorot_uniform()}
-        )
-        pixels = WeightNormDense(math.prod(self.shape), **start)(beside(x, labels, self.classes))
+        if self.data_dependent:
+            last = WeightNormDense(math.prod(self.shape))
+        else:
+            start = nn.initializers.glorot_uniform()
+            last = WeightNormDense(math.prod(self.shape), data_dependent=False, kernel_init=start)
+        pixels = last(beside(x, labels, self.classes))
         return unflatten(nn.sigmoid(pixels), self.shape)
 
 

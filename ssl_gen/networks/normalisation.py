@@ -9,18 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ssl_gen.core.options import choose
 from ssl_gen.networks.layers import soft
-from ssl_gen.types import Array, UserError
+from ssl_gen.types import Array
 
 NORMALISATIONS = ("none", "spectral", "weight")
 HE_NORMAL = nn.initializers.he_normal()  # He et al. 2015, arXiv:1502.01852: keeps the deviation of rectified layers
-
-
-def choose(option: str, value: str, choices: tuple[str, ...]) -> str:
-    """The value itself; raises UserError where it is none of the choices."""
-    if value not in choices:
-        raise UserError(f"{option} is {value!r}: choose one of {', '.join(choices)}")
-    return value
 
 
 class SpectralNorm(nn.Module):

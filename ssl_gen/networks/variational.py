@@ -7,7 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ssl_gen.likelihoods import reparametrised
+from ssl_gen.losses.likelihood import reparametrised
 from ssl_gen.networks import conv, mlp
 from ssl_gen.types import Array, ImageSpec
 
@@ -38,6 +38,7 @@ class Autoencoder(nn.Module):
 
     def classify(self, x: Array, train: bool) -> Array:
         """-> logits of q(y | x) (B, K)."""
+        assert self.classifier is not None, "made without a classifier"
         return self.classifier(x, train=train)
 
     def initialise(self, x: Array, labels: Array, noise: Array, train: bool) -> tuple[Array, Array, Array, Array]:

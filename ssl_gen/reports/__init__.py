@@ -1,0 +1,1 @@
+"""Records of runs (files, never a model) become tables, pictures and pages."""

@@ -1,128 +1,251 @@
-"""Reading a run folder: its json files, metrics.jsonl and samples.png, as files and nothing more."""
+"""What a run says of itself, written and read in this module alone: run.json, final.json, latents.json.
+
+`RunRecord` stands before training starts, `FinalRecord` when it ends. Both carry a format number: a file of another
+format is refused in one line, never guessed at.
+"""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-import numpy as np
+from ssl_gen.core.files import read_json, write_json
+from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.metrics.statistics import Summary
+from ssl_gen.types import ImageSpec, UserError
 
-from ssl_gen.types import UserError
-
-FORMAT = 1  # of run.json
-RUN_KEYS = ("method", "family", "paper", "config", "dataset", "data", "labels", "mask", "masks", "seeds", "steps")
-RUN_KEYS += ("phases", "versions", "commit", "device", "command", "created")
-FINAL_KEYS = ("method", "dataset", "labels", "masks", "seeds", "steps", "seconds", "metrics", "device", "commit")
-LATENTS_KEYS = ("split", "images", "latents", "replica", "pictures", "errors", "left_out")
-PLACES = ("step", "seed", "phase")  # what a line of metrics.jsonl says besides its numbers
-
-
-class Run(NamedTuple):
-    """What a run folder holds."""
-
-    folder: Path
-    record: dict[str, Any]  # run.json
-    lines: list[dict[str, Any]]  # metrics.jsonl, in the order written
-    final: dict[str, Any] | None  # final.json; None while the run has not finished
-    samples: Path | None  # samples.png; None where the method draws none
-    latents: dict[str, Any] | None  # latents.json; None where `ssl-gen latents` did not look at them
+FORMAT = 2  # of run.json and final.json; 1: version 0.1, whose checkpoints hold other states
+# in the place of a method: an encoder that is a network of features, its config the architecture
+EXTRACTOR = "extractor"
+SAME = ("method", "config", "dataset", "data", "labels", "mask", "masks", "seeds", "steps", "every", "encoder")
+Record = TypeVar("Record")
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """A JSON object; raises UserError."""
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): restore it or train again") from error
-    if not isinstance(loaded, dict):
+@dataclasses.dataclass(frozen=True)
+class DataRecord:
+    """The images of a run."""
+
+    height: int
+    width: int
+    channels: int
+    classes: int
+    class_names: list[str]
+    train: int  # images
+    test: int
+    validation: int
+    skipped: list[str]  # files left out because they could not be read
+    sha256: str  # over class names, images and labels
+
+    @property
+    def spec(self) -> ImageSpec:
+        return ImageSpec(self.height, self.width, self.channels, self.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskRecord:
+    """Which labels one seed saw."""
+
+    name: str  # digits@100-s3
+    sha256: str  # over data and visible labels
+    visible: int  # labels
+    pool: int  # unlabelled images
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseRecord:
+    """A part of training."""
+
+    name: str
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderRecord:
+    """What a method saw instead of pixels: the latents of a run, or the features of an extractor."""
+
+    method: str  # or EXTRACTOR
+    config: dict[str, Any]
+    steps: int
+    name: str = ""  # of an extractor: kind and hash of its weights
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """run.json: what was asked for, by whom, of what."""
+
+    format: int
+    method: str
+    family: str
+    paper: str
+    config: dict[str, Any]  # the method's Config
+    sampler: dict[str, Any]  # how samples were drawn at the end of the run
+    dataset: str
+    data: DataRecord
+    labels: int | str  # visible, in all, or "all"
+    mask: dict[str, Any]  # the Scheme
+    masks: list[MaskRecord]  # one a seed
+    seeds: list[int]
+    options: dict[str, Any]  # the Options
+    steps: int
+    phases: list[PhaseRecord]
+    every: dict[str, int]  # steps between lines of the log, evaluations, checkpoints
+    versions: dict[str, str]
+    commit: str | None
+    device: str
+    command: str  # makes, or goes on with, this run
+    created: str  # ISO 8601, UTC
+    encoder: EncoderRecord | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """A seed that stopped for a number that is not finite."""
+
+    seed: int
+    step: int
+    metric: str
+    value: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedNumber:
+    """A number that the authors of a method, or others, printed."""
+
+    value: str  # as printed, "0.91 ± 0.58"
+    source: str
+    verified: bool = True  # it was read there; False: from memory, marked wherever it is shown
+    metric: str = "error"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinalRecord:
+    """final.json: what a run came to. What does not apply is None here and absent there, never zero."""
+
+    format: int = FORMAT
+    method: str
+    dataset: str
+    labels: int | str
+    masks: list[str]  # SHA-256, one a seed
+    seeds: list[int]
+    steps: int
+    seconds: float  # of training, all seeds
+    metrics: dict[str, Summary]
+    unmeasured: dict[str, str] = dataclasses.field(default_factory=dict)  # metric -> why
+    stopped: list[Stop] = dataclasses.field(default_factory=list)
+    averaged: list[str] = dataclasses.field(
+        default_factory=list
+    )  # players that were measured at the EMA of their params
+    device: str
+    commit: str | None
+    command: str = ""
+    confusion: list[list[int]] | None = None  # true class by predicted class, summed over seeds
+    per_class_error: dict[str, Summary] | None = None
+    oracle: dict[str, Summary] | None = None  # chosen by looking at the test set: no result
+    temperature: list[float | None] | None = None  # one a seed
+    published: list[PublishedNumber] | None = None  # of a row of an experiment
+    setting: str | None = None  # of a row of an experiment: the fingerprint of what its numbers depend on
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture in a run folder."""
+
+    file: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentsRecord:
+    """latents.json: what `ssl-gen latents` found."""
+
+    split: str  # of the images encoded
+    images: int
+    latents: int  # their width
+    replica: int
+    seed: int
+    pictures: list[Picture]
+    errors: dict[str, dict[str, float]]  # classifier -> percent wrong from latents, from pixels
+    left_out: list[str]
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as its JSON file holds it; what is None by default is left out."""
+    absent = {field.name for field in dataclasses.fields(record) if field.default is None}
+    plain = to_plain(record)
+    return {name: value for name, value in plain.items() if value is not None or name not in absent}
+
+
+def write(path: Path, record: Any) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_json(path, to_json(record))
+
+
+def load(path: Path, kind: type[Record]) -> Record:
+    """A record from its JSON file. Raises UserError where it is missing, damaged, or of another format."""
+    values = read_json(path)
+    if not isinstance(values, dict):
         raise UserError(f"{path} is no JSON object: restore it or train again")
-    return loaded
-
-
-def _complete(path: Path, loaded: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
-    """The object if it has the required keys; raises UserError."""
-    missing = [key for key in required if key not in loaded]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}: it was not written by this version of ssl_gen")
-    return loaded
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, numbers as floats and nulls left out; raises UserError for a damaged line."""
-    text = path.read_text(encoding="utf-8")
-    # A run killed while writing leaves half a line at the end: what has no newline yet was never written whole.
-    whole = text[: text.rfind("\n") + 1]
-    lines = []
-    for number, text in enumerate(whole.splitlines(), 1):
-        try:
-            line = json.loads(text)
-            values = {name: float(v) for name, v in line.items() if name not in PLACES and v is not None}
-            lines.append({"step": line["step"], "seed": line["seed"], **values})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}, line {number} is damaged ({error!r}): remove the line") from error
-    return lines
-
-
-def read(folder: str | Path) -> Run:
-    """Everything in a run folder; raises UserError where it is no run folder or one of its files is damaged."""
-    folder = Path(folder)
-    record = folder / "run.json"
-    if not record.is_file():
-        raise UserError(f"{folder} is no run folder (it has no run.json): give the --out of `ssl-gen train`")
-    loaded = _complete(record, _load(record), ("format",))
-    if loaded["format"] != FORMAT:
+    formatted = "format" in {field.name for field in dataclasses.fields(typing.cast(Any, kind))}
+    if formatted and values.get("format", 1) != FORMAT:
         raise UserError(
-            f"{record} has format {loaded['format']}, this ssl_gen reads {FORMAT}: use the one that wrote it"
+            f"{path} has format {values.get('format', 1)}, this ssl_gen reads {FORMAT}: "
+            "use the version that wrote it, or train again with another --out"
         )
-    metrics, final, samples = folder / "metrics.jsonl", folder / "final.json", folder / "samples.png"
-    latents = folder / "latents.json"
-    return Run(
-        folder,
-        _complete(record, loaded, RUN_KEYS),
-        _lines(metrics) if metrics.is_file() else [],
-        _complete(final, _load(final), FINAL_KEYS) if final.is_file() else None,
-        samples if samples.is_file() else None,
-        _complete(latents, _load(latents), LATENTS_KEYS) if latents.is_file() else None,
-    )
+    try:
+        return from_plain(kind, values)
+    except ValueError as error:
+        raise UserError(f"{path} is no {kind.__name__} of this ssl_gen ({error}): restore it or train again") from error
 
 
-def finished(folder: str | Path) -> dict[str, Any]:
-    """final.json of a run folder plus `report`, the path of its report.html or None; raises UserError if unfinished."""
-    run = read(folder)
-    if run.final is None:
-        raise UserError(f"{run.folder} has no final.json, the run has not finished: resume it with its own command")
-    report = run.folder / "report.html"
-    return {**run.final, "report": str(report) if report.is_file() else None}
+def load_run(folder: Path) -> RunRecord:
+    """run.json of a run folder; raises UserError as `load`."""
+    return load(folder / "run.json", RunRecord)
 
 
-def names(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """The names of all numbers in metrics.jsonl, in order of appearance."""
-    return list(dict.fromkeys(name for line in lines for name in line if name not in PLACES))
+def load_final(folder: Path) -> FinalRecord | None:
+    """final.json of a run folder, None where it has none yet; raises UserError as `load`."""
+    path = folder / "final.json"
+    return load(path, FinalRecord) if path.exists() else None
 
 
-def curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One number over time: steps (T,) int and values (S, T), NaN where a seed has none; seeds and steps ascend.
+def agree(folder: Path, record: RunRecord) -> None:
+    """Write run.json, or check that the run already there is this one; UserError names the first thing that differs."""
+    path = folder / "run.json"
+    if not path.exists():
+        write(path, record)
+        return
+    there, wanted = (to_plain(each) for each in (load_run(folder), record))
+    for name in SAME:
+        if there[name] != wanted[name]:
+            what, old, new = difference(name, there[name], wanted[name])
+            raise UserError(f"{folder} holds a run with {what} {old}, this one has {new}; choose another --out")
 
-    Where a resumed run wrote a step twice the later line counts, because the resumed state is the one that lives on.
-    """
-    found = {(line["seed"], line["step"]): line[name] for line in lines if name in line}
-    seeds, steps = (sorted({place[axis] for place in found}) for axis in (0, 1))
-    values = np.array([[found.get((seed, step), np.nan) for step in steps] for seed in seeds])
-    return np.array(steps, int), values.reshape(len(seeds), len(steps))
+
+def common(record: RunRecord) -> dict[str, Any]:
+    """What must be the same in all processes of a run: what its numbers depend on, and how they divide the work."""
+    plain = to_plain(record)
+    placing = {name: record.options[name] for name in ("replicas", "data_parallel")}
+    return {name: plain[name] for name in SAME} | placing | {"versions": record.versions}
 
 
-def stopped(run: Run) -> list[dict[str, Any]]:
-    """The seeds that stopped for a number that is not finite: {"seed", "step", "metric", "value"} each.
+def check_alike(records: Sequence[dict[str, Any]]) -> None:
+    """Raise UserError where the processes of a run, one `common` each, were not asked for the same."""
+    for index, record in enumerate(records):
+        for name in records[0]:
+            if record[name] != records[0][name]:
+                what, old, new = difference(name, records[0][name], record[name])
+                raise UserError(f"process 0 has {what} {old}, process {index} has {new}: start all with one command")
 
-    From final.json; while there is none, from the first such number each seed logged.
-    """
-    if run.final is not None:
-        return list(run.final["stopped"]) if "stopped" in run.final else []
-    first: dict[int, dict[str, Any]] = {}
-    for line in run.lines:
-        for name, value in line.items():
-            if name not in PLACES and not np.isfinite(value) and line["seed"] not in first:
-                first[line["seed"]] = {"seed": line["seed"], "step": line["step"], "metric": name, "value": str(value)}
-    return list(first.values())
+
+def difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The innermost entry in which two records differ: its path and both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in [*new, *old] if old.get(key) != new.get(key))
+        return difference(f"{name}.{key}", old.get(key), new.get(key))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        index = next(index for index in range(len(new)) if old[index] != new[index])
+        return difference(f"{name}[{index}]", old[index], new[index])
+    return name, old, new

@@ -8,22 +8,24 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from ssl_gen.metrics import statistics
+from ssl_gen.metrics.registry import NUMBERS, number_name, number_of
+from ssl_gen.metrics.statistics import Summary
 
 MISSING = "-"
-LONGER = ("infinity", "standard_error", "and_labelled")  # a metric's name goes on so in the name of another metric
+MADE = re.compile(r"((.*_)?n=)?\d+")  # how a number was made: with which features, of how many samples
 # A cell that is one, with its spread, interval, count or unit; no hash, no version, no "2 cores".
 NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?( ([±\[(]|to |s$|min |h ).*)?")
 LONG = 24  # letters; on a page a longer name may go on in a next line after each _; ours
 
 
 def decimals(name: str, value: float) -> int:
-    """Decimal places for a metric: 2 for errors in percent, else what 3 significant digits of `value` need (0 to 4)."""
-    if name == "error" or name.startswith("error_"):
-        return 2
+    """Decimal places for a number: its own, else what 3 significant digits of `value` need (0 to 4)."""
+    own = number_of(name).decimals
+    if own is not None:
+        return own
     if value == 0 or not math.isfinite(value):
         return 2
     return min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
@@ -38,7 +40,7 @@ def number(value: float | None, places: int) -> str:
     return f"{value:.{places}f}"
 
 
-def measured(name: str, metric: Mapping[str, Any] | None) -> str:
+def measured(name: str, metric: Summary | None) -> str:
     """A metric of final.json as "mean ± std (n)": n seeds have a value; no spread for one seed, a dash for none."""
     if metric is None or metric["mean"] is None:
         return MISSING
@@ -48,10 +50,47 @@ def measured(name: str, metric: Mapping[str, Any] | None) -> str:
     return f"{number(metric['mean'], places)}{spread} ({n})"
 
 
+def headed(name: str) -> str:
+    """A number's full name with its unit, as it stands over a column or a curve."""
+    unit = number_of(name).unit
+    return f"{name} ({unit})" if unit else name
+
+
+class Name(NamedTuple):
+    """The parts of a full name, fid_net-3f_ref=test_n=100_temperature=0.5."""
+
+    number: str  # fid
+    made: str  # net-3f_ref=test_n=100
+    settings: str  # of the sampler, where they are not the default: temperature=0.5
+
+
+def parsed(full_name: str) -> Name:
+    """A full name in its parts; what begins with no known number is all `number`."""
+    number = number_name(full_name)
+    rest = full_name[len(number) + 1 :]
+    if counted := re.fullmatch(r"((?:.*?_)?n=\d+)_(.+)", rest):
+        return Name(number, counted[1], counted[2])
+    if "=" in rest and not re.search(r"(^|_)(ref|n)=", rest):
+        return Name(number, "", rest)
+    return Name(number, rest, "")
+
+
 def matching(metric: str, names: Iterable[str]) -> list[str]:
-    """The full names of a metric: its own, or those that go on with the features and numbers it was made with."""
-    pattern = re.compile(rf"{re.escape(metric)}_(?!(?:{'|'.join(LONGER)})_)(.*n=)?\d+")
-    return [name for name in names if name == metric or pattern.fullmatch(name)]
+    """The full names of a metric: its own, or those that go on with the features and numbers it was made with.
+
+    Settings of the sampler make another metric, which is asked for with them: fid_temperature=0.5. A word that is no
+    number's name is the beginning of some: copying is copying_labelled and copying_unlabelled.
+    """
+    wanted = parsed(metric)
+    known = wanted.number in NUMBERS and not wanted.made
+
+    def asked(name: str) -> bool:
+        found = parsed(name)
+        if known:
+            return found._replace(made="") == wanted and MADE.fullmatch(found.made) is not None
+        return name.startswith(f"{metric}_") and MADE.fullmatch(name[len(metric) + 1 :]) is not None
+
+    return [name for name in names if name == metric or asked(name)]
 
 
 def duration(seconds: float) -> str:
@@ -65,55 +104,6 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def difference(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
-    """The paired difference in error, "-1.20 [-2.31, -0.09]" in points; raises ValueError for other masks.
-
-    A run with another number of labels (a ceiling) has no pair: its cell is empty.
-    """
-    if run["labels"] != baseline["labels"]:
-        return MISSING
-    if run["masks"] != baseline["masks"]:
-        raise ValueError(
-            f"{run['method']} and {baseline['method']} were not trained on the same label masks (their hashes differ): "
-            "a paired difference needs the same data, labels and seeds; compare them without a baseline"
-        )
-    if run is baseline or "error" not in run["metrics"] or "error" not in baseline["metrics"]:
-        return MISSING
-    result = statistics.paired(run["metrics"]["error"]["per_seed"], baseline["metrics"]["error"]["per_seed"])
-    if result["difference"] is None:
-        return MISSING
-    interval = "" if result["ci95"] is None else " [{:+.2f}, {:+.2f}]".format(*result["ci95"])
-    return f"{result['difference']:+.2f}{interval}"
-
-
-def comparison(
-    runs: Sequence[Mapping[str, Any]], baseline: int | None = None, metrics: Sequence[str] = ()
-) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows that compare finished runs: method, labels, error, difference, other metrics, time, report.
-
-    `runs` are objects of final.json (`records.finished`), which may carry `report`, the path of their page. With
-    `baseline`, a row number, every row shows its paired difference in error to that row, with the 95 % t interval over
-    the masks they share. Raises ValueError where the masks' hashes differ though the number of labels does not.
-    """
-    mixed = len({run["dataset"] for run in runs}) > 1
-    headers = ["method", *(["dataset"] if mixed else []), "labels", "error (%)"]
-    if baseline is not None:
-        headers.append(f"error - {runs[baseline]['method']} [95 %]")
-    headers += [*metrics, "time", "report"]
-    rows = []
-    for run in runs:
-        row = [run["method"], *([run["dataset"]] if mixed else []), str(run["labels"])]
-        found = run["metrics"]
-        row.append(measured("error", found.get("error")))
-        if baseline is not None:
-            row.append(difference(run, runs[baseline]))
-        row += [measured(name, found.get(name)) for name in metrics]
-        row.append(duration(run["seconds"]))
-        row.append(str(run.get("report") or MISSING))
-        rows.append(row)
-    return headers, rows
 
 
 def _cells(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[list[str]], list[bool]]:

@@ -6,15 +6,16 @@ Of several processes the first alone reads and writes them and tells the others,
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ssl_gen.training import hosts
-from ssl_gen.types import Tree
+from ssl_gen.training import processes
+from ssl_gen.types import Tree, able
 
 KEEP = 3  # newest checkpoints that stay
 
@@ -23,24 +24,24 @@ class Checkpoints(NamedTuple):
     """An open folder of checkpoints; close it before the process ends."""
 
     manager: ocp.CheckpointManager | None  # None: another process's
-    team: hosts.Team
+    group: processes.ProcessGroup
 
     def latest(self) -> int | None:
         """The newest finished checkpoint's step, or None."""
-        return self.team.told(lambda: self.manager.latest_step())
+        return self.group.broadcast(lambda: able(self.manager).latest_step())
 
-    def save(self, step: int, states: Tree, note: dict) -> None:
+    def save(self, step: int, states: Tree, note: dict[str, Any]) -> None:
         """Begin to write `states` (its arrays must not be given away later) and `note` as the checkpoint of `step`."""
         if self.manager:
             if jax.process_count() > 1:  # orbax refuses arrays of one process of several, but not those of numpy
-                states = jax.tree.map(np.asarray, hosts.words(states))
+                states = jax.tree.map(np.asarray, processes.words(states))
             arguments = ocp.args.Composite(state=ocp.args.StandardSave(states), note=ocp.args.JsonSave(note))
             self.manager.save(step, args=arguments)
 
-    def note(self, step: int) -> dict:
+    def note(self, step: int) -> dict[str, Any]:
         """The note of one checkpoint."""
         note = ocp.args.Composite(note=ocp.args.JsonRestore())
-        return self.team.told(lambda: self.manager.restore(step, args=note).note)
+        return self.group.broadcast(lambda: able(self.manager).restore(step, args=note).note)
 
     def restore(self, step: int, like: Tree) -> Tree:
         """The states of one checkpoint on this process's first device; `like` gives tree, shapes and dtypes."""
@@ -49,11 +50,11 @@ class Checkpoints(NamedTuple):
             here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
             arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            found = hosts.with_keys(like, self.manager.restore(step, args=arguments).state)
-        if self.team.count == 1:
+            found = processes.with_keys(like, self.manager.restore(step, args=arguments).state)
+        if self.group.count == 1:
             return found
-        self.team.gather(None)  # the others wait here while the first reads, not in a collective
-        return hosts.share(like, found)
+        self.group.all_gather(None)  # the others wait here while the first reads, not in a collective
+        return processes.broadcast_tree(like, found)
 
     def wait(self) -> None:
         """Return when everything begun is on disk."""
@@ -66,10 +67,10 @@ class Checkpoints(NamedTuple):
             self.manager.close()
 
 
-def open_checkpoints(folder: Path, team: hosts.Team = hosts.ALONE) -> Checkpoints:
+def open_checkpoints(folder: Path, group: processes.ProcessGroup = processes.SINGLE_PROCESS) -> Checkpoints:
     """The checkpoints in `folder`, which is made where it is missing, for a process or for several together."""
-    if not team.first:
-        return Checkpoints(None, team)
+    if not group.is_main:
+        return Checkpoints(None, group)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save
     folder.mkdir(parents=True, exist_ok=True)
     alone = ocp.options.MultiprocessingOptions()
@@ -78,4 +79,17 @@ def open_checkpoints(folder: Path, team: hosts.Team = hosts.ALONE) -> Checkpoint
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEEP, create=False, enable_async_checkpointing=True, multiprocessing_options=alone
     )
-    return Checkpoints(ocp.CheckpointManager(folder.absolute(), options=options), team)
+    return Checkpoints(ocp.CheckpointManager(folder.absolute(), options=options), group)
+
+
+def read_newest(folder: Path, like: Callable[[dict[str, Any]], Tree]) -> Tree | None:
+    """The states of the newest checkpoint in `folder`, None where there is none yet.
+
+    like: the checkpoint's note -> their tree, shapes and dtypes.
+    """
+    kept = open_checkpoints(folder)
+    try:
+        step = kept.latest()
+        return None if step is None else kept.restore(step, like(kept.note(step)))
+    finally:
+        kept.close()

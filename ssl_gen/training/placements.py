@@ -1,12 +1,14 @@
-"""The placements `loop`, `vmap` and `pmap` of a method's replicas, see `devices`."""
+"""The placements `loop`, `vmap` and `pmap` of a method's replicas, see `replicas`.
+
+A `pmap` is, since jax 0.8, a thin layer on `shard_map` over the devices: one replica a device, nothing communicated.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,38 +17,33 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ssl_gen.core.machine import cores
 from ssl_gen.datasets.batches import Rows
-from ssl_gen.training import hosts
-from ssl_gen.training.program import Program, accumulating, folded, gather, padded, zeros
-from ssl_gen.types import Array, Method, Metrics, Phase, State, Tree
+from ssl_gen.datasets.store import Store
+from ssl_gen.training import processes
+from ssl_gen.training.mesh import largest_divisor
+from ssl_gen.training.programs import Replica, Replicas, accumulating, folded, padded, start, zeros
+from ssl_gen.types import Method, Metrics, Phase, State, Tree
 
 
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`."""
-    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-class Runner(NamedTuple):
+class StepPrograms(NamedTuple):
     """One compiled program a phase, for one replica or for a stack of them, on one device or on a mesh."""
 
     put: Callable[[Tree], Tree]  # a state, or a stack of them, to where it trains
     local: Callable[[Tree], Tree]  # the whole of what lies on a mesh, on devices of this process
-    init: Callable[[Array, Rows], State]  # (seed, rows), or stacks of them
-    run: Callable[[State, int, Rows, int], tuple[State, Metrics]]  # (state, phase, rows (steps, ...), steps) -> sums
-    lower: Callable[[State, int, Rows], jax.stages.Lowered]  # (state, phase, rows of one step)
-    step: Callable[[int], Callable]  # phase -> the jitted step
+    init: Callable[[Any, Rows], Replica]  # (seed, rows), or stacks of them
+    run: Callable[
+        [Replica, int, Rows, int], tuple[Replica, Metrics]
+    ]  # (state, phase, rows (steps, ...), steps) -> sums
+    lower: Callable[[Replica, int, Rows], jax.stages.Lowered]  # (state, phase, rows of one step)
+    step: Callable[[int], Any]  # phase -> the jitted step
     zeros: list[dict[str, np.ndarray]]  # the metrics of each phase at 0
 
 
-def make_runner(
-    method: Method, images: np.ndarray, replicas: int | None, mesh: Mesh | None, longest: int, fold: bool
-) -> Runner:
-    """The runner of a stack of `replicas`, or of one replica where that is None."""
+def make_step_programs(
+    method: Method, store: Store, replicas: int | None, mesh: Mesh | None, longest: int, fold: bool
+) -> StepPrograms:
+    """The programs of a stack of `replicas`, or of one replica where that is None."""
     shape, leading = ((), ()) if replicas is None else ((replicas,), ("replica",))
 
     def here() -> AbstractContextManager:
@@ -55,23 +52,27 @@ def make_runner(
     several = mesh is not None and len({device.process_index for device in mesh.devices.flat}) > 1
 
     def put(tree: Tree, *axes: str | None) -> Tree:
+        if mesh is None:
+            return jax.device_put(tree)
+        where = NamedSharding(mesh, P(*axes))
         if not several:
-            return jax.device_put(tree, NamedSharding(mesh, P(*axes))) if mesh else jax.device_put(tree)
-        where = NamedSharding(mesh, P(*axes))  # each process gives what its own devices hold
+            return jax.device_put(tree, where)
+        # each process gives what its own devices hold
         return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__), tree)
 
     def local(tree: Tree) -> Tree:
-        flat = Mesh(mesh.devices.reshape(-1), "all") if several else None
-        return multihost_utils.global_array_to_host_local_array(tree, flat, P()) if several else tree
+        if mesh is None or not several:
+            return tree
+        flat = Mesh(mesh.devices.reshape(-1), "all")
+        return multihost_utils.global_array_to_host_local_array(tree, flat, P())
 
-    resident = put(images)
-    totals = [zeros(method, phase, images.shape[1:]) for phase in method.phases]
+    resident = put(store.resident)
+    totals = [zeros(method, phase, store.shape) for phase in method.phases]
 
-    def first(seed: Array, rows: Rows, images: Array) -> State:
-        return method.init(jax.random.key(seed), gather(images, rows))
+    first = start(method, store)
 
-    def compile_step(phase: Phase) -> Callable:
-        step = folded(accumulating(phase)) if fold else accumulating(phase)
+    def compile_step(phase: Phase) -> Any:
+        step = folded(accumulating(phase, store)) if fold else accumulating(phase, store)
         if replicas is not None:
             axes = (0, None, 1, None) if fold else (0, None, 0)
             step = jax.vmap(step, axes, spmd_axis_name="replica" if mesh else None)
@@ -80,10 +81,10 @@ def make_runner(
     compiled = [compile_step(phase) for phase in method.phases]
     compiled_init = jax.jit(first if replicas is None else jax.vmap(first, (0, 0, None)))
 
-    def begin(state: State, phase: int) -> tuple[State, Metrics]:
+    def begin(state: Replica, phase: int) -> tuple[Replica, Metrics]:
         return state, {name: put(np.zeros(shape, value.dtype), *leading) for name, value in totals[phase].items()}
 
-    def run(state: State, phase: int, rows: Rows, steps: int) -> tuple[State, Metrics]:
+    def run(state: Replica, phase: int, rows: Rows, steps: int) -> tuple[Replica, Metrics]:
         carry, step = begin(state, phase), compiled[phase]
         with here():
             if fold:
@@ -93,17 +94,17 @@ def make_runner(
                 carry = step(carry, resident, put(step_rows, *leading, "data") if mesh else step_rows)
         return carry
 
-    def lower(state: State, phase: int, rows: Rows) -> jax.stages.Lowered:
+    def lower(state: Replica, phase: int, rows: Rows) -> jax.stages.Lowered:
         with here():
             rows = padded(Rows(*(part[None] for part in rows)), longest) if fold else rows
             placed = put(rows, *([None] if fold else []), *leading, "data") if mesh else rows
             return compiled[phase].lower(begin(state, phase), resident, placed, *([1] if fold else []))
 
-    def init(seeds: Array, rows: Rows) -> State:
-        state = compiled_init(seeds, rows, images)
-        return hosts.share(state, state) if several else state  # another processor may round otherwise
+    def init(seeds: Any, rows: Rows) -> Replica:
+        state = compiled_init(seeds, rows, store.resident)
+        return processes.broadcast_tree(state, state) if several else state  # another processor may round otherwise
 
-    return Runner(
+    return StepPrograms(
         lambda tree: put(tree, *leading),
         local,
         init,
@@ -114,76 +115,76 @@ def make_runner(
     )
 
 
-def looped(method: Method, images: np.ndarray, replicas: int, mesh: Mesh | None, longest: int, fold: bool) -> Program:
+def looped(method: Method, store: Store, replicas: int, mesh: Mesh | None, longest: int, fold: bool) -> Replicas:
     """The placement `loop`: `states` is a list, its replicas advance as many at a time as there are cores."""
-    runner = make_runner(method, images, None, mesh, longest, fold)
+    programs = make_step_programs(method, store, None, mesh, longest, fold)
     pool = ThreadPoolExecutor(1 if mesh else cores())  # collectives of two programs at once can starve
 
     def init(seeds: Sequence[int], rows: Rows) -> Tree:
-        seeds = np.asarray(seeds)
-        return [runner.put(runner.init(seed, Rows(*(part[i] for part in rows)))) for i, seed in enumerate(seeds)]
+        each = enumerate(np.asarray(seeds))
+        return [programs.put(programs.init(seed, Rows(*(part[i] for part in rows)))) for i, seed in each]
 
     def advance(
         states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]
     ) -> tuple[Tree, dict[str, np.ndarray]]:
-        def train(i: int) -> tuple[Tree, Metrics]:
+        def train(i: int) -> tuple[Tree, Any]:
             if not active[i]:
-                return states[i], runner.zeros[phase]
-            return jax.block_until_ready(runner.run(states[i], phase, Rows(*(part[:, i] for part in rows)), steps))
+                return states[i], programs.zeros[phase]
+            return jax.block_until_ready(programs.run(states[i], phase, Rows(*(part[:, i] for part in rows)), steps))
 
         results = list(pool.map(train, range(replicas)))
-        names = runner.zeros[phase]
+        names = programs.zeros[phase]
         means = {name: np.array([np.asarray(sums[name]) for _, sums in results]) / steps for name in names}
         return [state for state, _ in results], means
 
-    return Program(
+    return Replicas(
         "loop",
         init,
         advance,
-        stack=lambda states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *runner.local(states)),
-        place=lambda tree: [runner.put(jax.tree.map(lambda leaf, i=i: leaf[i], tree)) for i in range(replicas)],
-        replica=lambda states, index: runner.local(states[index]),
-        step=runner.step,
-        lower=lambda states, phase, rows: runner.lower(states[0], phase, Rows(*(part[0] for part in rows))),
+        stack=lambda states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *programs.local(states)),
+        place=lambda tree: [programs.put(jax.tree.map(lambda leaf, i=i: leaf[i], tree)) for i in range(replicas)],
+        replica=lambda states, index: programs.local(states[index].state),
+        step=programs.step,
+        lower=lambda states, phase, rows: programs.lower(states[0], phase, Rows(*(part[0] for part in rows))),
     )
 
 
-def vmapped(method: Method, images: np.ndarray, replicas: int, mesh: Mesh | None, longest: int, fold: bool) -> Program:
+def vmapped(method: Method, store: Store, replicas: int, mesh: Mesh | None, longest: int, fold: bool) -> Replicas:
     """The placement `vmap`: `states` is stacked, one program advances them all."""
-    runner = make_runner(method, images, replicas, mesh, longest, fold)
+    programs = make_step_programs(method, store, replicas, mesh, longest, fold)
 
     def advance(
         states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]
     ) -> tuple[Tree, dict[str, np.ndarray]]:
-        states, sums = runner.run(states, phase, rows, steps)
-        return states, {name: np.asarray(value) / steps for name, value in runner.local(sums).items()}
+        states, sums = programs.run(states, phase, rows, steps)
+        return states, {name: np.asarray(value) / steps for name, value in programs.local(sums).items()}
 
-    return Program(
+    return Replicas(
         "vmap",
-        lambda seeds, rows: runner.put(runner.init(np.asarray(seeds), rows)),
+        lambda seeds, rows: programs.put(programs.init(np.asarray(seeds), rows)),
         advance,
-        stack=lambda states: jax.tree.map(jnp.copy, runner.local(states)),
-        place=runner.put,
-        replica=lambda states, index: jax.tree.map(lambda leaf: leaf[index], runner.local(states)),
-        step=runner.step,
-        lower=runner.lower,
+        stack=lambda states: jax.tree.map(jnp.copy, programs.local(states)),
+        place=programs.put,
+        replica=lambda states, index: jax.tree.map(lambda leaf: leaf[index], programs.local(states.state)),
+        step=programs.step,
+        lower=programs.lower,
     )
 
 
 def pmapped(
-    method: Method, images: np.ndarray, replicas: int, devices: Sequence[jax.Device], longest: int, fold: bool
-) -> Program:
+    method: Method, store: Store, replicas: int, devices: Sequence[jax.Device], longest: int, fold: bool
+) -> Replicas:
     """The placement `pmap`: each device trains its own replicas, stacked where it has several."""
     count = largest_divisor(replicas, len(devices))
     devices, each = list(devices)[:count], replicas // count
-    totals = [zeros(method, phase, images.shape[1:]) for phase in method.phases]
-    resident = jax.pmap(lambda _, x: x, in_axes=(0, None), devices=devices)(np.zeros(count), images)
+    totals = [zeros(method, phase, store.shape) for phase in method.phases]
+    resident = jax.pmap(lambda _, x: x, in_axes=(0, None), devices=devices)(np.zeros(count), store.resident)
     by_device = resident.sharding
 
     def spread(tree: Tree, axis: int = 0) -> Tree:
         """(..., S, ...) -> (devices, ..., replicas of one device, ...); the inner axis is dropped where it is 1."""
 
-        def divide(leaf: Array) -> Array:
+        def divide(leaf: Any) -> Any:
             leaf = leaf.reshape(*leaf.shape[:axis], count, each, *leaf.shape[axis + 1 :])
             leaf = np.moveaxis(leaf, axis, 0) if isinstance(leaf, np.ndarray) else jnp.moveaxis(leaf, axis, 0)
             return leaf.squeeze(axis + 1) if each == 1 else leaf
@@ -193,11 +194,11 @@ def pmapped(
     def stack(states: Tree) -> Tree:
         return jax.tree.map(lambda leaf: jnp.copy(leaf if each == 1 else leaf.reshape(-1, *leaf.shape[2:])), states)
 
-    def within(function: Callable, axes: tuple) -> Callable:
+    def within(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
         return function if each == 1 else jax.vmap(function, axes)
 
-    def compile_step(phase: Phase) -> Callable:
-        step = accumulating(phase)
+    def compile_step(phase: Phase) -> Any:
+        step = accumulating(phase, store)
         if fold:
             return jax.pmap(
                 within(folded(step), (0, None, 1, None)), in_axes=(0, 0, 0, None), devices=devices, donate_argnums=0
@@ -206,12 +207,9 @@ def pmapped(
 
     compiled = [compile_step(phase) for phase in method.phases]
 
-    def first(seed: Array, images: Array, rows: Rows) -> State:
-        return method.init(jax.random.key(seed), gather(images, rows))
-
     def init(seeds: Sequence[int], rows: Rows) -> Tree:
-        start = jax.pmap(within(first, (0, None, 0)), devices=devices)
-        return start(spread(np.asarray(seeds)), resident, spread(rows))
+        first = jax.pmap(within(start(method, store), (0, 0, None)), devices=devices)
+        return first(spread(np.asarray(seeds)), spread(rows), resident)
 
     def begin(states: Tree, phase: int) -> tuple[Tree, Metrics]:
         return states, spread({name: np.zeros(replicas, value.dtype) for name, value in totals[phase].items()})
@@ -238,6 +236,6 @@ def pmapped(
         return jax.device_put(spread(tree), by_device)
 
     def replica(states: Tree, index: int) -> State:
-        return jax.tree.map(lambda leaf: leaf[index], stack(states))
+        return jax.tree.map(lambda leaf: leaf[index], stack(states).state)
 
-    return Program("pmap", init, advance, stack, place, replica, compiled.__getitem__, lower)
+    return Replicas("pmap", init, advance, stack, place, replica, compiled.__getitem__, lower)

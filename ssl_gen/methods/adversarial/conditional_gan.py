@@ -28,14 +28,18 @@ from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 
-from ssl_gen import adversarial_losses, losses
-from ssl_gen.augmentation import DIFF_AUGMENT, Augmentation, augment
+from ssl_gen.augmentation import DIFF_AUGMENT, Augmentation
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.adversarial import DIFFERENCES, Game, Loss
+from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import annealed, average, create, descend, forward, interleave, separate, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Miyato and Koyama 2018, arXiv:1802.05637"
 
@@ -47,7 +51,7 @@ class Config:
     discriminator_steps: int = 5  # updates a step; official CIFAR-10 config; Odena et al. 2017: 1
     conditioning: Literal["projection", "auxiliary"] = "projection"  # Miyato and Koyama 2018, or Odena et al. 2017
     auxiliary: float = 1.0  # weight of the auxiliary classifier's terms; Odena et al. 2017, sec. 3
-    loss: adversarial_losses.Loss = "hinge"  # official CIFAR-10 config; Odena et al. 2017: non_saturating
+    loss: Loss = "hinge"  # official CIFAR-10 config; Odena et al. 2017: non_saturating
     gradient_penalty: float = 10.0  # its weight in the wasserstein loss; Gulrajani et al. 2017, sec. 4
     gamma: float = 0.05  # weight of R1 and R2, halved, in the relativistic loss; Huang et al. 2024, CIFAR-10
     network: Literal["mlp", "conv"] = "conv"  # the paper's: residual
@@ -70,121 +74,87 @@ PHOTOGRAPHS = Config(averaging=1e-3, augmentation=DIFF_AUGMENT)  # official CIFA
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates of the generator done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     generator: TrainState
     discriminator: TrainState
 
 
 def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module]:
     """Generator, discriminator: one logit of (image, label), or one of the image and K of its class."""
-    projection = config.conditioning == "projection"
-    outputs = 1 if projection else 1 + spec.classes
-    shared = {
-        "conditioning": "projection",
-        "input_noise": config.input_noise,
-        "use_bias": config.loss not in adversarial_losses.DIFFERENCES,
-    }
+    classes, noise, use_bias = spec.classes, config.input_noise, config.loss not in DIFFERENCES
+    outputs = 1 if config.conditioning == "projection" else 1 + classes
     if config.network == "mlp":
-        generator = mlp.Generator(spec.shape, spec.classes, config.generator_hidden)
+        generator = mlp.Generator(spec.shape, classes, config.generator_hidden)
         hidden = config.discriminator_hidden
-        return generator, mlp.Discriminator(outputs, spec.classes, hidden, noise=config.noise, **shared)
-    generator = conv.Generator(spec.shape, spec.classes, config.width, "conditional_batch_norm")
-    return generator, conv.Discriminator(
-        outputs, spec.classes, config.width, normalisation=config.normalisation, **shared
+        return generator, mlp.Discriminator(outputs, classes, hidden, noise, config.noise, "projection", use_bias)
+    return conv.Generator(spec.shape, classes, config.width, "conditional_batch_norm"), conv.Discriminator(
+        outputs, classes, config.width, "projection", config.normalisation, noise, use_bias=use_bias
     )
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
     """Generator and discriminator for images of `spec`; samples obey their labels, an auxiliary output classifies."""
-    generator, discriminator = networks(config, spec)
+    game = Game(config.loss, config.augmentation, config.gradient_penalty, config.gamma)
     auxiliary = config.conditioning == "auxiliary"
 
     def adam(updates: int) -> optax.GradientTransformation:
         return optax.adam(annealed(config.learning_rate, updates, config.anneal), config.b1, config.b2)
 
-    g_optimizer, d_optimizer = adam(config.steps), adam(config.steps * config.discriminator_steps)
-    sizes = config.labelled_batch, config.labelled_batch
+    g_network, d_network = networks(config, spec)
+    generator = Player("generator", g_network, adam(config.steps), ema=bool(config.averaging))
+    discriminator = Player("discriminator", d_network, adam(config.steps * config.discriminator_steps))
     shares = (config.labelled_batch,) * config.discriminator_steps
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 4)
+        keys = jax.random.split(key, 4)
         latents = jax.random.normal(keys[0], (batch.labels.shape[0], config.latent))
-        labels = None if auxiliary else batch.labels
-        g = generator.init(keys[1], latents, batch.labels, train=True)
-        d = discriminator.init({"params": keys[2], "noise": keys[3]}, batch.labelled, labels, train=True)
+        streams, labels = {"params": keys[2], "noise": keys[3]}, None if auxiliary else batch.labels
         return State(
-            jnp.int32(0),
-            key,
-            create(g.pop("params"), g, g_optimizer, average=bool(config.averaging)),
-            create(d.pop("params"), d, d_optimizer),
+            generator.init(keys[1], latents, batch.labels, train=True),
+            discriminator.init(streams, batch.labelled, labels, train=True),
         )
 
-    def judge(player: TrainState, params: dict, key: Key, images: Array, labels: Array) -> tuple[Array, Array, dict]:
-        """Scores (B,), logits of the class (B, K) where it is auxiliary, and the untrained collections after them."""
-        variables, given = {"params": params, **player.stats}, None if auxiliary else labels
-        (logits, _), stats = discriminator.apply(
-            variables, images, given, train=True, rngs={"noise": key}, mutable=["batch_stats"]
-        )
-        return logits[:, 0], logits[:, 1:], player.stats | stats
+    def judge(player: TrainState, params: Tree, labels: Array, images: Array, key: Key) -> tuple[Array, Tree]:
+        """Scores and, auxiliary, logits of the class (B, 1 + K), and the untrained collections after them.
+
+        Each of the labels (B / n,) is that of n neighbours: 2 where a generated image stands beside a real one.
+        """
+        given = None if auxiliary else interleave(*[labels] * (images.shape[0] // labels.shape[0]))
+        (outputs, _), stats = discriminator.run(player, params, images, given, rngs={"noise": key})
+        return outputs, stats
 
     def discriminator_loss(
-        player: TrainState, real: Array, labels: Array, fake: Array, key: Key, params: dict
-    ) -> tuple[dict, dict]:
-        keys = jax.random.split(key, 4)
-        images = augment(config.augmentation, keys[0], interleave(real, fake))
-        scores, classes, stats = judge(player, params, keys[1], images, interleave(labels, labels))
-        terms = adversarial_losses.discriminator_terms(config.loss, *separate(scores, sizes))
-        terms |= adversarial_losses.penalties(
-            config.loss,
-            lambda images: judge(player, params, keys[2], images, labels)[0],
-            *separate(images, sizes),
-            spread(jax.random.uniform(keys[3], labels.shape)),
-            config.gradient_penalty,
-            config.gamma,
-        )
+        player: TrainState, real: Array, labels: Array, fake: Array, key: Key, params: Tree
+    ) -> tuple[Terms, Tree]:
+        judge_pairs = functools.partial(judge, player, params, labels)
+        terms, outputs, stats = game.discriminator_terms(judge_pairs, real, fake, key)
         if auxiliary:
-            for name, logits in zip(("class_of_real", "class_of_fake"), separate(classes, sizes), strict=True):
-                terms[name] = config.auxiliary * losses.cross_entropy(logits, labels)
+            for name, logits in zip(("class_of_real", "class_of_fake"), outputs, strict=True):
+                terms[name] = config.auxiliary * cross_entropy(logits[:, 1:], labels)
         return terms, stats
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3 + config.discriminator_steps)
-        latents = spread(jax.random.normal(keys[0], (batch.labels.shape[0], config.latent)))
-
-        def generate(params: dict) -> tuple[Array, dict]:
-            variables = {"params": params, **state.generator.stats}
-            return generator.apply(variables, latents, batch.labels, train=True, mutable=["batch_stats"])
-
-        fake, d = forward(generate, state.generator.params), state.discriminator
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        keys = jax.random.split(key, 3 + config.discriminator_steps)
+        latents = shard_batch(jax.random.normal(keys[0], (batch.labels.shape[0], config.latent)))
+        fake, d = generator.forward(state.generator, latents, batch.labels), state.discriminator
         parts = (separate(part, shares) for part in (batch.labelled, batch.labels, fake.outputs))
         for part in zip(*parts, keys[3:], strict=True):
-            d, d_metrics = descend("discriminator", d, d_optimizer, functools.partial(discriminator_loss, d, *part))
+            d, d_metrics = discriminator.descend(d, functools.partial(discriminator_loss, d, *part))
 
-        def generator_loss(images: Array) -> tuple[dict, dict]:
-            shown = (images, batch.labelled) if config.loss == "relativistic" else (images,)
-            sizes = tuple(part.shape[0] for part in shown)
-            shown = augment(config.augmentation, keys[1], interleave(*shown))
-            scores, classes, _ = judge(d, d.params, keys[2], shown, interleave(*(batch.labels for _ in sizes)))
-            terms = {"adversarial": adversarial_losses.generator_loss(config.loss, *separate(scores, sizes))}
+        def generator_loss(images: Array) -> Terms:
+            judge_pairs = functools.partial(judge, d, d.params, batch.labels)
+            terms, outputs = game.generator_terms(judge_pairs, images, batch.labelled, keys[1:3])
             if auxiliary:
-                logits = separate(classes, sizes)[0]
-                terms["class"] = config.auxiliary * losses.cross_entropy(logits, batch.labels)
-            return terms, fake.stats
+                terms["class"] = config.auxiliary * cross_entropy(outputs[:, 1:], batch.labels)
+            return terms
 
-        g, g_metrics = descend("generator", state.generator, g_optimizer, generator_loss, fake)
-        g = average(g, config.averaging, state.step) if config.averaging else g
-        return State(state.step + 1, state.key, g, d), d_metrics | g_metrics
+        g, g_metrics = generator.descend(state.generator, generator_loss, fake)
+        return State(update_ema(g, config.averaging, step), d), d_metrics | g_metrics
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        player = state.generator
-        latents = jax.random.normal(key, (labels.shape[0], config.latent))
-        params = player.ema if config.averaging else player.params
-        return generator.apply({"params": params, **player.stats}, latents, labels, train=False)
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+        return generator.infer(state.generator, sampler.draw(key, labels.shape[0], config.latent), labels)
 
     def classify(state: State, images: Array) -> Array:
-        variables = {"params": state.discriminator.params, **state.discriminator.stats}
-        return jax.nn.log_softmax(discriminator.apply(variables, images, None, train=False)[0][:, 1:])
+        return jax.nn.log_softmax(discriminator.infer(state.discriminator, images, None)[0][:, 1:])
 
     phase = Phase("main", config.steps, config.labelled_batch * config.discriminator_steps, 0, step)
-    return Method(init, (phase,), sample=sample, classify=classify if auxiliary else None, conditional=True)
+    return Method(init, (phase,), sample, classify if auxiliary else None, conditional=True, sampler=NormalLatents())

@@ -10,7 +10,7 @@ The K logits l(x) double as a real/fake score: with the "fake" logit fixed at 0 
     L_G    = || E_u f(u) - E_z f(G(z)) ||^2 / F
 
 with f the last hidden layer. The official script draws a second batch of unlabelled images for L_G; here both players
-see the same one. Classification uses the running mean of the discriminator's params.
+see the same one. Classification uses the EMA of the discriminator's params.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import losses
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.adversarial import judged_fake, judged_real
+from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import average, check_multiples, create, descend, forward, interleave, separate, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, NoSettings, Phase, TrainState, Tree
 
 PAPER = "Salimans et al. 2016, arXiv:1606.03498"
 
@@ -57,8 +63,6 @@ PHOTOGRAPHS = Config(  # official SVHN and CIFAR-10 scripts
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     generator: TrainState
     discriminator: TrainState
 
@@ -69,8 +73,8 @@ def unsupervised(real: Array, fake: Array) -> tuple[Array, Array]:
     log D = log Z - softplus(log Z) and log(1 - D) = - softplus(log Z): the losses of the score log Z.
     """
     return (
-        losses.judged_real(jax.nn.logsumexp(real, -1)) / 2,
-        losses.judged_fake(jax.nn.logsumexp(fake, -1)) / 2,
+        judged_real(jax.nn.logsumexp(real, -1)) / 2,
+        judged_fake(jax.nn.logsumexp(fake, -1)) / 2,
     )
 
 
@@ -80,81 +84,71 @@ def matching(real: Array, fake: Array, distance: str) -> Array:
     return jnp.square(difference).mean() if distance == "squared" else jnp.abs(difference).mean()
 
 
+def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module]:
+    """Generator, discriminator."""
+    classes, noise = spec.classes, config.input_noise
+    if config.network == "mlp":
+        generator = mlp.Generator(spec.shape, classes, config.generator_hidden)
+        return generator, mlp.Discriminator(classes, classes, config.discriminator_hidden, noise, config.noise)
+    discriminator = conv.Discriminator(classes, classes, config.width, normalisation="weight", input_noise=noise)
+    return conv.Generator(spec.shape, classes, config.width), discriminator
+
+
 def make(config: Config, spec: ImageSpec) -> Method:
     """Generator and K-class discriminator for images of `spec`; samples are not conditional."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
-    if config.network == "mlp":
-        generator = mlp.Generator(spec.shape, spec.classes, config.generator_hidden)
-        discriminator = mlp.Discriminator(
-            spec.classes, spec.classes, config.discriminator_hidden, config.input_noise, config.noise
-        )
-    else:
-        generator = conv.Generator(spec.shape, spec.classes, config.width)
-        discriminator = conv.Discriminator(
-            spec.classes, spec.classes, config.width, normalisation="weight", input_noise=config.input_noise
-        )
-    decay = round(config.anneal * config.steps)
-    schedule = optax.linear_schedule(config.learning_rate, 0.0, max(decay, 1), config.steps - decay)
-    rate = schedule if decay else config.learning_rate
-    optimizer = optax.adam(rate, b1=config.b1, eps=0.0, eps_root=config.eps_root)
+    rate = annealed(config.learning_rate, config.steps, config.anneal)
+    adam = optax.adam(rate, b1=config.b1, eps=0.0, eps_root=config.eps_root)
+    g_network, d_network = networks(config, spec)
+    generator = Player("generator", g_network, adam)
+    discriminator = Player("discriminator", d_network, adam, ema=True)
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 4)
+        keys = jax.random.split(key, 4)
         images = jnp.concatenate([batch.labelled, batch.unlabelled])
         latents = jax.random.uniform(keys[0], (images.shape[0], config.latent))
-        g = generator.init(keys[1], latents, None, train=True)
-        d = discriminator.init({"params": keys[2], "noise": keys[3]}, images, None, train=True)
         return State(
-            jnp.int32(0),
-            key,
-            create(g.pop("params"), g, optimizer),
-            create(d.pop("params"), d, optimizer, average=True),
+            generator.init(keys[1], latents, None, train=True),
+            discriminator.init({"params": keys[2], "noise": keys[3]}, images, None, train=True),
         )
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        latents = spread(jax.random.uniform(keys[0], (batch.unlabelled.shape[0], config.latent)))
-
-        def generate(params: dict) -> tuple[Array, dict]:
-            variables = {"params": params, **state.generator.stats}
-            return generator.apply(variables, latents, None, train=True, mutable=["batch_stats"])
-
-        def discriminate(player: TrainState, params: dict, images: Array, key: Key) -> tuple[Array, Array]:
-            variables = {"params": params, **player.stats}
-            return discriminator.apply(variables, images, None, train=True, rngs={"noise": key})
-
-        fake = forward(generate, state.generator.params)
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        keys = jax.random.split(key, 3)
+        latents = shard_batch(jax.random.uniform(keys[0], (batch.unlabelled.shape[0], config.latent)))
+        fake = generator.forward(state.generator, latents, None)
         images = batch.labelled, batch.unlabelled, fake.outputs
         sizes = tuple(part.shape[0] for part in images)
 
-        def discriminator_loss(params: dict) -> tuple[dict, dict]:
-            logits, _ = discriminate(state.discriminator, params, interleave(*images), keys[1])
+        def discriminator_loss(params: Tree) -> tuple[Terms, Tree]:
+            (logits, _), stats = discriminator.run(
+                state.discriminator, params, interleave(*images), None, rngs={"noise": keys[1]}
+            )
             labelled, real, generated = separate(logits, sizes)
             real_loss, fake_loss = unsupervised(real, generated)
             return {
-                "supervised": losses.cross_entropy(labelled, batch.labels),
+                "supervised": cross_entropy(labelled, batch.labels),
                 "real": config.unlabelled_weight * real_loss,
                 "fake": config.unlabelled_weight * fake_loss,
-            }, state.discriminator.stats
+            }, stats
 
-        new, d_metrics = descend("discriminator", state.discriminator, optimizer, discriminator_loss)
-        new = average(new, 1 / max(config.averaging * config.steps, 1), state.step)
+        d, d_metrics = discriminator.descend(state.discriminator, discriminator_loss)
+        d = update_ema(d, 1 / max(config.averaging * config.steps, 1), step)
 
-        def generator_loss(images: Array) -> tuple[dict, dict]:
-            _, features = discriminate(new, new.params, interleave(batch.unlabelled, images), keys[2])
+        def generator_loss(images: Array) -> Terms:
+            both = interleave(batch.unlabelled, images)
+            (_, features), _ = discriminator.run(d, d.params, both, None, rngs={"noise": keys[2]})
             real, generated = separate(features, sizes[1:])
-            return {"matching": matching(real, generated, config.distance)}, fake.stats
+            return {"matching": matching(real, generated, config.distance)}
 
-        g, g_metrics = descend("generator", state.generator, optimizer, generator_loss, fake)
-        return State(state.step + 1, state.key, g, new), d_metrics | g_metrics
+        g, g_metrics = generator.descend(state.generator, generator_loss, fake)
+        return State(g, d), d_metrics | g_metrics
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
+    def sample(state: State, key: Key, labels: Array, sampler: NoSettings) -> Array:
         latents = jax.random.uniform(key, (labels.shape[0], config.latent))
-        return generator.apply({"params": state.generator.params, **state.generator.stats}, latents, None, train=False)
+        return generator.infer(state.generator, latents, None)
 
     def classify(state: State, images: Array) -> Array:
-        variables = {"params": state.discriminator.ema, **state.discriminator.stats}
-        return jax.nn.log_softmax(discriminator.apply(variables, images, None, train=False)[0])
+        return jax.nn.log_softmax(discriminator.infer(state.discriminator, images, None)[0])
 
     phase = Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step)
     return Method(init, (phase,), sample=sample, classify=classify)

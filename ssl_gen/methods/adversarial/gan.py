@@ -8,7 +8,7 @@ With s(x) the discriminator's logit, D = sigmoid s and z ~ N(0, I), the default 
     L_D = - E_x log D(x) - E_z log(1 - D(G(z)))
     L_G = - E_z log D(G(z))                                              non-saturating
 
-Others by name, with their sources, in `adversarial_losses`: least squares, hinge, Wasserstein with gradient penalty
+Others by name, with their sources, in `losses.adversarial`: least squares, hinge, Wasserstein with gradient penalty
 (WGAN-GP), relativistic with R1 + R2 (the loss of R3GAN, here on the networks of the others). The generator's images of
 a step are made once: with several discriminator updates a step each sees its share, and the generator learns from all.
 """
@@ -19,15 +19,19 @@ import dataclasses
 import functools
 from typing import Literal, NamedTuple
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 
-from ssl_gen import adversarial_losses
-from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.augmentation import Augmentation
+from ssl_gen.core.batching import separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.adversarial import DIFFERENCES, Game, Loss
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import annealed, average, create, descend, forward, interleave, separate, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Goodfellow et al. 2014, arXiv:1406.2661"
 
@@ -37,7 +41,7 @@ class Config:
     steps: int = 50_000  # updates of the generator; 100 epochs of 50,000 images, ours
     unlabelled_batch: int = 100  # images a discriminator update, and as many generated; official MNIST script
     discriminator_steps: int = 1  # updates a step; Gulrajani et al. 2017: 5
-    loss: adversarial_losses.Loss = "non_saturating"  # Goodfellow et al. 2014, sec. 3
+    loss: Loss = "non_saturating"  # Goodfellow et al. 2014, sec. 3
     gradient_penalty: float = 10.0  # its weight in the wasserstein loss; Gulrajani et al. 2017, sec. 4
     gamma: float = 0.05  # weight of R1 and R2, halved, in the relativistic loss; Huang et al. 2024, CIFAR-10
     network: Literal["mlp", "conv"] = "mlp"  # official MNIST script: dense; Radford et al. 2016: conv
@@ -62,92 +66,67 @@ PHOTOGRAPHS = Config(  # Miyato et al. 2018, arXiv:1802.05957, CIFAR-10
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates of the generator done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     generator: TrainState
     discriminator: TrainState
 
 
+def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module]:
+    """Generator, discriminator of one logit."""
+    classes, noise, use_bias = spec.classes, config.input_noise, config.loss not in DIFFERENCES
+    if config.network == "mlp":
+        generator = mlp.Generator(spec.shape, classes, config.generator_hidden)
+        hidden = config.discriminator_hidden
+        return generator, mlp.Discriminator(1, classes, hidden, noise, config.noise, use_bias=use_bias)
+    return conv.Generator(spec.shape, classes, config.width), conv.Discriminator(
+        1, classes, config.width, normalisation=config.normalisation, input_noise=noise, use_bias=use_bias
+    )
+
+
 def make(config: Config, spec: ImageSpec) -> Method:
     """Generator and discriminator for images of `spec`; it needs no label, classifies nothing, samples obey none."""
-    shared = {"input_noise": config.input_noise, "use_bias": config.loss not in adversarial_losses.DIFFERENCES}
-    if config.network == "mlp":
-        generator = mlp.Generator(spec.shape, spec.classes, config.generator_hidden)
-        discriminator = mlp.Discriminator(1, spec.classes, config.discriminator_hidden, noise=config.noise, **shared)
-    else:
-        generator = conv.Generator(spec.shape, spec.classes, config.width)
-        discriminator = conv.Discriminator(1, spec.classes, config.width, normalisation=config.normalisation, **shared)
+    game = Game(config.loss, config.augmentation, config.gradient_penalty, config.gamma)
 
     def adam(updates: int) -> optax.GradientTransformation:
         return optax.adam(annealed(config.learning_rate, updates, config.anneal), config.b1, config.b2)
 
-    g_optimizer, d_optimizer = adam(config.steps), adam(config.steps * config.discriminator_steps)
-    sizes = config.unlabelled_batch, config.unlabelled_batch
+    g_network, d_network = networks(config, spec)
+    generator = Player("generator", g_network, adam(config.steps), ema=bool(config.averaging))
+    discriminator = Player("discriminator", d_network, adam(config.steps * config.discriminator_steps))
     shares = (config.unlabelled_batch,) * config.discriminator_steps
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 4)
-        latents = jax.random.normal(keys[0], (batch.unlabelled.shape[0], config.latent))
-        g = generator.init(keys[1], latents, None, train=True)
-        d = discriminator.init({"params": keys[2], "noise": keys[3]}, batch.unlabelled, None, train=True)
-        return State(
-            jnp.int32(0),
-            key,
-            create(g.pop("params"), g, g_optimizer, average=bool(config.averaging)),
-            create(d.pop("params"), d, d_optimizer),
-        )
-
-    def judge(player: TrainState, params: dict, key: Key, images: Array) -> tuple[Array, dict]:
-        """Logits (B,) and the untrained collections after them."""
-        variables, rngs = {"params": params, **player.stats}, {"noise": key}
-        (logits, _), stats = discriminator.apply(
-            variables, images, None, train=True, rngs=rngs, mutable=["batch_stats"]
-        )
-        return logits[:, 0], player.stats | stats
-
-    def discriminator_loss(player: TrainState, real: Array, fake: Array, key: Key, params: dict) -> tuple[dict, dict]:
         keys = jax.random.split(key, 4)
-        images = augment(config.augmentation, keys[0], interleave(real, fake))
-        logits, stats = judge(player, params, keys[1], images)
-        terms = adversarial_losses.discriminator_terms(config.loss, *separate(logits, sizes))
-        terms |= adversarial_losses.penalties(
-            config.loss,
-            lambda images: judge(player, params, keys[2], images)[0],
-            *separate(images, sizes),
-            spread(jax.random.uniform(keys[3], (config.unlabelled_batch,))),
-            config.gradient_penalty,
-            config.gamma,
+        latents = jax.random.normal(keys[0], (batch.unlabelled.shape[0], config.latent))
+        return State(
+            generator.init(keys[1], latents, None, train=True),
+            discriminator.init({"params": keys[2], "noise": keys[3]}, batch.unlabelled, None, train=True),
         )
+
+    def judge(player: TrainState, params: Tree, images: Array, key: Key) -> tuple[Array, Tree]:
+        """Logits (B, 1), and the untrained collections after them."""
+        (logits, _), stats = discriminator.run(player, params, images, None, rngs={"noise": key})
+        return logits, stats
+
+    def discriminator_loss(player: TrainState, real: Array, fake: Array, key: Key, params: Tree) -> tuple[Terms, Tree]:
+        terms, _, stats = game.discriminator_terms(functools.partial(judge, player, params), real, fake, key)
         return terms, stats
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3 + config.discriminator_steps)
-        latents = spread(jax.random.normal(keys[0], (batch.unlabelled.shape[0], config.latent)))
-
-        def generate(params: dict) -> tuple[Array, dict]:
-            variables = {"params": params, **state.generator.stats}
-            return generator.apply(variables, latents, None, train=True, mutable=["batch_stats"])
-
-        fake, d = forward(generate, state.generator.params), state.discriminator
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        keys = jax.random.split(key, 3 + config.discriminator_steps)
+        latents = shard_batch(jax.random.normal(keys[0], (batch.unlabelled.shape[0], config.latent)))
+        fake, d = generator.forward(state.generator, latents, None), state.discriminator
         pairs = zip(separate(batch.unlabelled, shares), separate(fake.outputs, shares), keys[3:], strict=True)
         for pair in pairs:
-            d, d_metrics = descend("discriminator", d, d_optimizer, functools.partial(discriminator_loss, d, *pair))
+            d, d_metrics = discriminator.descend(d, functools.partial(discriminator_loss, d, *pair))
 
-        def generator_loss(images: Array) -> tuple[dict, dict]:
-            shown = (images, batch.unlabelled) if config.loss == "relativistic" else (images,)
-            logits, _ = judge(d, d.params, keys[2], augment(config.augmentation, keys[1], interleave(*shown)))
-            logits = separate(logits, tuple(part.shape[0] for part in shown))
-            return {"adversarial": adversarial_losses.generator_loss(config.loss, *logits)}, fake.stats
+        def generator_loss(images: Array) -> Terms:
+            return game.generator_terms(functools.partial(judge, d, d.params), images, batch.unlabelled, keys[1:3])[0]
 
-        g, g_metrics = descend("generator", state.generator, g_optimizer, generator_loss, fake)
-        g = average(g, config.averaging, state.step) if config.averaging else g
-        return State(state.step + 1, state.key, g, d), d_metrics | g_metrics
+        g, g_metrics = generator.descend(state.generator, generator_loss, fake)
+        return State(update_ema(g, config.averaging, step), d), d_metrics | g_metrics
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        player = state.generator
-        latents = jax.random.normal(key, (labels.shape[0], config.latent))
-        params = player.ema if config.averaging else player.params
-        return generator.apply({"params": params, **player.stats}, latents, None, train=False)
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+        return generator.infer(state.generator, sampler.draw(key, labels.shape[0], config.latent), None)
 
     phase = Phase("main", config.steps, 0, config.unlabelled_batch * config.discriminator_steps, step)
-    return Method(init, (phase,), sample=sample)
+    return Method(init, (phase,), sample=sample, sampler=NormalLatents())

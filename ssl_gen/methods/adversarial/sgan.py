@@ -16,15 +16,22 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import losses
 from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.adversarial import judged_fake, judged_real
+from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import annealed, average, check_multiples, create, descend, forward, interleave, separate, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Odena 2016, arXiv:1606.01583"
 
@@ -55,8 +62,6 @@ PHOTOGRAPHS = Config(dropout=0.2, augmentation=Augmentation(flip=True))  # dropo
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     generator: TrainState
     discriminator: TrainState
 
@@ -66,89 +71,75 @@ def reality(logits: Array) -> Array:
     return jax.nn.logsumexp(logits[:, :-1], -1) - logits[:, -1]
 
 
+def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module]:
+    """Generator, discriminator with K + 1 outputs."""
+    classes, outputs, noise = spec.classes, spec.classes + 1, config.input_noise
+    if config.network == "mlp":
+        generator = mlp.Generator(spec.shape, classes, config.generator_hidden)
+        return generator, mlp.Discriminator(outputs, classes, config.discriminator_hidden, noise, config.noise)
+    return conv.Generator(spec.shape, classes, config.width), conv.Discriminator(
+        outputs,
+        classes,
+        config.width,
+        normalisation=config.normalisation,
+        input_noise=noise,
+        dropout=config.dropout,
+    )
+
+
 def make(config: Config, spec: ImageSpec) -> Method:
     """Generator and (K + 1)-class discriminator for images of `spec`; samples are not conditional."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
-    outputs = spec.classes + 1
-    if config.network == "mlp":
-        generator = mlp.Generator(spec.shape, spec.classes, config.generator_hidden)
-        discriminator = mlp.Discriminator(
-            outputs, spec.classes, config.discriminator_hidden, config.input_noise, config.noise
-        )
-    else:
-        generator = conv.Generator(spec.shape, spec.classes, config.width)
-        discriminator = conv.Discriminator(
-            outputs,
-            spec.classes,
-            config.width,
-            normalisation=config.normalisation,
-            input_noise=config.input_noise,
-            dropout=config.dropout,
-        )
     optimizer = optax.adam(annealed(config.learning_rate, config.steps, config.anneal), config.b1)
+    g_network, d_network = networks(config, spec)
+    generator = Player("generator", g_network, optimizer)
+    discriminator = Player("discriminator", d_network, optimizer, ema=True)
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 5)
+        keys = jax.random.split(key, 5)
         images = jnp.concatenate([batch.labelled, batch.unlabelled])
         latents = jax.random.normal(keys[0], (images.shape[0], config.latent))
-        g = generator.init(keys[1], latents, None, train=True)
         streams = {"params": keys[2], "noise": keys[3], "dropout": keys[4]}
-        d = discriminator.init(streams, images, None, train=True)
         return State(
-            jnp.int32(0),
-            key,
-            create(g.pop("params"), g, optimizer),
-            create(d.pop("params"), d, optimizer, average=True),
+            generator.init(keys[1], latents, None, train=True), discriminator.init(streams, images, None, train=True)
         )
 
-    def judge(player: TrainState, params: dict, key: Key, images: Array) -> tuple[Array, dict]:
+    def judge(player: TrainState, params: Tree, key: Key, images: Array) -> tuple[Array, Tree]:
         """Logits (B, K + 1) of augmented images, and the untrained collections after them."""
+        augment_key, noise_key, dropout_key = jax.random.split(key, 3)
+        images = augment(config.augmentation, augment_key, images)
+        rngs = {"noise": noise_key, "dropout": dropout_key}
+        (logits, _), stats = discriminator.run(player, params, images, None, rngs=rngs)
+        return logits, stats
+
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         keys = jax.random.split(key, 3)
-        (logits, _), stats = discriminator.apply(
-            {"params": params, **player.stats},
-            augment(config.augmentation, keys[0], images),
-            None,
-            train=True,
-            rngs={"noise": keys[1], "dropout": keys[2]},
-            mutable=["batch_stats"],
-        )
-        return logits, player.stats | stats
-
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        latents = spread(jax.random.normal(keys[0], (batch.unlabelled.shape[0], config.latent)))
-
-        def generate(params: dict) -> tuple[Array, dict]:
-            variables = {"params": params, **state.generator.stats}
-            return generator.apply(variables, latents, None, train=True, mutable=["batch_stats"])
-
-        fake = forward(generate, state.generator.params)
+        latents = shard_batch(jax.random.normal(keys[0], (batch.unlabelled.shape[0], config.latent)))
+        fake = generator.forward(state.generator, latents, None)
         images = batch.labelled, batch.unlabelled, fake.outputs
 
-        def discriminator_loss(params: dict) -> tuple[dict, dict]:
+        def discriminator_loss(params: Tree) -> tuple[Terms, Tree]:
             logits, stats = judge(state.discriminator, params, keys[1], interleave(*images))
             labelled, real, generated = separate(logits, tuple(part.shape[0] for part in images))
             return {
-                "supervised": losses.cross_entropy(labelled, batch.labels),
-                "real": config.unlabelled_weight * losses.judged_real(reality(real)),
-                "fake": config.unlabelled_weight * losses.judged_fake(reality(generated)),
+                "supervised": cross_entropy(labelled, batch.labels),
+                "real": config.unlabelled_weight * judged_real(reality(real)),
+                "fake": config.unlabelled_weight * judged_fake(reality(generated)),
             }, stats
 
-        d, d_metrics = descend("discriminator", state.discriminator, optimizer, discriminator_loss)
+        d, d_metrics = discriminator.descend(state.discriminator, discriminator_loss)
 
-        def generator_loss(images: Array) -> tuple[dict, dict]:
-            return {"adversarial": losses.judged_real(reality(judge(d, d.params, keys[2], images)[0]))}, fake.stats
+        def generator_loss(images: Array) -> Terms:
+            return {"adversarial": judged_real(reality(judge(d, d.params, keys[2], images)[0]))}
 
-        g, g_metrics = descend("generator", state.generator, optimizer, generator_loss, fake)
-        return State(state.step + 1, state.key, g, average(d, config.averaging, state.step)), d_metrics | g_metrics
+        g, g_metrics = generator.descend(state.generator, generator_loss, fake)
+        return State(g, update_ema(d, config.averaging, step)), d_metrics | g_metrics
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        latents, player = jax.random.normal(key, (labels.shape[0], config.latent)), state.generator
-        return generator.apply({"params": player.params, **player.stats}, latents, None, train=False)
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+        return generator.infer(state.generator, sampler.draw(key, labels.shape[0], config.latent), None)
 
     def classify(state: State, images: Array) -> Array:
-        variables = {"params": state.discriminator.ema, **state.discriminator.stats}
-        return jax.nn.log_softmax(discriminator.apply(variables, images, None, train=False)[0][:, :-1])
+        return jax.nn.log_softmax(discriminator.infer(state.discriminator, images, None)[0][:, :-1])
 
     phase = Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step)
-    return Method(init, (phase,), sample=sample, classify=classify)
+    return Method(init, (phase,), sample=sample, classify=classify, sampler=NormalLatents())

@@ -29,11 +29,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import losses
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.adversarial import judged_fake, judged_real
+from ssl_gen.losses.classification import cross_entropy, entropy, softmax_mse
+from ssl_gen.losses.thresholds import confident_cross_entropy
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import annealed, average, check_multiples, create, descend, forward, interleave, separate, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, NoSettings, Phase, TrainState, Tree
 
 PAPER = "Li et al. 2017, arXiv:1703.02291"
 
@@ -83,8 +89,6 @@ PHOTOGRAPHS = Config(  # official CIFAR-10 script, without its mean-only batch n
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     generator: TrainState
     discriminator: TrainState
     classifier: TrainState
@@ -104,12 +108,45 @@ def adversarial(logits: Array, predicted: Array, judged: Array) -> Array:
     return (confidence * jax.lax.stop_gradient(jax.nn.softplus(-judged))).mean()
 
 
+class Drawn(NamedTuple):
+    """What the classifier is told by the two others."""
+
+    images: Array  # (G, H, W, C), generated
+    labels: Array  # (G,), what they were generated from
+    judged: Array  # (U,), D's logits of (u, yh)
+
+
+def classifier_terms(
+    config: Config, logits: dict[str, Array], labels: Array, teacher: Array, drawn: Drawn | None, step: Array
+) -> Terms:
+    """L_C and the pseudo-label term, of logits (B, K) by what was shown: labelled, unlabelled, again (u''), drawn.
+
+    labels (L,); teacher (U, K), log-probabilities; drawn None in the warm-up. A term that is off needs no logits.
+    """
+    unlabelled = logits["unlabelled"]
+    terms = {"supervised": cross_entropy(logits["labelled"], labels)}
+    if config.entropy:
+        terms["entropy"] = config.entropy * entropy(unlabelled).mean()
+    if config.balance:
+        terms["balance"] = config.balance * balance(unlabelled)
+    if config.pseudo_label:
+        terms["pseudo_label"] = config.pseudo_label * confident_cross_entropy(unlabelled, teacher, config.threshold)
+    if config.consistency:
+        terms["consistency"] = config.consistency * softmax_mse(unlabelled, logits["again"])
+    if drawn and config.generated:
+        late = jnp.where(step >= config.generated_from * config.steps, 1.0, 0.0)
+        terms["generated"] = config.generated * late * cross_entropy(logits["drawn"], drawn.labels)
+    if drawn and config.adversarial:
+        terms["adversarial"] = config.adversarial / 2 * adversarial(unlabelled, teacher.argmax(-1), drawn.judged)
+    return terms
+
+
 def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Generator, discriminator of pairs, classifier."""
     classes, noise = spec.classes, config.input_noise
     if config.network == "mlp":
-        generator = mlp.Generator(spec.shape, classes, config.generator_hidden, data_dependent=True)  # ours
-        discriminator = mlp.Discriminator(1, classes, config.discriminator_hidden, noise, config.noise)
+        generator: nn.Module = mlp.Generator(spec.shape, classes, config.generator_hidden, data_dependent=True)  # ours
+        discriminator: nn.Module = mlp.Discriminator(1, classes, config.discriminator_hidden, noise, config.noise)
     else:
         generator = conv.Generator(spec.shape, classes, config.width, "conditional_batch_norm")
         discriminator = conv.Discriminator(1, classes, config.width, "projection", "spectral", input_noise=noise)
@@ -122,128 +159,91 @@ def make(config: Config, spec: ImageSpec) -> Method:
     """Generator, pair discriminator and classifier for images of `spec`; samples obey their labels."""
     check_multiples(config, "labelled_batch", "unlabelled_batch", "generated_batch", "classifier_generated")
     check_multiples(config, "classifier_generated", "generated_batch")
-    generator, discriminator, classifier = networks(config, spec)
 
     def adam(rate: float) -> optax.GradientTransformation:
         return optax.adam(annealed(rate, config.steps, config.anneal), b1=config.b1)
 
     optimizer = adam(config.learning_rate)
-    classifier_optimizer = optax.chain(optax.add_decayed_weights(config.l2), adam(config.classifier_rate))
+    c_optimizer = optax.chain(optax.add_decayed_weights(config.l2), adam(config.classifier_rate))
+    g_network, d_network, c_network = networks(config, spec)
+    generator = Player("generator", g_network, optimizer, ema=bool(config.generator_averaging))
+    discriminator = Player("discriminator", d_network, optimizer)
+    classifier = Player("classifier", c_network, c_optimizer, ema=True)
     warm_up = round(config.warm_up * config.steps)
-    latents_of = jax.random.uniform if config.network == "mlp" else jax.random.normal
+    draw_latents = jax.random.uniform if config.network == "mlp" else jax.random.normal
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 5)
-        latents = latents_of(keys[0], (batch.labels.shape[0], config.latent))
-        g = generator.init(keys[1], latents, batch.labels, train=True)
-        streams = {"params": keys[2], "noise": keys[3]}
-        d = discriminator.init(streams, batch.labelled, batch.labels, train=True)
-        c = classifier.init(keys[4], batch.unlabelled, train=False)
+        keys = jax.random.split(key, 5)
+        latents = draw_latents(keys[0], (batch.labels.shape[0], config.latent))
         return State(
-            jnp.int32(0),
-            key,
-            create(g.pop("params"), g, optimizer, average=bool(config.generator_averaging)),
-            create(d.pop("params"), d, optimizer),
-            create(c.pop("params"), c, classifier_optimizer, average=True),
+            generator.init(keys[1], latents, batch.labels, train=True),
+            discriminator.init({"params": keys[2], "noise": keys[3]}, batch.labelled, batch.labels, train=True),
+            classifier.init(keys[4], batch.unlabelled),
         )
 
-    def draw(key: Key) -> tuple[Array, Array]:
-        latent_key, label_key = jax.random.split(key)
-        latents = latents_of(latent_key, (config.generated_batch, config.latent))
-        return spread(latents), spread(jax.random.randint(label_key, (config.generated_batch,), 0, spec.classes))
-
-    def judge(player: TrainState, params: dict, images: Array, labels: Array, key: Key) -> tuple[Array, dict]:
-        variables, options = {"params": params, **player.stats}, {"train": True, "mutable": ["batch_stats"]}
-        (logits, _), stats = discriminator.apply(variables, images, labels, rngs={"noise": key}, **options)
-        return logits[:, 0], player.stats | stats
+    def judge(player: TrainState, params: Tree, images: Array, labels: Array, key: Key) -> tuple[Array, Tree]:
+        (logits, _), stats = discriminator.run(player, params, images, labels, rngs={"noise": key})
+        return logits[:, 0], stats
 
     def classify(state: State, images: Array) -> Array:
-        variables = {"params": state.classifier.ema, **state.classifier.stats}
-        return jax.nn.log_softmax(classifier.apply(variables, images, train=False))
+        return jax.nn.log_softmax(classifier.infer(state.classifier, images))
 
     def train_classifier(
-        state: State, batch: Batch, teacher: Array, key: Key, generated: tuple[Array, Array, Array] | None
+        player: TrainState, key: Key, step: Array, batch: Batch, teacher: Array, drawn: Drawn | None
     ) -> tuple[TrainState, Metrics]:
-        """One update of the classifier; generated: (images, labels, D's logits of (u, yh)), None in the warm-up."""
-        keys = jax.random.split(key, 3)
-        images = [batch.labelled, batch.unlabelled]
-        images += [batch.unlabelled] if config.consistency else []
-        images += [generated[0]] if generated and config.generated else []
-        sizes = tuple(part.shape[0] for part in images)
-        inputs = augment(config.augmentation, keys[0], interleave(*images))
-        ramp = jnp.where(state.step >= config.generated_from * config.steps, 1.0, 0.0)
+        augment_key, dropout_key, _ = jax.random.split(key, 3)
+        images = {"labelled": batch.labelled, "unlabelled": batch.unlabelled}
+        images |= {"again": batch.unlabelled} if config.consistency else {}
+        images |= {"drawn": drawn.images} if drawn and config.generated else {}
+        inputs = augment(config.augmentation, augment_key, interleave(*images.values()))
 
-        def loss(params: dict) -> tuple[dict, dict]:
-            variables, streams = {"params": params, **state.classifier.stats}, {"dropout": keys[1]}
-            outputs, stats = classifier.apply(variables, inputs, train=True, rngs=streams, mutable=["batch_stats"])
-            labelled, unlabelled, *others = separate(outputs, sizes)
-            terms = {"supervised": losses.cross_entropy(labelled, batch.labels)}
-            if config.entropy:
-                terms["entropy"] = config.entropy * losses.entropy(unlabelled).mean()
-            if config.balance:
-                terms["balance"] = config.balance * balance(unlabelled)
-            if config.pseudo_label:
-                confident = losses.confident_cross_entropy(unlabelled, teacher, config.threshold)
-                terms["pseudo_label"] = config.pseudo_label * confident
-            if config.consistency:
-                terms["consistency"] = config.consistency * losses.inconsistency(unlabelled, others[0])
-            if generated and config.generated:
-                terms["generated"] = config.generated * ramp * losses.cross_entropy(others[-1], generated[1])
-            if generated and config.adversarial:
-                doubted = adversarial(unlabelled, teacher.argmax(-1), generated[2])
-                terms["adversarial"] = config.adversarial / 2 * doubted
-            return terms, stats
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            outputs, stats = classifier.run(player, params, inputs, rngs={"dropout": dropout_key})
+            parts = separate(outputs, tuple(part.shape[0] for part in images.values()))
+            logits = dict(zip(images, parts, strict=True))
+            return classifier_terms(config, logits, batch.labels, teacher, drawn, step), stats
 
-        player, metrics = descend("classifier", state.classifier, classifier_optimizer, loss)
-        return average(player, config.averaging, state.step), metrics
+        after, metrics = classifier.descend(player, loss)
+        return update_ema(after, config.averaging, step), metrics
 
-    def warm_up_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        teacher = classify(state, batch.unlabelled)
-        classifier, metrics = train_classifier(state, batch, teacher, key, None)
-        return state._replace(step=state.step + 1, classifier=classifier), metrics
+    def warm_up_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        c, metrics = train_classifier(state.classifier, key, step, batch, classify(state, batch.unlabelled), None)
+        return state._replace(classifier=c), metrics
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        keys = jax.random.split(key, 5)
         teacher = classify(state, batch.unlabelled)
         predicted = teacher.argmax(-1)
-        latents, labels = draw(keys[0])
-
-        def generate(params: dict) -> tuple[Array, dict]:
-            variables = {"params": params, **state.generator.stats}
-            return generator.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
-
-        fake = forward(generate, state.generator.params)
-        images = (batch.labelled, batch.unlabelled, fake.outputs)
-        sizes = tuple(part.shape[0] for part in images)
+        latent_key, label_key = jax.random.split(keys[0])
+        latents = shard_batch(draw_latents(latent_key, (config.generated_batch, config.latent)))
+        labels = shard_batch(jax.random.randint(label_key, (config.generated_batch,), 0, spec.classes))
+        fake = generator.forward(state.generator, latents, labels)
+        images = batch.labelled, batch.unlabelled, fake.outputs
         pairs = interleave(*images), interleave(batch.labels, predicted, labels)
 
-        def discriminator_loss(params: dict) -> tuple[dict, dict]:
+        def discriminator_loss(params: Tree) -> tuple[Terms, Tree]:
             judged, stats = judge(state.discriminator, params, *pairs, keys[1])
-            labelled, classified, generated = separate(judged, sizes)
+            labelled, classified, generated = separate(judged, tuple(part.shape[0] for part in images))
             return {
-                "labelled": config.real_labelled * losses.judged_real(labelled),
-                "pseudo_labelled": (1 - config.real_labelled) * losses.judged_real(classified),
-                "generated": losses.judged_fake(generated) / 2,
-                "classified": losses.judged_fake(classified) / 2,
+                "labelled": config.real_labelled * judged_real(labelled),
+                "pseudo_labelled": (1 - config.real_labelled) * judged_real(classified),
+                "generated": judged_fake(generated) / 2,
+                "classified": judged_fake(classified) / 2,
             }, stats
 
-        d, d_metrics = descend("discriminator", state.discriminator, optimizer, discriminator_loss)
+        d, d_metrics = discriminator.descend(state.discriminator, discriminator_loss)
 
-        def generator_loss(images: Array) -> tuple[dict, dict]:
-            return {"adversarial": losses.judged_real(judge(d, d.params, images, labels, keys[2])[0]) / 2}, fake.stats
+        def generator_loss(images: Array) -> Terms:
+            return {"adversarial": judged_real(judge(d, d.params, images, labels, keys[2])[0]) / 2}
 
-        g, g_metrics = descend("generator", state.generator, optimizer, generator_loss, fake)
-        g = average(g, config.generator_averaging, state.step - warm_up) if config.generator_averaging else g
+        g, g_metrics = generator.descend(state.generator, generator_loss, fake)
         reward, _ = judge(d, d.params, batch.unlabelled, predicted, keys[3])
-        seen = [part.reshape(config.classifier_generated, -1, *part.shape[1:])[:, 0] for part in (fake.outputs, labels)]
-        c, c_metrics = train_classifier(state, batch, teacher, keys[4], (*seen, reward))
-        return State(state.step + 1, state.key, g, d, c), d_metrics | g_metrics | c_metrics
+        x, y = (part.reshape(config.classifier_generated, -1, *part.shape[1:])[:, 0] for part in (fake.outputs, labels))
+        c, c_metrics = train_classifier(state.classifier, keys[4], step, batch, teacher, Drawn(x, y, reward))
+        return State(update_ema(g, config.generator_averaging, step - warm_up), d, c), d_metrics | g_metrics | c_metrics
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        latents, player = latents_of(key, (labels.shape[0], config.latent)), state.generator
-        params = player.ema if config.generator_averaging else player.params
-        return generator.apply({"params": params, **player.stats}, latents, labels, train=False)
+    def sample(state: State, key: Key, labels: Array, sampler: NoSettings) -> Array:
+        return generator.infer(state.generator, draw_latents(key, (labels.shape[0], config.latent)), labels)
 
     sizes = config.labelled_batch, config.unlabelled_batch
     phases = (Phase("warm_up", warm_up, *sizes, warm_up_step), Phase("main", config.steps - warm_up, *sizes, step))

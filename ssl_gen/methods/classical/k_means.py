@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ssl_gen import losses
-from ssl_gen.networks.normalisation import choose
-from ssl_gen.types import BEFORE, Array, Images, ImageSpec, Key, Labels, Method, UserError
+from ssl_gen.core.options import choose
+from ssl_gen.losses.classification import log_shares
+from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserError
 
 PAPER = "Arthur and Vassilvitskii 2007, SODA"
 Seeding = Literal["k-means++", "labels"]
@@ -42,12 +42,12 @@ class Config:
 
 
 class State(NamedTuple):
-    centres: Array  # (C, F)
-    names: Array  # (C,) int32, the class of each cluster
-    variance: Array  # () s^2, of a feature within a cluster
+    centres: np.ndarray  # (C, F)
+    names: np.ndarray  # (C,) int32, the class of each cluster
+    variance: np.float32  # () s^2, of a feature within a cluster
 
 
-def squared_distances(features: Array, centres: Array) -> Array:
+def squared_distances(features: Array | np.ndarray, centres: np.ndarray) -> Array:
     """(B, F), (C, F) -> (B, C)."""
     squares = jnp.square(features).sum(-1)[:, None] + jnp.square(centres).sum(-1) - 2 * features @ centres.T
     return jnp.maximum(squares, 0.0)
@@ -93,7 +93,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
             raise UserError(f"{count} clusters of {len(features)} images: choose fewer clusters, or give more images")
         seeded = config.seeding == "labels"
         init, restarts = (class_means(known, labels, count), 1) if seeded else ("k-means++", config.restarts)
-        seed = int(jax.random.bits(jax.random.fold_in(key, BEFORE)))
+        seed = int(jax.random.bits(key))
         found = KMeans(count, init=init, n_init=restarts, max_iter=config.iterations, random_state=seed).fit(features)
         centres = found.cluster_centers_.astype(np.float32)
         names = name_clusters(found.labels_[: len(known)], labels, centres, spec.classes)
@@ -103,6 +103,6 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def classify(state: State, images: Array) -> Array:
         squares = squared_distances(jnp.reshape(images, (len(images), -1)), state.centres)
         parts = jax.nn.softmax(-squares / (2 * state.variance))
-        return losses.log_shares(parts @ jax.nn.one_hot(state.names, spec.classes))
+        return log_shares(parts @ jax.nn.one_hot(state.names, spec.classes))
 
     return Method(None, (), classify=classify, fit=fit)

@@ -16,29 +16,31 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ssl_gen import graphs
+from ssl_gen.graphs.build import Kernel, check_kernel, pose
+from ssl_gen.graphs.induce import Nodes, induce, remember
+from ssl_gen.graphs.solve import propagate_labels
 from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method
 
 PAPER = "Zhu and Ghahramani 2002, CMU-CALD-02-107"
-State = graphs.Nodes
+State = Nodes
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     neighbours: int = 10  # k of each image; Calder et al. 2020
-    kernel: graphs.Kernel = "gaussian"  # weights by distance, or all 1; Calder et al. 2020
+    kernel: Kernel = "gaussian"  # weights by distance, or all 1; Calder et al. 2020
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
     """A classifier for images of `spec`, or for latents. Raises UserError on an unknown kernel."""
-    graphs.check_kernel(config.kernel)
+    check_kernel(config.kernel)
 
     def fit(key: Key, labelled: Images, labels: Labels, unlabelled: Images) -> State:
-        posed = graphs.pose(labelled, labels, unlabelled, spec.classes, config.neighbours, config.kernel)
-        return graphs.remember(posed.features, graphs.propagate_labels(posed.graph, posed.targets, posed.where))
+        posed = pose(labelled, labels, unlabelled, spec.classes, config.neighbours, config.kernel)
+        return remember(posed.features, propagate_labels(posed.graph, posed.targets, posed.where))
 
     def classify(state: State, images: Array) -> Array:
         features = jnp.reshape(images, (len(images), -1))
-        return graphs.induce(state, features, config.neighbours, config.kernel)
+        return induce(state, features, config.neighbours, config.kernel)
 
     return Method(None, (), classify=classify, fit=fit)

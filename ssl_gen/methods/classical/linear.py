@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_gen import losses
-from ssl_gen.networks.normalisation import choose
+from ssl_gen.core.options import choose
+from ssl_gen.losses.classification import log_shares
 from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserError
 
 PAPER = "Hoerl and Kennard 1970, Technometrics 12"
@@ -37,8 +37,8 @@ class Config:
 
 
 class State(NamedTuple):
-    weights: Array  # (F, K)
-    bias: Array  # (K,)
+    weights: np.ndarray  # (F, K)
+    bias: np.ndarray  # (K,)
 
 
 def ridge(features: np.ndarray, targets: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +66,8 @@ def logistic(
             "logistic regression needs labels of two classes or more: give more, or use --config.kind ridge"
         )
     found = LogisticRegression(C=1 / l2, max_iter=iterations).fit(features, labels)
-    seen = found.classes_ if len(found.classes_) > 2 else found.classes_[1:]  # of two classes the first has logit 0
-    place = np.eye(classes)[seen]
+    columns = found.classes_ if len(found.classes_) > 2 else found.classes_[1:]  # of two classes the first has logit 0
+    place = np.eye(classes)[columns]
     absent = np.where(np.isin(np.arange(classes), labels), 0.0, ABSENT)
     return found.coef_.T @ place, found.intercept_ @ place + absent
 
@@ -88,6 +88,6 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def classify(state: State, images: Array) -> Array:
         outputs = jnp.reshape(images, (len(images), -1)) @ state.weights + state.bias
-        return losses.log_shares(outputs) if config.kind == "ridge" else jax.nn.log_softmax(outputs)
+        return log_shares(outputs) if config.kind == "ridge" else jax.nn.log_softmax(outputs)
 
     return Method(None, (), classify=classify, fit=fit)

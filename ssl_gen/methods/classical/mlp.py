@@ -6,7 +6,7 @@ Rumelhart, Hinton and Williams 1986, "Learning Representations by Back-Propagati
 
 Trained until the loss stands still or for `epochs`; early stopping, which would take labels away, is off. Features are
 pixels in [-1, 1], or latents, as they come: nothing is standardised. No unlabelled image is looked at; for the same
-with dropout, augmentation and a mean of params see `supervised`.
+with dropout, augmentation and an EMA of the params see `supervised`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_gen.networks.normalisation import choose
-from ssl_gen.types import BEFORE, Array, Images, ImageSpec, Key, Labels, Method, UserError
+from ssl_gen.core.options import choose
+from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserError
 
 PAPER = "Rumelhart et al. 1986, Nature 323"
 ABSENT = -30.0  # logit of a class that no visible label has; ours
@@ -38,10 +38,10 @@ class Config:
 
 
 class State(NamedTuple):
-    first: Array  # (F, hidden)
-    middle: Array  # (all other hidden weights,), flattened one after the other
-    last: Array  # (hidden, K)
-    biases: Array  # (hidden + ... + K,)
+    first: np.ndarray  # (F, hidden)
+    middle: np.ndarray  # (all other hidden weights,), flattened one after the other
+    last: np.ndarray  # (hidden, K)
+    biases: np.ndarray  # (hidden + ... + K,)
 
 
 def forward(state: State, features: Array, hidden: tuple[int, ...]) -> Array:
@@ -50,7 +50,10 @@ def forward(state: State, features: Array, hidden: tuple[int, ...]) -> Array:
     *biases, last_bias = jnp.split(state.biases, ends)
     shapes = list(itertools.pairwise(hidden))
     inner = jnp.split(state.middle, np.cumsum([rows * columns for rows, columns in shapes])[:-1]) if shapes else []
-    weights = [state.first, *(w.reshape(shape) for w, shape in zip(inner, shapes, strict=True))]
+    weights: list[Array | np.ndarray] = [
+        state.first,
+        *(w.reshape(shape) for w, shape in zip(inner, shapes, strict=True)),
+    ]
     for weight, bias in zip(weights, biases, strict=True):
         features = jax.nn.relu(features @ weight + bias)
     return features @ state.last + last_bias
@@ -72,8 +75,8 @@ def train(config: Config, seed: int, features: np.ndarray, labels: np.ndarray, c
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the limit is ours to choose
         net.fit(features, labels)
-    seen = net.classes_ if len(net.classes_) > 2 else net.classes_[1:]  # of two classes the first has logit 0
-    place = np.eye(classes)[seen]
+    columns = net.classes_ if len(net.classes_) > 2 else net.classes_[1:]  # of two classes the first has logit 0
+    place = np.eye(classes)[columns]
     absent = np.where(np.isin(np.arange(classes), labels), 0.0, ABSENT)
     first, *inner, last = net.coefs_
     middle = np.concatenate([np.zeros(0), *(weight.ravel() for weight in inner)])
@@ -90,7 +93,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def fit(key: Key, labelled: Images, labels: Labels, unlabelled: Images) -> State:
         if len(np.unique(labels)) < 2:
             raise UserError("mlp needs labels of two classes or more: give it more labels")
-        seed = int(jax.random.bits(jax.random.fold_in(key, BEFORE)))
+        seed = int(jax.random.bits(key))
         return train(config, seed, labelled.reshape(len(labelled), -1), labels, spec.classes)
 
     def classify(state: State, images: Array) -> Array:

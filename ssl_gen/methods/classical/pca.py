@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_gen.types import BEFORE, Array, Images, ImageSpec, Key, Labels, Method, UserError
+from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserError
 
 PAPER = "Pearson 1901, Philosophical Magazine 2"
 
@@ -48,7 +48,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
                 f"latent is {config.latent}: {len(features)} images of {features.shape[1]} numbers "
                 f"have 1 to {min(features.shape)} principal components"
             )
-        seed = int(jax.random.bits(jax.random.fold_in(key, BEFORE)))  # for its randomised solver of large problems
+        seed = int(jax.random.bits(key))  # for its randomised solver of large problems
         found = PCA(config.latent, random_state=seed).fit(features)
         parts = found.mean_.reshape(images.shape[1:]), found.components_, found.explained_variance_ratio_
         return State(*(part.astype(np.float32) for part in parts))

@@ -20,40 +20,42 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_gen import graphs
+from ssl_gen.graphs.build import Kernel, check_kernel, pose
+from ssl_gen.graphs.induce import Nodes, induce, remember
+from ssl_gen.graphs.solve import poisson, positive, shares
 from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserError
 
 PAPER = "Calder et al. 2020, arXiv:2006.11184"
-State = graphs.Nodes
+State = Nodes
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     neighbours: int = 10  # k of each image; the paper's experiments
-    kernel: graphs.Kernel = "gaussian"  # weights by distance, or all 1; the paper's experiments
+    kernel: Kernel = "gaussian"  # weights by distance, or all 1; the paper's experiments
     prior: tuple[float, ...] = ()  # b, a number for each class; () stands for the frequencies of the labels
 
 
 def correct(potential: Array, frequencies: Array, prior: Array) -> Array:
     """u (N, K), label frequencies ybar (K,), prior b (K,) -> (b / ybar) u; a class without labels gets 0."""
-    return potential * jnp.where(frequencies > 0, prior / graphs.positive(frequencies), 0.0)
+    return potential * jnp.where(frequencies > 0, prior / positive(frequencies), 0.0)
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
     """A classifier for images of `spec`, or for latents. Raises UserError on an unknown kernel and a wrong prior."""
-    graphs.check_kernel(config.kernel)
+    check_kernel(config.kernel)
     if config.prior and (len(config.prior) != spec.classes or min(config.prior) <= 0):
         raise UserError(f"prior is {config.prior}: give {spec.classes} numbers above 0, one for each class, or none")
 
     def fit(key: Key, labelled: Images, labels: Labels, unlabelled: Images) -> State:
-        posed = graphs.pose(labelled, labels, unlabelled, spec.classes, config.neighbours, config.kernel)
+        posed = pose(labelled, labels, unlabelled, spec.classes, config.neighbours, config.kernel)
         prior = np.divide(config.prior, sum(config.prior)) if config.prior else posed.frequencies
-        potential = graphs.poisson(posed.graph, posed.targets, posed.where)
+        potential = poisson(posed.graph, posed.targets, posed.where)
         corrected = correct(potential, posed.frequencies, jnp.asarray(prior, jnp.float32))
-        return graphs.remember(posed.features, graphs.shares(corrected, jnp.asarray(prior, jnp.float32)))
+        return remember(posed.features, shares(corrected, jnp.asarray(prior, jnp.float32)))
 
     def classify(state: State, images: Array) -> Array:
         features = jnp.reshape(images, (len(images), -1))
-        return graphs.induce(state, features, config.neighbours, config.kernel)
+        return induce(state, features, config.neighbours, config.kernel)
 
     return Method(None, (), classify=classify, fit=fit)

@@ -1,9 +1,9 @@
-"""Mean Teacher: a student that agrees with the running mean of itself.
+"""Mean Teacher: a student that agrees with the EMA of itself.
 
 Tarvainen and Valpola 2017, "Mean teachers are better role models: Weight-averaged consistency targets improve
 semi-supervised deep learning results", arXiv:1703.01780, sec. 2 and appendix B.
 
-With w the student's params, w' their running mean, n and n' noise drawn apart (augmentation and dropout), t the step,
+With w the student's params, w' their EMA, n and n' noise drawn apart (augmentation and dropout), t the step,
 
     L    = - E_(x,y) log p(y | x; w, n) + c r(t) E_(x,u) |p(. | x; w, n) - p(. | x; w', n')|^2 / K
     r(t) = exp(-5 (1 - t / t1)^2) until t1, then 1: also of the learning rate, which at the end falls along
@@ -23,11 +23,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import losses
 from ssl_gen.augmentation import Augmentation, augment
-from ssl_gen.networks.classifiers import Network, classifier
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
-from ssl_gen.update import average, check_multiples, create, descend, interleave, separate
+from ssl_gen.core.batching import interleave, separate
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.losses.classification import cross_entropy, softmax_mse
+from ssl_gen.networks import classifiers
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Tarvainen and Valpola 2017, arXiv:1703.01780"
 
@@ -37,7 +40,7 @@ class Config:
     steps: int = 5_000  # updates; ours, for MNIST; official script: 150,000
     labelled_batch: int = 20  # images a step; ours; official SVHN script: 1
     unlabelled_batch: int = 80  # images a step, a multiple; ours; official SVHN script: 99
-    network: Network = "conv"  # official script: conv13
+    network: classifiers.Network = "conv"  # official script: conv13
     hidden: tuple[int, ...] = (500, 500)  # units a layer of the mlp; ours
     width: int = 32  # channels of the first layer of the others; official script: 128
     dropout: float = 0.5  # of the student's and the teacher's hidden units; official script
@@ -57,9 +60,7 @@ PHOTOGRAPHS = Config(  # official CIFAR-10 script
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
-    classifier: TrainState  # the student; its running mean is the teacher
+    classifier: TrainState  # the student; its EMA is the teacher
     teacher_stats: Tree  # the teacher's untrained collections
 
 
@@ -95,40 +96,35 @@ def lengths(config: Config) -> tuple[float, float]:
 def make(config: Config, spec: ImageSpec) -> Method:
     """A classifier for images of `spec`."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
-    net = classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
-    optimizer, (up, _) = adam(config), lengths(config)
+    network = classifiers.classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
+    classifier = Player("classifier", network, adam(config), ema=True)
+    up, _ = lengths(config)
 
     def init(key: Key, batch: Batch) -> State:
-        variables = net.init(jax.random.fold_in(key, BEFORE), batch.unlabelled, train=False)
-        player = create(variables.pop("params"), variables, optimizer, average=True)
-        return State(jnp.int32(0), key, player, player.stats)
+        player = classifier.init(key, batch.unlabelled)
+        return State(player, player.stats)
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        student_keys, teacher_keys = jax.random.split(jax.random.fold_in(state.key, state.step), (2, 2))
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        student_keys, teacher_keys = jax.random.split(key, (2, 2))
         images = interleave(batch.labelled, batch.unlabelled)
         sizes = batch.labelled.shape[0], batch.unlabelled.shape[0]
+        views = [augment(config.augmentation, keys[0], images) for keys in (student_keys, teacher_keys)]
+        player = state.classifier._replace(stats=state.teacher_stats)
+        teacher, teacher_stats = classifier.run(player, player.ema, views[1], rngs={"dropout": teacher_keys[1]})
 
-        def predict(params: dict, stats: Tree, keys: Key) -> tuple[Array, Tree]:
-            variables, moved = {"params": params, **stats}, augment(config.augmentation, keys[0], images)
-            return net.apply(variables, moved, train=True, rngs={"dropout": keys[1]}, mutable=["batch_stats"])
-
-        teacher, teacher_stats = predict(state.classifier.ema, state.teacher_stats, teacher_keys)
-
-        def loss(params: dict) -> tuple[dict, dict]:
-            logits, stats = predict(params, state.classifier.stats, student_keys)
-            weight = config.consistency * ramp_up(state.step, up)
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            logits, stats = classifier.run(state.classifier, params, views[0], rngs={"dropout": student_keys[1]})
             return {
-                "supervised": losses.cross_entropy(separate(logits, sizes)[0], batch.labels),
-                "consistency": weight * losses.inconsistency(logits, teacher),
+                "supervised": cross_entropy(separate(logits, sizes)[0], batch.labels),
+                "consistency": config.consistency * ramp_up(step, up) * softmax_mse(logits, teacher),
             }, stats
 
-        player, metrics = descend("classifier", state.classifier, optimizer, loss)
-        rate = jnp.where(state.step < up, *config.averaging)
-        return State(state.step + 1, state.key, average(player, rate, state.step), teacher_stats), metrics
+        player, metrics = classifier.descend(state.classifier, loss)
+        rate = jnp.where(step < up, *config.averaging)
+        return State(update_ema(player, rate, step), teacher_stats), metrics
 
     def classify(state: State, images: Array) -> Array:
-        variables = {"params": state.classifier.ema, **state.teacher_stats}
-        return jax.nn.log_softmax(net.apply(variables, images, train=False))
+        return jax.nn.log_softmax(classifier.infer(state.classifier._replace(stats=state.teacher_stats), images))
 
     phase = Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step)
     return Method(init, (phase,), classify=classify)

@@ -26,22 +26,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import losses
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
-from ssl_gen.networks.classifiers import Network, classifier
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, UserError
-from ssl_gen.update import (
-    average,
-    check_multiples,
-    create,
-    descend,
-    forward,
-    interleave,
-    kernels,
-    partly_cosine,
-    separate,
-    spread,
-)
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.schedules import kernels, partly_cosine
+from ssl_gen.losses.classification import cross_entropy
+from ssl_gen.losses.thresholds import confident
+from ssl_gen.networks import classifiers
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree, UserError
 
 PAPER = "Pham et al. 2021, arXiv:2003.10580"
 
@@ -53,7 +47,7 @@ class Config:
     fine_tuning: float = 0.1  # share of the steps, at the end, that train the student on the labels; ours
     labelled_batch: int = 32  # images a step; ours; official code: 128
     unlabelled_batch: int = 192  # images a step, a multiple; ours; official code: 896
-    network: Network = "conv"  # of teacher and student; paper: wide_resnet
+    network: classifiers.Network = "conv"  # of teacher and student; paper: wide_resnet
     hidden: tuple[int, ...] = (500, 500)  # units a layer of the mlp; ours
     width: int = 32  # channels of the first layer of the others; paper: 32
     dropout: float = 0.2  # of hidden units, of both; official code
@@ -66,7 +60,7 @@ class Config:
     threshold: float = 0.9  # of probability; ours, for digits; official code: 0.6
     meta: float = 1.0  # m; official code
     memory: float = 0.01  # rate of the running mean of h, a step; official code
-    averaging: float = 0.01  # rate of the student's mean params, a step; ours; official code: 0.005
+    averaging: float = 0.01  # rate of the student's EMA, a step; ours; official code: 0.005
     augmentation: Augmentation = Augmentation(translate=2.0)  # the weak one; ours; paper: flip, crop 4
     strong: Augmentation = STRONG_DIGITS  # the strong one; paper: RandAugment
 
@@ -87,8 +81,6 @@ PHOTOGRAPHS = Config(  # official code, CIFAR-10, but for optimiser, RandAugment
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     teacher: TrainState
     student: TrainState
     baseline: Array  # () nats, running mean of h
@@ -96,7 +88,7 @@ class State(NamedTuple):
 
 def drawn(key: Key, logits: Array) -> Array:
     """yh ~ softmax of logits (U, K) -> (U,) int32, by the Gumbel trick: no gradient flows through it."""
-    return (logits + spread(jax.random.gumbel(key, logits.shape))).argmax(-1)
+    return (logits + shard_batch(jax.random.gumbel(key, logits.shape))).argmax(-1)
 
 
 def sharpened_cross_entropy(logits: Array, targets: Array, temperature: float, threshold: float) -> Array:
@@ -106,12 +98,12 @@ def sharpened_cross_entropy(logits: Array, targets: Array, temperature: float, t
     """
     targets = jax.lax.stop_gradient(targets)
     nats = optax.softmax_cross_entropy(logits, jax.nn.softmax(targets / temperature))
-    return jnp.where(losses.confident(jax.nn.log_softmax(targets), threshold), nats, 0.0).mean()
+    return jnp.where(confident(jax.nn.log_softmax(targets), threshold), nats, 0.0).mean()
 
 
 def feedback(logits: Array, labels: Array, advantage: Array) -> Array:
     """(h - b) E_u CE(T, yh): the teacher's logits (U, K), the labels drawn from it (U,), h - b () -> () nats^2."""
-    return jax.lax.stop_gradient(advantage) * losses.cross_entropy(logits, labels)
+    return jax.lax.stop_gradient(advantage) * cross_entropy(logits, labels)
 
 
 def lengths(config: Config) -> tuple[int, int, int]:
@@ -124,112 +116,101 @@ def lengths(config: Config) -> tuple[int, int, int]:
     return first, max(end - first, 0), config.steps - max(end, first)
 
 
+def optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """The teacher's and the student's AdamW; the student's falls over its own updates, then is the fine-tuning's."""
+    first, main, _ = lengths(config)
+    falling, fine_tuning = partly_cosine(config.learning_rate, main), optax.constant_schedule(config.fine_tuning_rate)
+    rates = partly_cosine(config.learning_rate, first + main), optax.join_schedules([falling, fine_tuning], [main])
+    teacher, student = (optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels) for rate in rates)
+    return teacher, student
+
+
+def views(config: Config, key: Key, batch: Batch) -> tuple[Array, Array, Array]:
+    """Labelled, strong and weak: the order in which the teacher sees them."""
+    keys = jax.random.split(key, 3)
+    return (
+        augment(config.augmentation, keys[0], batch.labelled),
+        augment(config.strong, keys[1], batch.unlabelled),
+        augment(config.augmentation, keys[2], batch.unlabelled),
+    )
+
+
 def make(config: Config, spec: ImageSpec) -> Method:
-    """A teacher and a student for images of `spec`; the student's mean params classify."""
+    """A teacher and a student for images of `spec`; the EMA of the student classifies."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
-    net = classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
+    network = classifiers.classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
+    t_optimizer, s_optimizer = optimizers(config)
+    teacher = Player("teacher", network, t_optimizer)
+    student = Player("student", network, s_optimizer, ema=True)
     first, main, last = lengths(config)
 
-    def adamw(schedule: optax.Schedule) -> optax.GradientTransformation:
-        return optax.adamw(schedule, weight_decay=config.weight_decay, mask=kernels)
-
-    teacher_optimizer = adamw(partly_cosine(config.learning_rate, first + main))
-    falling = partly_cosine(config.learning_rate, main)
-    fine_tuning_rate = optax.constant_schedule(config.fine_tuning_rate)
-    student_optimizer = adamw(optax.join_schedules([falling, fine_tuning_rate], [main]))
-
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE))
-        t, s = (net.init(key, batch.unlabelled, train=False) for key in keys)
-        return State(
-            jnp.int32(0),
-            key,
-            create(t.pop("params"), t, teacher_optimizer),
-            create(s.pop("params"), s, student_optimizer, average=True),
-            jnp.float32(0),
-        )
-
-    def predict(player: TrainState, params: dict, images: Array, key: Key) -> tuple[Array, dict]:
-        variables = {"params": params, **player.stats}
-        return net.apply(variables, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
-
-    def in_evaluation(params: dict, stats: dict, images: Array) -> Array:
-        return net.apply({"params": params, **stats}, images, train=False)
-
-    def views(batch: Batch, key: Key) -> tuple[Array, Array, Array]:
-        """Labelled, strong and weak: the order in which the teacher sees them."""
-        keys = jax.random.split(key, 3)
-        return (
-            augment(config.augmentation, keys[0], batch.labelled),
-            augment(config.strong, keys[1], batch.unlabelled),
-            augment(config.augmentation, keys[2], batch.unlabelled),
-        )
+        keys = jax.random.split(key)
+        return State(teacher.init(keys[0], batch.unlabelled), student.init(keys[1], batch.unlabelled), jnp.float32(0))
 
     def train_teacher(
-        state: State, batch: Batch, images: tuple[Array, ...], key: Key, drawing: Key | None
+        state: State, step: Array, batch: Batch, images: tuple[Array, ...], key: Key, drawing: Key | None
     ) -> tuple[State, Metrics]:
         """One update of the teacher; with `drawing`, of the student before it, by labels drawn from the teacher."""
         sizes = tuple(part.shape[0] for part in images)
         teacher_key, student_key = jax.random.split(key)
-        predicted = forward(
-            lambda params: predict(state.teacher, params, interleave(*images), teacher_key), state.teacher.params
-        )
-        student, baseline, metrics = state.student, state.baseline, {}
+        predicted = teacher.forward(state.teacher, interleave(*images), rngs={"dropout": teacher_key})
+        s, baseline = state.student, state.baseline
+        s_metrics: Metrics = {}
         if drawing is not None:
             labels = drawn(drawing, separate(predicted.outputs, sizes)[1])
-            student, metrics = train_student(state, images[1], labels, student_key)
+            s, s_metrics = train_student(state.student, step, images[1], labels, student_key)
             before, after = (
-                losses.cross_entropy(in_evaluation(params, student.stats, images[0]), batch.labels)
-                for params in (state.student.params, student.params)
+                cross_entropy(student.infer(s, images[0], params=params), batch.labels)
+                for params in (state.student.params, s.params)
             )
             advantage = before - after - baseline
             baseline += config.memory * advantage
-            metrics["student/improvement"] = before - after
+            s_metrics["student/improvement"] = before - after
 
-        def loss(logits: Array) -> tuple[dict, dict]:
+        def loss(logits: Array) -> Terms:
             labelled, strong, weak = separate(logits, sizes)
-            weight = config.consistency * jnp.minimum(state.step / max(config.ramp * config.steps, 1), 1)
+            weight = config.consistency * jnp.minimum(step / max(config.ramp * config.steps, 1), 1)
             consistency = sharpened_cross_entropy(strong, weak, config.temperature, config.threshold)
-            terms = {
-                "supervised": losses.cross_entropy(labelled, batch.labels),
-                "consistency": weight * consistency,
-            }
+            terms = {"supervised": cross_entropy(labelled, batch.labels), "consistency": weight * consistency}
             if drawing is not None:
                 terms["meta"] = config.meta * feedback(strong, labels, advantage)
-            return terms, predicted.stats
+            return terms
 
-        teacher, own = descend("teacher", state.teacher, teacher_optimizer, loss, predicted)
-        return State(state.step + 1, state.key, teacher, student, baseline), metrics | own
+        t, t_metrics = teacher.descend(state.teacher, loss, predicted)
+        return State(t, s, baseline), s_metrics | t_metrics
 
-    def train_student(state: State, images: Array, labels: Array, key: Key) -> tuple[TrainState, Metrics]:
-        def loss(params: dict) -> tuple[dict, dict]:
-            logits, stats = predict(state.student, params, images, key)
-            return {"labels": losses.cross_entropy(logits, labels)}, stats
+    def train_student(
+        player: TrainState, step: Array, images: Array, labels: Array, key: Key
+    ) -> tuple[TrainState, Metrics]:
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            logits, stats = student.run(player, params, images, rngs={"dropout": key})
+            return {"labels": cross_entropy(logits, labels)}, stats
 
-        player, metrics = descend("student", state.student, student_optimizer, loss)
-        return average(player, config.averaging, jnp.maximum(state.step - first, 0)), metrics
+        after, metrics = student.descend(player, loss)
+        return update_ema(after, config.averaging, jnp.maximum(step - first, 0)), metrics
 
-    def warm_up_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        view_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        return train_teacher(state, batch, views(batch, view_key), key, None)
+    def warm_up(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        view_key, key = jax.random.split(key)
+        return train_teacher(state, step, batch, views(config, view_key, batch), key, None)
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        view_key, key, drawing = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        return train_teacher(state, batch, views(batch, view_key), key, drawing)
+    def main_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        view_key, key, drawing = jax.random.split(key, 3)
+        return train_teacher(state, step, batch, views(config, view_key, batch), key, drawing)
 
-    def fine_tuning_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        view_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    def fine_tuning(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        view_key, key = jax.random.split(key)
         images = augment(config.augmentation, view_key, batch.labelled)
-        student, metrics = train_student(state, images, batch.labels, key)
-        return state._replace(step=state.step + 1, student=student), metrics
+        s, metrics = train_student(state.student, step, images, batch.labels, key)
+        return state._replace(student=s), metrics
 
     def classify(state: State, images: Array) -> Array:
-        return jax.nn.log_softmax(in_evaluation(state.student.ema, state.student.stats, images))
+        return jax.nn.log_softmax(student.infer(state.student, images))
 
     labelled, unlabelled = config.labelled_batch, config.unlabelled_batch
     phases = (
-        Phase("warm_up", first, labelled, unlabelled, warm_up_step),
-        Phase("main", main, labelled, unlabelled, step),
-        Phase("fine_tuning", last, labelled, 0, fine_tuning_step),
+        Phase("warm_up", first, labelled, unlabelled, warm_up),
+        Phase("main", main, labelled, unlabelled, main_step),
+        Phase("fine_tuning", last, labelled, 0, fine_tuning),
     )
     return Method(init, phases, classify=classify)

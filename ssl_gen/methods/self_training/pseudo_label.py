@@ -21,11 +21,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import losses
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
-from ssl_gen.networks.classifiers import Network, classifier
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import average, check_multiples, create, descend, forward, interleave, separate
+from ssl_gen.core.batching import interleave, separate
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.losses.classification import cross_entropy
+from ssl_gen.losses.thresholds import confident, confident_cross_entropy
+from ssl_gen.networks import classifiers
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 
 PAPER = "Lee 2013, ICML Workshop on Challenges in Representation Learning"
 
@@ -35,7 +39,7 @@ class Config:
     steps: int = 5_000  # updates; ours
     labelled_batch: int = 32  # images a step; Lee 2013
     unlabelled_batch: int = 256  # images a step, a multiple; Lee 2013
-    network: Network = "mlp"  # the classifier
+    network: classifiers.Network = "mlp"  # the classifier
     hidden: tuple[int, ...] = (5000,)  # units a layer of the mlp; Lee 2013
     width: int = 32  # channels of the first layer of the others; wide_resnet 32 and conv13 128 in their papers
     dropout: float = 0.5  # of hidden units; Lee 2013
@@ -44,7 +48,7 @@ class Config:
     unlabelled_weight: float = 3.0  # a; Lee 2013
     ramp: tuple[float, float] = (0.1, 0.6)  # t1 and t2, shares of the steps; Lee 2013: epochs 100 and 600
     threshold: float = 0.0  # of probability; Lee 2013: none; Oliver et al. 2018: 0.95 with a = 1
-    averaging: float = 0.01  # rate of the mean params, a step; ours
+    averaging: float = 0.01  # rate of the EMA, a step; ours
     augmentation: Augmentation = Augmentation()  # of the images trained on; Lee 2013: none
 
 
@@ -54,8 +58,6 @@ PHOTOGRAPHS = Config(  # Oliver et al. 2018, table 5
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     classifier: TrainState
 
 
@@ -67,42 +69,36 @@ def ramp(step: Array, begin: float, end: float) -> Array:
 def make(config: Config, spec: ImageSpec) -> Method:
     """A classifier for images of `spec`."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
-    net = classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
-    schedule = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
-    optimizer = optax.chain(optax.add_decayed_weights(config.l2), optax.adam(schedule))
+    network = classifiers.classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
+    rate = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
+    adam = optax.chain(optax.add_decayed_weights(config.l2), optax.adam(rate))
+    classifier = Player("classifier", network, adam, ema=True)
     begin, end = (share * config.steps for share in config.ramp)
 
     def init(key: Key, batch: Batch) -> State:
-        variables = net.init(jax.random.fold_in(key, BEFORE), batch.unlabelled, train=False)
-        return State(jnp.int32(0), key, create(variables.pop("params"), variables, optimizer, average=True))
+        return State(classifier.init(key, batch.unlabelled))
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        augment_key, dropout_key = jax.random.split(key)
         images = augment(config.augmentation, augment_key, interleave(batch.labelled, batch.unlabelled))
-
-        def predict(params: dict) -> tuple[Array, dict]:
-            variables = {"params": params, **state.classifier.stats}
-            return net.apply(variables, images, train=True, rngs={"dropout": dropout_key}, mutable=["batch_stats"])
-
-        predicted = forward(predict, state.classifier.params)
         sizes = batch.labelled.shape[0], batch.unlabelled.shape[0]
+        predicted = classifier.forward(state.classifier, images, rngs={"dropout": dropout_key})
         teacher = jax.nn.log_softmax(separate(predicted.outputs, sizes)[1])
 
-        def loss(logits: Array) -> tuple[dict, dict]:
+        def loss(logits: Array) -> Terms:
             labelled, unlabelled = separate(logits, sizes)
-            weight = config.unlabelled_weight * ramp(state.step, begin, end)
+            weight = config.unlabelled_weight * ramp(step, begin, end)
             return {
-                "supervised": losses.cross_entropy(labelled, batch.labels),
-                "pseudo_label": weight * losses.confident_cross_entropy(unlabelled, teacher, config.threshold),
-            }, predicted.stats
+                "supervised": cross_entropy(labelled, batch.labels),
+                "pseudo_label": weight * confident_cross_entropy(unlabelled, teacher, config.threshold),
+            }
 
-        player, metrics = descend("classifier", state.classifier, optimizer, loss, predicted)
-        metrics["classifier/confident"] = losses.confident(teacher, config.threshold).mean()
-        return State(state.step + 1, state.key, average(player, config.averaging, state.step)), metrics
+        player, metrics = classifier.descend(state.classifier, loss, predicted)
+        metrics["classifier/confident"] = confident(teacher, config.threshold).mean()
+        return State(update_ema(player, config.averaging, step)), metrics
 
     def classify(state: State, images: Array) -> Array:
-        variables = {"params": state.classifier.ema, **state.classifier.stats}
-        return jax.nn.log_softmax(net.apply(variables, images, train=False))
+        return jax.nn.log_softmax(classifier.infer(state.classifier, images))
 
     phase = Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step)
     return Method(init, (phase,), classify=classify)

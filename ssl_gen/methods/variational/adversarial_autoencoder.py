@@ -12,7 +12,7 @@ other in a step; u has noise on its pixels wherever the encoder sees it:
 
 Where the paper descends with momentum, with rates of its own for each part, Adam stands here. What the discriminators
 judge has noise on it, or D_y could tell probabilities from one-hot vectors by their last digit; the probabilities of
-`classify` are those of the encoder's mean params. Samples are g(y, z) for a one-hot y and z ~ N(0, I).
+`classify` are those of the encoder's EMA. Samples are g(y, z) for a one-hot y and z ~ N(0, I).
 
 D_z holds all styles together to N(0, I), and those of one class can still lie in a corner of their own, which a sample
 of another class then comes from. With `conditional_style`, ours, it is D_z(z, y), which is told q(. | u), without
@@ -30,23 +30,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import likelihoods, losses
 from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Forward, Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.adversarial import judged_fake, judged_real
+from ssl_gen.losses.classification import cross_entropy
+from ssl_gen.losses.likelihood import noisy, squared_error
 from ssl_gen.networks.mlp import Perceptron
 from ssl_gen.networks.variational import encoder_and_decoder
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import (
-    Forward,
-    annealed,
-    average,
-    check_multiples,
-    create,
-    descend,
-    forward,
-    interleave,
-    separate,
-    spread,
-)
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Makhzani et al. 2015, arXiv:1511.05644"
 
@@ -69,7 +65,7 @@ class Config:
     b1: float = 0.5  # Adam, regularisation; ours, as in GANs; musyoku: 0.1
     anneal: float = 0.5  # share of the steps, at the end, over which rates fall to 0; ours; paper: a tenth at epoch 50
     conditional_style: bool = False  # D_z is told the class; ours, paper: no
-    averaging: float = 0.01  # rate of the encoder's mean params, which classify, a step; ours
+    averaging: float = 0.01  # rate of the encoder's EMA, which classifies, a step; ours
     augmentation: Augmentation = Augmentation()  # of every image; the paper: none
 
 
@@ -79,168 +75,157 @@ PHOTOGRAPHS = Config(  # ours
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     encoder: TrainState  # opt: one state for each part of the step, by name
     decoder: TrainState
     category_discriminator: TrainState
     style_discriminator: TrainState
 
 
-def judged(prior: Array, codes: Array) -> dict[str, Array]:
-    """What a discriminator loses by its logits of the prior's draws (U,) and the encoder's (U,): name -> () nats."""
-    return {"prior": losses.judged_real(prior), "encoded": losses.judged_fake(codes)}
+def parts(outputs: Array, classes: int) -> tuple[Array, Array]:
+    """The encoder's outputs (B, K + Z) -> logits of the class (B, K), style (B, Z)."""
+    return outputs[:, :classes], outputs[:, classes:]
+
+
+def optimizers(config: Config) -> dict[str, optax.GradientTransformation]:
+    """One for each part of the step."""
+
+    def adam(rate: float, b1: float = 0.9) -> optax.GradientTransformation:
+        return optax.adam(annealed(rate, config.steps, config.anneal), b1)
+
+    return {
+        "reconstruction": adam(config.learning_rate),
+        "regularisation": adam(config.adversarial_rate, config.b1),
+        "supervised": adam(config.supervised_rate),
+    }
+
+
+def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Encoder, decoder, and the network of either discriminator."""
+    outputs = spec.classes + config.latent
+    return (
+        *encoder_and_decoder(config.network, spec, outputs, 1, config.hidden, config.width, nn.relu),
+        Perceptron(1, spec.classes, config.discriminator_hidden, nn.relu),
+    )
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
     """Encoder, decoder and the discriminators of class and style for images of `spec`; samples obey their labels."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
     classes, sizes = spec.classes, (config.labelled_batch, config.unlabelled_batch)
-    encoder, decoder = encoder_and_decoder(
-        config.network, spec, classes + config.latent, 1, config.hidden, config.width, activation=nn.relu
-    )
-    discriminator = Perceptron(1, classes, config.discriminator_hidden, nn.relu)
-
-    def adam(rate: float, b1: float = 0.9) -> optax.GradientTransformation:
-        return optax.adam(annealed(rate, config.steps, config.anneal), b1)
-
-    optimizers = {
-        "reconstruction": adam(config.learning_rate),
-        "regularisation": adam(config.adversarial_rate, config.b1),
-        "supervised": adam(config.supervised_rate),
-    }
+    adams = optimizers(config)
+    e_network, g_network, d_network = networks(config, spec)
+    encoders = {part: Player(part, e_network, adam, ema=True) for part, adam in adams.items()}  # they differ in adam
+    encoder = encoders["reconstruction"]
+    decoder = Player("decoder", g_network, adams["reconstruction"])
+    category_discriminator = Player("category_discriminator", d_network, adams["regularisation"])
+    style_discriminator = Player("style_discriminator", d_network, adams["regularisation"])
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 4)
-        images = batch.unlabelled
-        labels, style = jnp.zeros((images.shape[0], classes)), jnp.zeros((images.shape[0], config.latent))
-        e = encoder.init(keys[0], images, None, train=False)
-        d = decoder.init(keys[1], style, labels, train=False)
-        category = discriminator.init(keys[2], labels)
-        normal = discriminator.init(keys[3], style, labels if config.conditional_style else None)
-        player = create(e.pop("params"), e, optimizers["reconstruction"], average=True)
+        keys, count = jax.random.split(key, 4), batch.unlabelled.shape[0]
+        labels, style = jnp.zeros((count, classes)), jnp.zeros((count, config.latent))
+        e = encoder.init(keys[0], batch.unlabelled, None)
         return State(
-            jnp.int32(0),
-            key,
-            player._replace(opt={name: optimizer.init(player.params) for name, optimizer in optimizers.items()}),
-            create(d.pop("params"), d, optimizers["reconstruction"]),
-            create(category["params"], {}, optimizers["regularisation"]),
-            create(normal["params"], {}, optimizers["regularisation"]),
+            e._replace(opt={part: adam.init(e.params) for part, adam in adams.items()}),
+            decoder.init(keys[1], style, labels),
+            category_discriminator.init(keys[2], labels, None),
+            style_discriminator.init(keys[3], style, labels if config.conditional_style else None),
         )
 
-    def encoded(player: TrainState, key: Key, images: Array) -> Forward:
-        """Of noisy images: logits of the class (B, K), style (B, Z)."""
-        images = likelihoods.noisy(key, images, config.input_noise)
+    def encoded(state: TrainState, key: Key, images: Array) -> Forward:
+        return encoder.forward(state, noisy(key, images, config.input_noise), None)
 
-        def run(params: dict) -> tuple[tuple[Array, Array], dict]:
-            variables = {"params": params, **player.stats}
-            outputs, stats = encoder.apply(variables, images, None, train=True, mutable=["batch_stats"])
-            return (outputs[:, :classes], outputs[:, classes:]), stats
+    def train_encoder(
+        part: str, state: TrainState, loss: Callable[[Array], Terms], codes: Forward
+    ) -> tuple[TrainState, Metrics]:
+        """One update of the encoder with the optimiser of this part."""
+        after, metrics = encoders[part].descend(state._replace(opt=state.opt[part]), loss, codes)
+        return after._replace(opt=state.opt | {part: after.opt}), metrics
 
-        return forward(run, player.params)
+    def judge(player: Player, state: TrainState, key: Key, codes: Array, labels: Array | None) -> Array:
+        """A discriminator's logits (B,) of codes (B, K) or (B, Z), told the class (B, K) or None."""
+        noise = shard_batch(jax.random.normal(key, codes.shape))
+        return player.run(state, state.params, codes + config.noise * noise, labels)[0][:, 0]
 
-    def train_encoder(part: str, player: TrainState, loss: Callable, codes: Forward) -> tuple[TrainState, Metrics]:
-        """One update of the encoder with the optimiser of this part; loss(logits, style) -> terms."""
-        moved, metrics = descend(
-            part,
-            player._replace(opt=player.opt[part]),
-            optimizers[part],
-            lambda outputs: (loss(*outputs), codes.stats),
-            codes,
-        )
-        return moved._replace(opt={**player.opt, part: moved.opt}), metrics
-
-    def judge(params: dict, key: Key, codes: Array, told: Array | None) -> Array:
-        """A discriminator's logits (B,) of codes (B, K) or (B, Z), told (B, K) the class or None."""
-        noise = spread(jax.random.normal(key, codes.shape))
-        return discriminator.apply({"params": params}, codes + config.noise * noise, told)[:, 0]
-
-    def told(logits: Array) -> Array | None:
+    def condition(logits: Array) -> Array | None:
         """What the style's discriminator is told of the class (B, K)."""
         return jax.lax.stop_gradient(jax.nn.softmax(logits)) if config.conditional_style else None
 
     def train_discriminator(
-        name: str, player: TrainState, key: Key, prior: Array, codes: Array, told: Array | None
+        player: Player, state: TrainState, key: Key, prior: Array, codes: Array, labels: Array | None
     ) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(key)
-        return descend(
-            name,
-            player,
-            optimizers["regularisation"],
-            lambda params: (judged(judge(params, keys[0], prior, told), judge(params, keys[1], codes, told)), {}),
-        )
 
-    def reconstruct(state: State, key: Key, images: Array) -> tuple[TrainState, TrainState, Metrics]:
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            moved = state._replace(params=params)
+            real, fake = (judge(player, moved, *pair, labels) for pair in ((keys[0], prior), (keys[1], codes)))
+            return {"prior": judged_real(real), "encoded": judged_fake(fake)}, state.stats
+
+        return player.descend(state, loss)
+
+    def reconstruct(state: State, key: Key, images: Array) -> tuple[State, Metrics]:
         codes = encoded(state.encoder, key, images)
 
-        def errors(params: dict, logits: Array, style: Array) -> tuple[dict, dict]:
-            variables, labels = {"params": params, **state.decoder.stats}, jax.nn.softmax(logits)
-            outputs, stats = decoder.apply(variables, style, labels, train=True, mutable=["batch_stats"])
-            return {"squared_error": likelihoods.squared_error(images, jnp.tanh(outputs / 2)).mean()}, stats
+        def errors(params: Tree, outputs: Array) -> tuple[Terms, Tree]:
+            logits, style = parts(outputs, classes)
+            pixels, stats = decoder.run(state.decoder, params, style, jax.nn.softmax(logits))
+            return {"squared_error": squared_error(images, jnp.tanh(pixels / 2)).mean()}, stats
 
-        e, metrics = train_encoder(
-            "reconstruction", state.encoder, lambda *outputs: errors(state.decoder.params, *outputs)[0], codes
+        e, e_metrics = train_encoder(
+            "reconstruction", state.encoder, lambda outputs: errors(state.decoder.params, outputs)[0], codes
         )
-        d, d_metrics = descend(
-            "decoder", state.decoder, optimizers["reconstruction"], lambda params: errors(params, *codes.outputs)
-        )
-        return e, d, metrics | d_metrics
+        d, d_metrics = decoder.descend(state.decoder, lambda params: errors(params, codes.outputs))
+        return state._replace(encoder=e, decoder=d), e_metrics | d_metrics
 
-    def regularise(state: State, key: Key, images: Array) -> tuple[dict[str, TrainState], Metrics]:
+    def regularise(state: State, key: Key, images: Array) -> tuple[State, Metrics]:
         """The two games: both discriminators are updated, then the encoder, which sees the updated ones."""
-        keys = jax.random.split(key, 7)
-        codes, players, metrics = encoded(state.encoder, keys[0], images), {}, {}
-        labels = spread(jax.random.randint(keys[1], (images.shape[0],), 0, classes))
-        style = spread(jax.random.normal(keys[2], (images.shape[0], config.latent)))
-        category = jax.nn.softmax(codes.outputs[0])
-        games = {
-            "category_discriminator": (keys[3], jax.nn.one_hot(labels, classes), category, None),
-            "style_discriminator": (keys[4], style, codes.outputs[1], told(codes.outputs[0])),
-        }
-        for name, pair in games.items():
-            players[name], more = train_discriminator(name, getattr(state, name), *pair)
-            metrics |= more
+        keys, count = jax.random.split(key, 7), images.shape[0]
+        codes = encoded(state.encoder, keys[0], images)
+        labels = jax.nn.one_hot(shard_batch(jax.random.randint(keys[1], (count,), 0, classes)), classes)
+        styles = shard_batch(jax.random.normal(keys[2], (count, config.latent)))
+        logits, style = parts(codes.outputs, classes)
+        c, c_metrics = train_discriminator(
+            category_discriminator, state.category_discriminator, keys[3], labels, jax.nn.softmax(logits), None
+        )
+        s, s_metrics = train_discriminator(
+            style_discriminator, state.style_discriminator, keys[4], styles, style, condition(logits)
+        )
 
-        def deceive(logits: Array, style: Array) -> dict:
-            category = judge(players["category_discriminator"].params, keys[5], jax.nn.softmax(logits), None)
-            normal = judge(players["style_discriminator"].params, keys[6], style, told(logits))
-            return {"category": losses.judged_real(category), "style": losses.judged_real(normal)}
+        def deceive(outputs: Array) -> Terms:
+            logits, style = parts(outputs, classes)
+            category = judge(category_discriminator, c, keys[5], jax.nn.softmax(logits), None)
+            normal = judge(style_discriminator, s, keys[6], style, condition(logits))
+            return {"category": judged_real(category), "style": judged_real(normal)}
 
-        players["encoder"], more = train_encoder("regularisation", state.encoder, deceive, codes)
-        return players, metrics | more
+        e, e_metrics = train_encoder("regularisation", state.encoder, deceive, codes)
+        players = {"encoder": e, "category_discriminator": c, "style_discriminator": s}
+        return state._replace(**players), c_metrics | s_metrics | e_metrics
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        keys = jax.random.split(key, 4)
         images = augment(config.augmentation, keys[0], interleave(batch.labelled, batch.unlabelled))
         labelled, unlabelled = separate(images, sizes)
-        e, d, metrics = reconstruct(state, keys[1], unlabelled)
-        players, more = regularise(state._replace(encoder=e), keys[2], unlabelled)
-        e, last = train_encoder(
-            "supervised",
-            players["encoder"],
-            lambda logits, style: {"cross_entropy": losses.cross_entropy(logits, batch.labels)},
-            encoded(players["encoder"], keys[3], labelled),
-        )
-        players |= {"encoder": average(e, config.averaging, state.step), "decoder": d}
-        return state._replace(step=state.step + 1, **players), metrics | more | last
+        state, metrics = reconstruct(state, keys[1], unlabelled)
+        state, more = regularise(state, keys[2], unlabelled)
 
-    def codes(state: State, params: dict, images: Array) -> tuple[Array, Array]:
-        outputs = encoder.apply({"params": params, **state.encoder.stats}, images, None, train=False)
-        return outputs[:, :classes], outputs[:, classes:]
+        def supervised(outputs: Array) -> Terms:
+            return {"cross_entropy": cross_entropy(parts(outputs, classes)[0], batch.labels)}
+
+        codes = encoded(state.encoder, keys[3], labelled)
+        e, last = train_encoder("supervised", state.encoder, supervised, codes)
+        return state._replace(encoder=update_ema(e, config.averaging, step)), metrics | more | last
 
     def classify(state: State, images: Array) -> Array:
-        return jax.nn.log_softmax(codes(state, state.encoder.ema, images)[0])
+        return jax.nn.log_softmax(parts(encoder.infer(state.encoder, images, None), classes)[0])
 
     def encode(state: State, images: Array) -> Array:
-        """The style."""
-        return codes(state, state.encoder.params, images)[1]
+        """The style, at the params that the decoder learns with."""
+        return parts(encoder.infer(state.encoder, images, None, params=state.encoder.params), classes)[1]
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
-        variables = {"params": state.decoder.params, **state.decoder.stats}
-        return jnp.tanh(decoder.apply(variables, latents, labels, train=False) / 2)
+        return jnp.tanh(decoder.infer(state.decoder, latents, labels) / 2)
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        return decode(state, jax.random.normal(key, (labels.shape[0], config.latent)), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
 
-    phase = Phase("main", config.steps, *sizes, step)
-    return Method(init, (phase,), sample=sample, classify=classify, encode=encode, decode=decode, conditional=True)
+    phases = (Phase("main", config.steps, *sizes, step),)
+    return Method(init, phases, sample, classify, encode, decode, conditional=True, sampler=NormalLatents())

@@ -24,11 +24,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import likelihoods
-from ssl_gen.networks.normalisation import choose
+from ssl_gen.core import gradient
+from ssl_gen.core.batching import shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import choose
+from ssl_gen.core.players import Player
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.likelihood import bernoulli, noisy, squared_error
 from ssl_gen.networks.variational import encoder_and_decoder
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import annealed, create, descend, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Vincent et al. 2008, ICML"
 
@@ -39,11 +43,7 @@ class Config:
     unlabelled_batch: int = 100  # images a step; ours
     network: Literal["mlp", "conv"] = "mlp"  # encoder and decoder; the papers: mlp
     latent: int = 30  # Z; Hinton and Salakhutdinov 2006, MNIST
-    hidden: tuple[int, ...] = (
-        1000,
-        500,
-        250,
-    )  # units a layer of the mlp, ReLU; Hinton and Salakhutdinov: logistic
+    hidden: tuple[int, ...] = (1000, 500, 250)  # units a layer of the mlp, ReLU; Hinton and Salakhutdinov: logistic
     width: int = 32  # channels of the first layer of conv networks; ours
     masking: float = 0.25  # share of the pixels that are black; Vincent et al. 2008: 0, 0.1, 0.25 or 0.4; 0: plain
     noise: float = 0.0  # deviation of normal noise, pixels in [0, 1]; Vincent et al. 2010: 0.05 to 0.5
@@ -56,66 +56,60 @@ PHOTOGRAPHS = Config(network="conv", latent=128, width=64, loss="squared_error")
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     autoencoder: TrainState  # params and stats by "encoder" and "decoder"
 
 
 def corrupted(key: Key, images: Array, masking: float, noise: float) -> Array:
     """Images (B, H, W, C) in [-1, 1] with normal noise, and then a share `masking` of their pixels black (-1)."""
     noise_key, masking_key = jax.random.split(key)
-    images = likelihoods.noisy(noise_key, images, noise)
+    images = noisy(noise_key, images, noise)
     if not masking:
         return images
-    return jnp.where(spread(jax.random.uniform(masking_key, images.shape)) < masking, -1.0, images)
+    return jnp.where(shard_batch(jax.random.uniform(masking_key, images.shape)) < masking, -1.0, images)
 
 
 def reconstruction(loss: str, images: Array, outputs: Array) -> Array:
     """What the decoder's outputs lose by the images, both (B, H, W, C) -> (B,) nats, or squared pixels in [0, 1]."""
     if loss == "bernoulli":
-        return -likelihoods.bernoulli((images + 1) / 2, outputs)
-    return likelihoods.squared_error(images, outputs)
+        return -bernoulli((images + 1) / 2, outputs)
+    return squared_error(images, outputs)
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
     """Encoder and decoder for images of `spec`; labels are not looked at. Raises UserError on an unknown loss."""
-    bernoulli = choose("loss", config.loss, ("bernoulli", "squared_error")) == "bernoulli"
-    encoder, decoder = encoder_and_decoder(
-        config.network, spec, config.latent, 1, config.hidden, config.width, activation=nn.relu
-    )
-    optimizer = optax.adam(annealed(config.learning_rate, config.steps, config.anneal))
+    is_bernoulli = choose("loss", config.loss, ("bernoulli", "squared_error")) == "bernoulli"
+    networks = encoder_and_decoder(config.network, spec, config.latent, 1, config.hidden, config.width, nn.relu)
+    adam = optax.adam(annealed(config.learning_rate, config.steps, config.anneal))
+    # They are one player: each is run on its own part of the params, and the optimiser is that of both together.
+    encoder, decoder = Player("encoder", networks[0], adam), Player("decoder", networks[1], adam)
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE))
-        latents = jnp.zeros((batch.unlabelled.shape[0], config.latent))
-        e = encoder.init(keys[0], batch.unlabelled, None, train=False)
-        d = decoder.init(keys[1], latents, None, train=False)
-        params = {"encoder": e.pop("params"), "decoder": d.pop("params")}
-        return State(jnp.int32(0), key, create(params, {"encoder": e, "decoder": d}, optimizer))
+        keys, latents = jax.random.split(key), jnp.zeros((batch.unlabelled.shape[0], config.latent))
+        e, d = encoder.init(keys[0], batch.unlabelled, None), decoder.init(keys[1], latents, None)
+        params = {"encoder": e.params, "decoder": d.params}
+        return State(TrainState(params, {"encoder": e.stats, "decoder": d.stats}, adam.init(params), ()))
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        key, stats = jax.random.fold_in(state.key, state.step), state.autoencoder.stats
-        seen = corrupted(key, batch.unlabelled, config.masking, config.noise)
+    def part(state: State, name: str) -> TrainState:
+        return TrainState(state.autoencoder.params[name], state.autoencoder.stats[name], (), ())
 
-        def loss(params: dict) -> tuple[dict, dict]:
-            variables = {name: {"params": params[name], **stats[name]} for name in params}
-            latents, e = encoder.apply(variables["encoder"], seen, None, train=True, mutable=["batch_stats"])
-            outputs, d = decoder.apply(variables["decoder"], latents, None, train=True, mutable=["batch_stats"])
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        images = corrupted(key, batch.unlabelled, config.masking, config.noise)
+
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            latents, e_stats = encoder.run(part(state, "encoder"), params["encoder"], images, None)
+            outputs, d_stats = decoder.run(part(state, "decoder"), params["decoder"], latents, None)
             terms = {"reconstruction": reconstruction(config.loss, batch.unlabelled, outputs).mean()}
-            return terms, {"encoder": e, "decoder": d}
+            return terms, {"encoder": e_stats, "decoder": d_stats}
 
-        player, metrics = descend("autoencoder", state.autoencoder, optimizer, loss)
-        return State(state.step + 1, state.key, player), metrics
-
-    def variables(state: State, name: str) -> dict:
-        return {"params": state.autoencoder.params[name], **state.autoencoder.stats[name]}
+        player, metrics = gradient.descend("autoencoder", state.autoencoder, adam, loss)
+        return State(player), metrics
 
     def encode(state: State, images: Array) -> Array:
-        return encoder.apply(variables(state, "encoder"), images, None, train=False)
+        return encoder.infer(part(state, "encoder"), images, None)
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
-        outputs = decoder.apply(variables(state, "decoder"), latents, None, train=False)
-        return jnp.tanh(outputs / 2) if bernoulli else jnp.clip(outputs, -1, 1)
+        outputs = decoder.infer(part(state, "decoder"), latents, None)
+        return jnp.tanh(outputs / 2) if is_bernoulli else jnp.clip(outputs, -1, 1)
 
     phase = Phase("main", config.steps, 0, config.unlabelled_batch, step)
     return Method(init, (phase,), encode=encode, decode=decode)

@@ -21,11 +21,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import likelihoods, losses
+from ssl_gen.core.batching import shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.players import Player
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.losses.classification import cross_entropy
+from ssl_gen.losses.likelihood import (
+    elbo_terms,
+    keep_informative,
+    log_importance,
+    pixel_likelihood,
+    reparametrised,
+    running,
+)
 from ssl_gen.networks.mlp import Perceptron
-from ssl_gen.networks.variational import autoencoder
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import create, descend, spread
+from ssl_gen.networks.variational import Autoencoder, autoencoder
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Kingma et al. 2014, arXiv:1406.5298"
 
@@ -53,99 +64,86 @@ PHOTOGRAPHS = Config(unlabelled_batch=100, network="conv", latent=128, width=64,
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     moments: Array  # (2, Z), of the latents' means over the labelled images of the second phase
     autoencoder: TrainState
     classifier: TrainState
 
 
+def networks(config: Config, spec: ImageSpec, maps: int) -> tuple[Autoencoder, Perceptron]:
+    """Autoencoder, whose decoder has `maps` outputs for each channel, and classifier of latents."""
+    return (
+        autoencoder(config.network, spec, maps, config.latent, config.hidden, config.width),
+        Perceptron(spec.classes, spec.classes, config.classifier_hidden),
+    )
+
+
 def make(config: Config, spec: ImageSpec) -> Method:
     """Encoder, decoder and classifier of latents for images of `spec`; samples are not conditional."""
-    likelihood = likelihoods.choose(config.likelihood, config.binarise)
-    model = autoencoder(config.network, spec, likelihood.maps, config.latent, config.hidden, config.width)
-    classifier = Perceptron(spec.classes, spec.classes, config.classifier_hidden)
+    likelihood = pixel_likelihood(config.likelihood, config.binarise)
+    model_network, classifier_network = networks(config, spec, likelihood.maps)
     first = round(config.first * config.steps)
 
     def adam(rate: float) -> optax.GradientTransformation:
         return optax.chain(optax.add_decayed_weights(config.l2), optax.adam(rate))
 
-    optimizer, classifier_optimizer = adam(config.learning_rate), adam(config.classifier_rate)
+    model = Player("autoencoder", model_network, adam(config.learning_rate))
+    classifier = Player("classifier", classifier_network, adam(config.classifier_rate))
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE))
+        keys = jax.random.split(key)
         noise = jnp.zeros((batch.unlabelled.shape[0], config.latent))
-        m = model.init(keys[0], batch.unlabelled, None, noise, train=False)
-        c = classifier.init(keys[1], noise)
         return State(
-            jnp.int32(0),
-            key,
             jnp.zeros((2, config.latent)),
-            create(m.pop("params"), m, optimizer),
-            create(c.pop("params"), c, classifier_optimizer),
+            model.init(keys[0], batch.unlabelled, None, noise),
+            classifier.init(keys[1], noise),
         )
 
-    def autoencoder_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        observe_key, noise_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    def autoencoder_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        observe_key, noise_key = jax.random.split(key)
         images = likelihood.observe(observe_key, batch.unlabelled)
-        noise = spread(jax.random.normal(noise_key, (images.shape[0], config.latent)))
+        noise = shard_batch(jax.random.normal(noise_key, (images.shape[0], config.latent)))
 
-        def loss(params: dict) -> tuple[dict, dict]:
-            variables = {"params": params, **state.autoencoder.stats}
-            (outputs, *posterior), stats = model.apply(
-                variables, images, None, noise, train=True, mutable=["batch_stats"]
-            )
-            return {
-                "reconstruction": -likelihood.log_density(images, outputs).mean(),
-                "divergence": likelihoods.divergence(*posterior).mean(),
-            }, stats
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            (outputs, *posterior), stats = model.run(state.autoencoder, params, images, None, noise)
+            return elbo_terms(likelihood.log_density(images, outputs), *posterior), stats
 
-        player, metrics = descend("autoencoder", state.autoencoder, optimizer, loss)
-        return state._replace(step=state.step + 1, autoencoder=player), metrics
+        player, metrics = model.descend(state.autoencoder, loss)
+        return state._replace(autoencoder=player), metrics
 
-    def variables(state: State) -> dict:
-        return {"params": state.autoencoder.params, **state.autoencoder.stats}
+    def classifier_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        mean, log_variance = model.infer(state.autoencoder, batch.labelled, None, method="encode")
+        noise = shard_batch(jax.random.normal(key, mean.shape))
+        moments = running(state.moments, mean, step - first)
+        latents = keep_informative(reparametrised(mean, log_variance, noise), moments, config.least_deviation)
 
-    def posterior(state: State, images: Array) -> tuple[Array, Array]:
-        return model.apply(variables(state), images, None, train=False, method="encode")
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            logits, stats = classifier.run(state.classifier, params, latents)
+            return {"supervised": cross_entropy(logits, batch.labels)}, stats
 
-    def selected(latents: Array, moments: Array) -> Array:
-        return jnp.where(likelihoods.informative(moments, config.least_deviation), latents, 0.0)
-
-    def classifier_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        mean, log_variance = posterior(state, batch.labelled)
-        noise = spread(jax.random.normal(jax.random.fold_in(state.key, state.step), mean.shape))
-        moments = likelihoods.running(state.moments, mean, state.step - first)
-        latents = selected(likelihoods.reparametrised(mean, log_variance, noise), moments)
-
-        def loss(params: dict) -> tuple[dict, dict]:
-            logits = classifier.apply({"params": params}, latents)
-            return {"supervised": losses.cross_entropy(logits, batch.labels)}, {}
-
-        player, metrics = descend("classifier", state.classifier, classifier_optimizer, loss)
-        return state._replace(step=state.step + 1, moments=moments, classifier=player), metrics
+        player, metrics = classifier.descend(state.classifier, loss)
+        return state._replace(moments=moments, classifier=player), metrics
 
     def encode(state: State, images: Array) -> Array:
-        return posterior(state, images)[0]
+        return model.infer(state.autoencoder, images, None, method="encode")[0]
 
     def classify(state: State, images: Array) -> Array:
-        latents = selected(encode(state, images), state.moments)
-        return jax.nn.log_softmax(classifier.apply({"params": state.classifier.params}, latents))
+        latents = keep_informative(encode(state, images), state.moments, config.least_deviation)
+        return jax.nn.log_softmax(classifier.infer(state.classifier, latents))
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
-        return likelihood.mean(model.apply(variables(state), latents, None, train=False, method="decode"))
+        return likelihood.mean(model.infer(state.autoencoder, latents, None, method="decode"))
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        return decode(state, jax.random.normal(key, (labels.shape[0], config.latent)), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
 
-    def log_weight(state: State, key: Key, images: Array) -> Array:
-        images = likelihood.observe(jax.random.fold_in(state.key, likelihoods.FIXED), images)
+    def log_weight(state: State, observed: Key, key: Key, images: Array) -> Array:
+        images = likelihood.observe(observed, images)
         noise = jax.random.normal(key, (images.shape[0], config.latent))
-        outputs, *posterior = model.apply(variables(state), images, None, noise, train=False)
-        return likelihood.log_density(images, outputs) + likelihoods.log_prior_ratio(*posterior, noise)
+        outputs, mean, log_variance = model.infer(state.autoencoder, images, None, noise)
+        return log_importance(likelihood.log_density(images, outputs), mean, log_variance, noise)
 
     phases = (
         Phase("autoencoder", first, 0, config.unlabelled_batch, autoencoder_step),
         Phase("classifier", config.steps - first, config.labelled_batch, 0, classifier_step),
     )
-    return Method(init, phases, sample=sample, classify=classify, encode=encode, decode=decode, log_weight=log_weight)
+    return Method(init, phases, sample, classify, encode, decode, log_weight=log_weight, sampler=NormalLatents())

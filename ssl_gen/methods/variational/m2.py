@@ -24,11 +24,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import likelihoods, losses
 from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.losses.likelihood import (
+    every_pair,
+    kl_to_prior,
+    labelled_pairs,
+    log_importance,
+    mean_over_classes,
+    pixel_likelihood,
+    semi_supervised_terms,
+)
 from ssl_gen.networks.variational import autoencoder
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import check_multiples, create, descend, interleave, separate, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Kingma et al. 2014, arXiv:1406.5298"
 
@@ -63,8 +75,6 @@ PHOTOGRAPHS = Config(  # ours
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     model: TrainState  # encoder, decoder and classifier
 
 
@@ -72,85 +82,57 @@ def make(config: Config, spec: ImageSpec) -> Method:
     """Encoder, decoder and classifier for images of `spec`; samples obey their labels."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
     classes = spec.classes
-    likelihood = likelihoods.choose(config.likelihood, config.binarise)
-    model = autoencoder(
+    likelihood = pixel_likelihood(config.likelihood, config.binarise)
+    network = autoencoder(
         config.network, spec, likelihood.maps, config.latent, config.hidden, config.width, classifier=True
     )
-    optimizer = optax.chain(optax.add_decayed_weights(config.l2), optax.adam(config.learning_rate))
+    adam = optax.chain(optax.add_decayed_weights(config.l2), optax.adam(config.learning_rate))
+    model = Player("model", network, adam)
 
     def init(key: Key, batch: Batch) -> State:
         noise = jnp.zeros((batch.labels.shape[0], config.latent))
-        variables = model.init(
-            jax.random.fold_in(key, BEFORE), batch.labelled, batch.labels, noise, train=False, method="initialise"
-        )
-        return State(jnp.int32(0), key, create(variables.pop("params"), variables, optimizer))
+        return State(model.init(key, batch.labelled, batch.labels, noise, method="initialise"))
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        sizes = batch.labelled.shape[0], batch.unlabelled.shape[0]
-        seen = augment(config.augmentation, keys[0], interleave(batch.labelled, batch.unlabelled))
-        seen = likelihood.observe(keys[1], seen)
-        labelled, unlabelled = separate(seen, sizes)
-        pairs = sizes[0], sizes[1] * classes  # (image, label): its own, or each in turn
-        images = interleave(labelled, jnp.repeat(unlabelled, classes, 0))
-        labels = interleave(batch.labels, jnp.tile(jnp.arange(classes), sizes[1]))
-        noise = spread(jax.random.normal(keys[2], (sum(pairs), config.latent)))
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        keys = jax.random.split(key, 3)
+        images = augment(config.augmentation, keys[0], interleave(batch.labelled, batch.unlabelled))
+        images = likelihood.observe(keys[1], images)
+        labelled, unlabelled = separate(images, (batch.labelled.shape[0], batch.unlabelled.shape[0]))
+        pairs, labels = labelled_pairs(labelled, batch.labels, unlabelled, classes)
+        noise = shard_batch(jax.random.normal(keys[2], (pairs.shape[0], config.latent)))
 
-        def loss(params: dict) -> tuple[dict, dict]:
-            variables = {"params": params, **state.model.stats}
-            logits, stats = model.apply(variables, seen, train=True, method="classify", mutable=["batch_stats"])
-            variables = {"params": params, **stats}
-            (outputs, *posterior), stats = model.apply(
-                variables, images, labels, noise, train=True, mutable=["batch_stats"]
-            )
-            costs = jnp.log(classes) + likelihoods.divergence(*posterior) - likelihood.log_density(images, outputs)
-            bound, each = separate(costs, pairs)
-            given, hidden = separate(jax.nn.log_softmax(logits), sizes)
-            return {
-                "labelled": config.labelled_share * bound.mean(),
-                "unlabelled": (1 - config.labelled_share)
-                * likelihoods.over_classes(each.reshape(-1, classes), hidden).mean(),
-                "classification": config.alpha * losses.cross_entropy(given, batch.labels),
-            }, stats
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            logits, stats = model.run(state.model, params, images, method="classify")
+            (outputs, *posterior), stats = model.run(state.model._replace(stats=stats), params, pairs, labels, noise)
+            costs = jnp.log(classes) + kl_to_prior(*posterior) - likelihood.log_density(pairs, outputs)
+            log_q = jax.nn.log_softmax(logits)
+            return semi_supervised_terms(costs, log_q, batch.labels, config.labelled_share, config.alpha), stats
 
-        player, metrics = descend("model", state.model, optimizer, loss)
-        return State(state.step + 1, state.key, player), metrics
-
-    def variables(state: State) -> dict:
-        return {"params": state.model.params, **state.model.stats}
+        player, metrics = model.descend(state.model, loss)
+        return State(player), metrics
 
     def classify(state: State, images: Array) -> Array:
-        return jax.nn.log_softmax(model.apply(variables(state), images, train=False, method="classify"))
+        return jax.nn.log_softmax(model.infer(state.model, images, method="classify"))
 
     def encode(state: State, images: Array) -> Array:
         """The mean of q(z | x, y) for the most probable y."""
         predicted = classify(state, images).argmax(-1)
-        mean, _ = model.apply(variables(state), images, predicted, train=False, method="encode")
-        return mean
+        return model.infer(state.model, images, predicted, method="encode")[0]
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
-        return likelihood.mean(model.apply(variables(state), latents, labels, train=False, method="decode"))
+        return likelihood.mean(model.infer(state.model, latents, labels, method="decode"))
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        return decode(state, jax.random.normal(key, (labels.shape[0], config.latent)), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
 
-    def log_weight(state: State, key: Key, images: Array) -> Array:
-        images = likelihood.observe(jax.random.fold_in(state.key, likelihoods.FIXED), images)
-        labels = jnp.tile(jnp.arange(classes), images.shape[0])
-        images = jnp.repeat(images, classes, 0)
-        noise = jax.random.normal(key, (images.shape[0], config.latent))
-        outputs, *posterior = model.apply(variables(state), images, labels, noise, train=False)
-        each = likelihood.log_density(images, outputs) + likelihoods.log_prior_ratio(*posterior, noise)
-        return jax.nn.logsumexp(each.reshape(-1, classes), -1) - jnp.log(classes)
+    def log_weight(state: State, observed: Key, key: Key, images: Array) -> Array:
+        pairs, labels = every_pair(likelihood.observe(observed, images), classes)
+        noise = jax.random.normal(key, (pairs.shape[0], config.latent))
+        outputs, mean, log_variance = model.infer(state.model, pairs, labels, noise)
+        each = log_importance(likelihood.log_density(pairs, outputs), mean, log_variance, noise)
+        return mean_over_classes(each, classes)
 
-    phase = Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step)
+    phases = (Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step),)
     return Method(
-        init,
-        (phase,),
-        sample=sample,
-        classify=classify,
-        encode=encode,
-        decode=decode,
-        conditional=True,
-        log_weight=log_weight,
+        init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight, sampler=NormalLatents()
     )

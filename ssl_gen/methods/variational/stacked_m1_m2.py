@@ -25,12 +25,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import likelihoods, losses
 from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.likelihood import (
+    elbo_terms,
+    every_pair,
+    keep_informative,
+    kl_to_prior,
+    labelled_pairs,
+    log_importance,
+    mean_over_classes,
+    normal,
+    pixel_likelihood,
+    reparametrised,
+    running,
+    semi_supervised_terms,
+)
 from ssl_gen.networks.mlp import Perceptron
 from ssl_gen.networks.variational import Autoencoder, autoencoder
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import annealed, check_multiples, create, descend, interleave, separate, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Kingma et al. 2014, arXiv:1406.5298"
 
@@ -62,154 +80,132 @@ PHOTOGRAPHS = Config(unlabelled_batch=500, network="conv", features=128, width=6
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     moments: Array  # (2, F), of M1's means over the unlabelled images of the second phase
     m1: TrainState
     m2: TrainState
 
 
+def networks(config: Config, spec: ImageSpec, maps: int) -> tuple[Autoencoder, Autoencoder]:
+    """M1, whose decoder has `maps` outputs for each channel, and M2."""
+    classes, hidden = spec.classes, config.m2_hidden
+    m1 = autoencoder(config.network, spec, maps, config.features, config.hidden, config.width)
+    m2 = Autoencoder(
+        Perceptron(2 * config.latent, classes, hidden),
+        Perceptron(2 * config.features, classes, hidden),
+        Perceptron(classes, classes, hidden),
+    )
+    return m1, m2
+
+
 def make(config: Config, spec: ImageSpec) -> Method:
     """M1 for images of `spec` and M2 on its latents; samples obey their labels."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
-    classes, features, hidden = spec.classes, config.features, config.m2_hidden
-    likelihood = likelihoods.choose(config.likelihood, config.binarise)
-    m1 = autoencoder(config.network, spec, likelihood.maps, features, config.hidden, config.width)
-    m2 = Autoencoder(
-        Perceptron(2 * config.latent, classes, hidden),
-        Perceptron(2 * features, classes, hidden),
-        Perceptron(classes, classes, hidden),
-    )
+    classes = spec.classes
+    likelihood = pixel_likelihood(config.likelihood, config.binarise)
+    m1_network, m2_network = networks(config, spec, likelihood.maps)
     first = round(config.first * config.steps)
 
     def adam(updates: int) -> optax.GradientTransformation:
         rate = annealed(config.learning_rate, updates, config.anneal)
         return optax.chain(optax.add_decayed_weights(config.l2), optax.adam(rate))
 
-    m1_optimizer, m2_optimizer = adam(first), adam(config.steps - first)
+    m1 = Player("m1", m1_network, adam(first))
+    m2 = Player("m2", m2_network, adam(config.steps - first))
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE))
-        z, v = (jnp.zeros((batch.labels.shape[0], width)) for width in (features, config.latent))
-        one = m1.init(keys[0], batch.labelled, None, z, train=False)
-        two = m2.init(keys[1], z, batch.labels, v, train=False, method="initialise")
+        keys = jax.random.split(key)
+        z, v = (jnp.zeros((batch.labels.shape[0], width)) for width in (config.features, config.latent))
         return State(
-            jnp.int32(0),
-            key,
-            jnp.zeros((2, features)),
-            create(one.pop("params"), one, m1_optimizer),
-            create(two.pop("params"), two, m2_optimizer),
+            jnp.zeros((2, config.features)),
+            m1.init(keys[0], batch.labelled, None, z),
+            m2.init(keys[1], z, batch.labels, v, method="initialise"),
         )
 
-    def m1_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        move_key, observe_key, noise_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+    def m1_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        move_key, observe_key, noise_key = jax.random.split(key, 3)
         images = likelihood.observe(observe_key, augment(config.augmentation, move_key, batch.unlabelled))
-        noise = spread(jax.random.normal(noise_key, (images.shape[0], features)))
+        noise = shard_batch(jax.random.normal(noise_key, (images.shape[0], config.features)))
 
-        def loss(params: dict) -> tuple[dict, dict]:
-            variables = {"params": params, **state.m1.stats}
-            (outputs, *posterior), stats = m1.apply(variables, images, None, noise, train=True, mutable=["batch_stats"])
-            return {
-                "reconstruction": -likelihood.log_density(images, outputs).mean(),
-                "divergence": likelihoods.divergence(*posterior).mean(),
-            }, stats
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            (outputs, *posterior), stats = m1.run(state.m1, params, images, None, noise)
+            return elbo_terms(likelihood.log_density(images, outputs), *posterior), stats
 
-        player, metrics = descend("m1", state.m1, m1_optimizer, loss)
-        return state._replace(step=state.step + 1, m1=player), metrics
+        player, metrics = m1.descend(state.m1, loss)
+        return state._replace(m1=player), metrics
 
-    def m1_variables(state: State) -> dict:
-        return {"params": state.m1.params, **state.m1.stats}
+    def kept(state: State, z: Array) -> Array:
+        """z (B, F), or what is as wide, with 0 for the latents that M2 does not model."""
+        return keep_informative(z, state.moments, config.least_deviation)
 
-    def posterior(state: State, images: Array) -> tuple[Array, Array]:
-        """Mean and log variance of q(z | x)."""
-        return m1.apply(m1_variables(state), images, None, train=False, method="encode")
-
-    def kept(state: State) -> Array:
-        return likelihoods.informative(state.moments, config.least_deviation)
-
-    def every_pair(z: Array) -> tuple[Array, Array]:
-        """z (B, F) -> each with each class, (B K, F) and (B K,)."""
-        return jnp.repeat(z, classes, 0), jnp.tile(jnp.arange(classes), z.shape[0])
-
-    def normal(state: State, outputs: Array) -> tuple[Array, Array]:
+    def p_z(state: State, outputs: Array) -> tuple[Array, Array]:
         """Mean and log variance of p(z | y, v), N(0, 1) for the latents that M2 does not model."""
-        mean, log_variance = (jnp.where(kept(state), part, 0.0) for part in jnp.split(outputs, 2, -1))
-        return mean, log_variance
+        mean, log_variance = jnp.split(outputs, 2, -1)
+        return kept(state, mean), kept(state, log_variance)
 
-    def m2_step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        move_key, z_key, v_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        images = augment(config.augmentation, move_key, interleave(batch.labelled, batch.unlabelled))
+    def m2_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        move_key, z_key, v_key = jax.random.split(key, 3)
         sizes = batch.labelled.shape[0], batch.unlabelled.shape[0]
-        mean, log_variance = posterior(state, images)
-        moments = likelihoods.running(state.moments, separate(mean, sizes)[1], state.step - first)
-        state = state._replace(moments=moments)
-        z = likelihoods.reparametrised(mean, log_variance, spread(jax.random.normal(z_key, mean.shape)))
-        z = jnp.where(kept(state), z, 0.0)
+        images = augment(config.augmentation, move_key, interleave(batch.labelled, batch.unlabelled))
+        mean, log_variance = m1.infer(state.m1, images, None, method="encode")
+        state = state._replace(moments=running(state.moments, separate(mean, sizes)[1], step - first))
+        z_noise = shard_batch(jax.random.normal(z_key, mean.shape))
+        z = kept(state, reparametrised(mean, log_variance, z_noise))
         labelled, unlabelled = separate(z, sizes)
-        every, labels = every_pair(unlabelled)
-        pairs = sizes[0], every.shape[0]
-        latents, labels = interleave(labelled, every), interleave(batch.labels, labels)
-        noise = spread(jax.random.normal(v_key, (sum(pairs), config.latent)))
+        pairs, labels = labelled_pairs(labelled, batch.labels, unlabelled, classes)
+        noise = shard_batch(jax.random.normal(v_key, (pairs.shape[0], config.latent)))
 
-        def loss(params: dict) -> tuple[dict, dict]:
-            outputs, *q = m2.apply({"params": params}, latents, labels, noise, train=True)
-            surprise = -likelihoods.normal(latents, *normal(state, outputs))
-            bound, each = separate(surprise + jnp.log(classes) + likelihoods.divergence(*q), pairs)
-            log_q = jax.nn.log_softmax(m2.apply({"params": params}, z, train=True, method="classify"))
-            given, guessed = separate(log_q, sizes)
-            unlabelled = likelihoods.over_classes(each.reshape(-1, classes), guessed).mean()
-            return {
-                "labelled": config.labelled_share * bound.mean(),
-                "unlabelled": (1 - config.labelled_share) * unlabelled,
-                "classification": config.alpha * losses.cross_entropy(given, batch.labels),
-            }, {}
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            (outputs, *posterior), stats = m2.run(state.m2, params, pairs, labels, noise)
+            costs = -normal(pairs, *p_z(state, outputs)) + jnp.log(classes) + kl_to_prior(*posterior)
+            log_q = jax.nn.log_softmax(m2.run(state.m2, params, z, method="classify")[0])
+            return semi_supervised_terms(costs, log_q, batch.labels, config.labelled_share, config.alpha), stats
 
-        player, metrics = descend("m2", state.m2, m2_optimizer, loss)
-        return state._replace(step=state.step + 1, m2=player), metrics
+        player, metrics = m2.descend(state.m2, loss)
+        return state._replace(m2=player), metrics
 
-    def guess(state: State, z: Array) -> Array:
-        return jax.nn.log_softmax(m2.apply({"params": state.m2.params}, z, train=False, method="classify"))
+    def means(state: State, images: Array) -> tuple[Array, Array]:
+        """The mean of q(z | x), as M2 sees it, and log q(y | z) there."""
+        z = kept(state, m1.infer(state.m1, images, None, method="encode")[0])
+        return z, jax.nn.log_softmax(m2.infer(state.m2, z, method="classify"))
 
     def classify(state: State, images: Array) -> Array:
-        return guess(state, jnp.where(kept(state), posterior(state, images)[0], 0.0))
+        return means(state, images)[1]
 
     def encode(state: State, images: Array) -> Array:
         """The mean of q(v | z, y) at the mean of q(z | x) and the most probable y."""
-        z = jnp.where(kept(state), posterior(state, images)[0], 0.0)
-        predicted = guess(state, z).argmax(-1)
-        return m2.apply({"params": state.m2.params}, z, predicted, train=False, method="encode")[0]
+        z, log_q = means(state, images)
+        return m2.infer(state.m2, z, log_q.argmax(-1), method="encode")[0]
 
-    def latents_of(state: State, v: Array, labels: Array) -> tuple[Array, Array]:
-        return normal(state, m2.apply({"params": state.m2.params}, v, labels, train=False, method="decode"))
+    def draw(state: State, z: Array) -> Array:
+        return likelihood.mean(m1.infer(state.m1, z, None, method="decode"))
 
     def decode(state: State, v: Array, labels: Array) -> Array:
         """At the mean of p(z | y, v)."""
-        return draw(state, latents_of(state, v, labels)[0])
+        return draw(state, p_z(state, m2.infer(state.m2, v, labels, method="decode"))[0])
 
-    def draw(state: State, z: Array) -> Array:
-        return likelihood.mean(m1.apply(m1_variables(state), z, None, train=False, method="decode"))
-
-    def sample(state: State, key: Key, labels: Array) -> Array:
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
         v_key, z_key = jax.random.split(key)
-        z = latents_of(state, jax.random.normal(v_key, (labels.shape[0], config.latent)), labels)
-        return draw(state, likelihoods.reparametrised(*z, jax.random.normal(z_key, z[0].shape)))
+        v = sampler.draw(v_key, labels.shape[0], config.latent)
+        mean, log_variance = p_z(state, m2.infer(state.m2, v, labels, method="decode"))
+        return draw(state, reparametrised(mean, log_variance, jax.random.normal(z_key, mean.shape)))
 
-    def log_weight(state: State, key: Key, images: Array) -> Array:
+    def log_weight(state: State, observed: Key, key: Key, images: Array) -> Array:
         z_key, v_key = jax.random.split(key)
-        images = likelihood.observe(jax.random.fold_in(state.key, likelihoods.FIXED), images)
-        noise = jax.random.normal(z_key, (images.shape[0], features))
-        outputs, *q = m1.apply(m1_variables(state), images, None, noise, train=False)
-        z = likelihoods.reparametrised(*q, noise)
-        every, labels = every_pair(z)
-        v_noise = jax.random.normal(v_key, (every.shape[0], config.latent))
-        seen = jnp.where(kept(state), every, 0.0)
-        inner, *r = m2.apply({"params": state.m2.params}, seen, labels, v_noise, train=False)
-        each = likelihoods.normal(every, *normal(state, inner)) + likelihoods.log_prior_ratio(*r, v_noise)
-        log_p_z = jax.nn.logsumexp(each.reshape(-1, classes), -1) - jnp.log(classes)
-        return likelihood.log_density(images, outputs) + log_p_z - likelihoods.normal(z, *q)
+        images = likelihood.observe(observed, images)
+        noise = jax.random.normal(z_key, (images.shape[0], config.features))
+        outputs, mean, log_variance = m1.infer(state.m1, images, None, noise)
+        z = reparametrised(mean, log_variance, noise)
+        pairs, labels = every_pair(z, classes)
+        v_noise = jax.random.normal(v_key, (pairs.shape[0], config.latent))
+        m2_outputs, v_mean, v_log_variance = m2.infer(state.m2, kept(state, pairs), labels, v_noise)
+        each = log_importance(normal(pairs, *p_z(state, m2_outputs)), v_mean, v_log_variance, v_noise)
+        log_p_z, log_q_z = mean_over_classes(each, classes), normal(z, mean, log_variance)
+        return likelihood.log_density(images, outputs) + log_p_z - log_q_z
 
     phases = (
         Phase("m1", first, 0, config.unlabelled_batch, m1_step),
         Phase("m2", config.steps - first, config.labelled_batch, config.unlabelled_batch, m2_step),
     )
-    return Method(init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight)
+    return Method(
+        init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight, sampler=NormalLatents()
+    )

@@ -22,10 +22,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import likelihoods
+from ssl_gen.core.batching import shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.players import Player
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.likelihood import elbo_terms, log_importance, pixel_likelihood
 from ssl_gen.networks.variational import autoencoder
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import annealed, create, descend, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Kingma and Welling 2014, arXiv:1312.6114"
 STAGES = 8  # of falling rates, each 3 times as long as the one before; Burda et al. 2016, sec. 5
@@ -51,8 +55,6 @@ PHOTOGRAPHS = Config(  # ours
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     autoencoder: TrainState
 
 
@@ -62,59 +64,50 @@ def falling(rate: float, steps: int, step: Array) -> Array:
     return rate * 10 ** (-stage / (STAGES - 1))
 
 
+def schedule(config: Config) -> optax.ScalarOrSchedule:
+    """The learning rate: in stages, or along a line at the end."""
+    if config.anneal:
+        return annealed(config.learning_rate, config.steps, config.anneal)
+    return lambda step: falling(config.learning_rate, max(config.steps, 1), step)
+
+
 def make(config: Config, spec: ImageSpec) -> Method:
     """Encoder and decoder for images of `spec`; labels are not looked at."""
-    likelihood = likelihoods.choose(config.likelihood, config.binarise)
-    model = autoencoder(
-        config.network, spec, likelihood.maps, config.latent, config.hidden, config.width, activation=nn.tanh
-    )
-    optimizer = optax.adam(
-        annealed(config.learning_rate, config.steps, config.anneal)
-        if config.anneal
-        else lambda step: falling(config.learning_rate, max(config.steps, 1), step)
-    )
+    likelihood = pixel_likelihood(config.likelihood, config.binarise)
+    network = autoencoder(config.network, spec, likelihood.maps, config.latent, config.hidden, config.width, nn.tanh)
+    model = Player("autoencoder", network, optax.adam(schedule(config)))
 
     def init(key: Key, batch: Batch) -> State:
-        noise = jnp.zeros((batch.unlabelled.shape[0], config.latent))
-        variables = model.init(jax.random.fold_in(key, BEFORE), batch.unlabelled, None, noise, train=False)
-        return State(jnp.int32(0), key, create(variables.pop("params"), variables, optimizer))
+        return State(model.init(key, batch.unlabelled, None, jnp.zeros((batch.unlabelled.shape[0], config.latent))))
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        observe_key, noise_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        observe_key, noise_key = jax.random.split(key)
         images = likelihood.observe(observe_key, batch.unlabelled)
-        noise = spread(jax.random.normal(noise_key, (images.shape[0], config.latent)))
+        noise = shard_batch(jax.random.normal(noise_key, (images.shape[0], config.latent)))
 
-        def loss(params: dict) -> tuple[dict, dict]:
-            variables = {"params": params, **state.autoencoder.stats}
-            (outputs, *posterior), stats = model.apply(
-                variables, images, None, noise, train=True, mutable=["batch_stats"]
-            )
-            return {
-                "reconstruction": -likelihood.log_density(images, outputs).mean(),
-                "divergence": likelihoods.divergence(*posterior).mean(),
-            }, stats
+        def loss(params: Tree) -> tuple[Terms, Tree]:
+            (outputs, *posterior), stats = model.run(state.autoencoder, params, images, None, noise)
+            return elbo_terms(likelihood.log_density(images, outputs), *posterior), stats
 
-        player, metrics = descend("autoencoder", state.autoencoder, optimizer, loss)
-        return State(state.step + 1, state.key, player), metrics
-
-    def variables(state: State) -> dict:
-        return {"params": state.autoencoder.params, **state.autoencoder.stats}
+        player, metrics = model.descend(state.autoencoder, loss)
+        return State(player), metrics
 
     def encode(state: State, images: Array) -> Array:
-        mean, _ = model.apply(variables(state), images, None, train=False, method="encode")
-        return mean
+        return model.infer(state.autoencoder, images, None, method="encode")[0]
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
-        return likelihood.mean(model.apply(variables(state), latents, None, train=False, method="decode"))
+        return likelihood.mean(model.infer(state.autoencoder, latents, None, method="decode"))
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        return decode(state, jax.random.normal(key, (labels.shape[0], config.latent)), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
 
-    def log_weight(state: State, key: Key, images: Array) -> Array:
-        images = likelihood.observe(jax.random.fold_in(state.key, likelihoods.FIXED), images)
+    def log_weight(state: State, observed: Key, key: Key, images: Array) -> Array:
+        images = likelihood.observe(observed, images)
         noise = jax.random.normal(key, (images.shape[0], config.latent))
-        outputs, *posterior = model.apply(variables(state), images, None, noise, train=False)
-        return likelihood.log_density(images, outputs) + likelihoods.log_prior_ratio(*posterior, noise)
+        outputs, mean, log_variance = model.infer(state.autoencoder, images, None, noise)
+        return log_importance(likelihood.log_density(images, outputs), mean, log_variance, noise)
 
-    phase = Phase("main", config.steps, 0, config.unlabelled_batch, step)
-    return Method(init, (phase,), sample=sample, encode=encode, decode=decode, log_weight=log_weight)
+    phases = (Phase("main", config.steps, 0, config.unlabelled_batch, step),)
+    return Method(
+        init, phases, sample=sample, encode=encode, decode=decode, log_weight=log_weight, sampler=NormalLatents()
+    )

@@ -35,11 +35,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen import likelihoods, losses
 from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms, forward
+from ssl_gen.core.options import check_multiples
+from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.schedules import annealed
+from ssl_gen.losses.adversarial import judged_fake, judged_real
+from ssl_gen.losses.classification import cross_entropy
+from ssl_gen.losses.likelihood import kl_to_prior, reparametrised
 from ssl_gen.networks import conv, mlp
-from ssl_gen.types import BEFORE, Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
-from ssl_gen.update import annealed, average, check_multiples, create, descend, forward, interleave, separate, spread
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 PAPER = "Larsen et al. 2015, arXiv:1512.09300"
 
@@ -63,7 +70,7 @@ class Config:
     learning_rate: float = 3e-4  # Adam, all players; official code: RMSProp
     b1: float = 0.5  # Adam; Radford et al. 2016, sec. 4
     anneal: float = 0.5  # share of the steps, at the end, over which the rate falls to 0; ours
-    averaging: float = 0.01  # rate of the discriminator's mean params, which classify, a step; ours
+    averaging: float = 0.01  # rate of the discriminator's EMA, which classifies, a step; ours
     augmentation: Augmentation = Augmentation()  # of every real image; the paper: none
 
 
@@ -71,8 +78,6 @@ PHOTOGRAPHS = Config(augmentation=Augmentation(flip=True))  # ours
 
 
 class State(NamedTuple):
-    step: Array  # () int32, updates done
-    key: Key  # never changes; a step's noise is fold_in(key, step)
     encoder: TrainState
     decoder: TrainState
     discriminator: TrainState
@@ -114,117 +119,99 @@ def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.
 def make(config: Config, spec: ImageSpec) -> Method:
     """Encoder, decoder and discriminator for images of `spec`; samples obey their labels."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
-    sizes = config.labelled_batch, config.unlabelled_batch
-    encoder, decoder, discriminator = networks(config, spec)
-    optimizer = optax.adam(annealed(config.learning_rate, config.steps, config.anneal), config.b1)
+    classes, sizes = spec.classes, (config.labelled_batch, config.unlabelled_batch)
+    adam = optax.adam(annealed(config.learning_rate, config.steps, config.anneal), config.b1)
+    e_network, g_network, d_network = networks(config, spec)
+    encoder, decoder = Player("encoder", e_network, adam), Player("decoder", g_network, adam)
+    discriminator = Player("discriminator", d_network, adam, ema=True)
 
     def init(key: Key, batch: Batch) -> State:
-        keys = jax.random.split(jax.random.fold_in(key, BEFORE), 6)
+        keys = jax.random.split(key, 6)
         images = jnp.concatenate([batch.labelled, batch.unlabelled])
         latents = jax.random.normal(keys[0], (images.shape[0], config.latent))
-        e = encoder.init(keys[1], images, None, train=True)
-        g = decoder.init(keys[2], latents, jnp.arange(images.shape[0]) % spec.classes, train=True)
         streams = {"params": keys[3], "noise": keys[4], "dropout": keys[5]}
-        d = discriminator.init(streams, images, None, train=True)
         return State(
-            jnp.int32(0),
-            key,
-            create(e.pop("params"), e, optimizer),
-            create(g.pop("params"), g, optimizer),
-            create(d.pop("params"), d, optimizer, average=True),
+            encoder.init(keys[1], images, None, train=True),
+            decoder.init(keys[2], latents, jnp.arange(images.shape[0]) % classes, train=True),
+            discriminator.init(streams, images, None, train=True),
         )
 
-    def judge(player: TrainState, params: dict, key: Key, images: Array) -> tuple[Array, dict]:
-        """The discriminator's logits (B, K), noise and all, and its untrained collections after them."""
-        noise_key, dropout_key = jax.random.split(key)
-        rngs = {"noise": noise_key, "dropout": dropout_key}
-        variables = {"params": params, **player.stats}
-        (logits, _), stats = discriminator.apply(
-            variables, images, None, train=True, rngs=rngs, mutable=["batch_stats"]
-        )
-        return logits, player.stats | stats
-
-    def describe(player: TrainState, params: dict, images: Array) -> tuple[Array, Array]:
-        """Logits (B, K) and features (B, F) without noise."""
-        return discriminator.apply({"params": params, **player.stats}, images, None, train=False)
-
-    def moments(player: TrainState, params: dict, images: Array, train: bool) -> tuple[tuple[Array, Array], dict]:
-        variables = {"params": params, **player.stats}
-        outputs, stats = encoder.apply(variables, images, None, train=train, mutable=["batch_stats"])
-        return tuple(jnp.split(outputs, 2, -1)), stats
-
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 6)
+    def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
+        keys = jax.random.split(key, 6)
         real = augment(config.augmentation, keys[0], interleave(batch.labelled, batch.unlabelled))
         count, critic = real.shape[0], state.discriminator
-        noise = spread(jax.random.normal(keys[1], (count, config.latent)))
-        drawn = spread(jax.random.normal(keys[2], (count, config.latent)))
-        asked = spread(jax.random.randint(keys[3], (count,), 0, spec.classes))
-        logits, features = describe(critic, critic.params, real)
-        guessed = separate(jax.nn.softmax(logits), sizes)[1]
-        labels = interleave(
-            interleave(jax.nn.one_hot(batch.labels, spec.classes), guessed), jax.nn.one_hot(asked, spec.classes)
-        )
+        noise = shard_batch(jax.random.normal(keys[1], (count, config.latent)))
+        prior_latents = shard_batch(jax.random.normal(keys[2], (count, config.latent)))
+        prior_labels = shard_batch(jax.random.randint(keys[3], (count,), 0, classes))
+        logits, features = discriminator.infer(critic, real, None, params=critic.params)
+        given, guessed = jax.nn.one_hot(batch.labels, classes), separate(jax.nn.softmax(logits), sizes)[1]
+        labels = interleave(interleave(given, guessed), jax.nn.one_hot(prior_labels, classes))
 
-        def generate(encoder_params: dict, decoder_params: dict) -> tuple[tuple, tuple[dict, dict]]:
+        def generate(encoder_params: Tree, decoder_params: Tree) -> tuple[tuple[Array, ...], tuple[Tree, Tree]]:
             """Reconstructions, images of the prior, and q's moments; stats of both players."""
-            posterior, e_stats = moments(state.encoder, encoder_params, real, train=True)
-            latents = interleave(likelihoods.reparametrised(*posterior, noise), drawn)
-            variables = {"params": decoder_params, **state.decoder.stats}
-            images, g_stats = decoder.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
-            return (*separate(images, (count, count)), *posterior), (e_stats, g_stats)
+            outputs, e_stats = encoder.run(state.encoder, encoder_params, real, None)
+            mean, log_variance = jnp.split(outputs, 2, -1)
+            latents = interleave(reparametrised(mean, log_variance, noise), prior_latents)
+            images, g_stats = decoder.run(state.decoder, decoder_params, latents, labels)
+            return (*separate(images, (count, count)), mean, log_variance), (e_stats, g_stats)
 
-        coded = forward(lambda params: generate(params, state.decoder.params), state.encoder.params)
+        encoded = forward(lambda params: generate(params, state.decoder.params), state.encoder.params)
         decoded = forward(lambda params: generate(state.encoder.params, params), state.decoder.params)
-        rebuilt, prior = decoded.outputs[:2]
+        rebuilt, drawn = decoded.outputs[:2]
 
         def likelihood(images: Array) -> Array:
-            return feature_distance(features, describe(critic, critic.params, images)[1]).mean()
+            others = discriminator.infer(critic, images, None, params=critic.params)[1]
+            return feature_distance(features, others).mean()
 
-        def encoder_loss(outputs: tuple) -> tuple[dict, dict]:
+        def judge(params: Tree, key: Key, images: Array) -> tuple[Array, Tree]:
+            """The discriminator's logits (B, K), noise and all, and its untrained collections after them."""
+            noise_key, dropout_key = jax.random.split(key)
+            rngs = {"noise": noise_key, "dropout": dropout_key}
+            (logits, _), stats = discriminator.run(critic, params, images, None, rngs=rngs)
+            return logits, stats
+
+        def encoder_loss(outputs: tuple[Array, ...]) -> Terms:
             images, _, mean, log_variance = outputs
-            divergence = likelihoods.divergence(mean, log_variance).mean()
-            return {"prior": divergence, "likelihood": likelihood(images)}, coded.stats[0]
+            return {"prior": kl_to_prior(mean, log_variance).mean(), "likelihood": likelihood(images)}
 
-        def decoder_loss(outputs: tuple) -> tuple[dict, dict]:
-            images = outputs[:2]
-            logits, _ = judge(critic, critic.params, keys[4], interleave(*images))
-            rebuilt, prior = separate(logits, (count, count))
+        def decoder_loss(outputs: tuple[Array, ...]) -> Terms:
+            logits, _ = judge(critic.params, keys[4], interleave(*outputs[:2]))
+            rebuilt, drawn = separate(logits, (count, count))
             return {
-                "likelihood": config.gamma * likelihood(images[0]),
-                "reconstructed": losses.judged_real(reality(rebuilt)),
-                "drawn": losses.judged_real(reality(prior)),
-                "class": config.classes * losses.cross_entropy(prior, asked),
-            }, decoded.stats[1]
+                "likelihood": config.gamma * likelihood(outputs[0]),
+                "reconstructed": judged_real(reality(rebuilt)),
+                "drawn": judged_real(reality(drawn)),
+                "class": config.classes * cross_entropy(drawn, prior_labels),
+            }
 
-        def discriminator_loss(params: dict) -> tuple[dict, dict]:
-            logits, stats = judge(critic, params, keys[5], interleave(real, rebuilt, prior))
-            shown, fake, more = separate(logits, (count,) * 3)
+        def discriminator_loss(params: Tree) -> tuple[Terms, Tree]:
+            logits, stats = judge(params, keys[5], interleave(real, rebuilt, drawn))
+            of_real, of_rebuilt, of_drawn = separate(logits, (count,) * 3)
             return {
-                "supervised": losses.cross_entropy(separate(shown, sizes)[0], batch.labels),
-                "real": losses.judged_real(reality(shown)),
-                "reconstructed": losses.judged_fake(reality(fake)),
-                "drawn": losses.judged_fake(reality(more)),
+                "supervised": cross_entropy(separate(of_real, sizes)[0], batch.labels),
+                "real": judged_real(reality(of_real)),
+                "reconstructed": judged_fake(reality(of_rebuilt)),
+                "drawn": judged_fake(reality(of_drawn)),
             }, stats
 
-        e, e_metrics = descend("encoder", state.encoder, optimizer, encoder_loss, coded)
-        g, g_metrics = descend("decoder", state.decoder, optimizer, decoder_loss, decoded)
-        d, d_metrics = descend("discriminator", critic, optimizer, discriminator_loss)
-        d = average(d, config.averaging, state.step)
-        return State(state.step + 1, state.key, e, g, d), e_metrics | g_metrics | d_metrics
+        # Each pass carries the stats of both networks; a player keeps its own.
+        e, e_metrics = encoder.descend(state.encoder, encoder_loss, encoded._replace(stats=encoded.stats[0]))
+        g, g_metrics = decoder.descend(state.decoder, decoder_loss, decoded._replace(stats=decoded.stats[1]))
+        d, d_metrics = discriminator.descend(critic, discriminator_loss)
+        return State(e, g, update_ema(d, config.averaging, step)), e_metrics | g_metrics | d_metrics
 
     def classify(state: State, images: Array) -> Array:
-        return jax.nn.log_softmax(describe(state.discriminator, state.discriminator.ema, images)[0])
+        return jax.nn.log_softmax(discriminator.infer(state.discriminator, images, None)[0])
 
     def encode(state: State, images: Array) -> Array:
         """The mean of q(z | x)."""
-        return moments(state.encoder, state.encoder.params, images, train=False)[0][0]
+        return jnp.split(encoder.infer(state.encoder, images, None), 2, -1)[0]
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
-        return decoder.apply({"params": state.decoder.params, **state.decoder.stats}, latents, labels, train=False)
+        return decoder.infer(state.decoder, latents, labels)
 
-    def sample(state: State, key: Key, labels: Array) -> Array:
-        return decode(state, jax.random.normal(key, (labels.shape[0], config.latent)), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
 
-    phase = Phase("main", config.steps, *sizes, step)
-    return Method(init, (phase,), sample=sample, classify=classify, encode=encode, decode=decode, conditional=True)
+    phases = (Phase("main", config.steps, *sizes, step),)
+    return Method(init, phases, sample, classify, encode, decode, conditional=True, sampler=NormalLatents())

@@ -1,0 +1,38 @@
+"""Batches that are judged together, and batches made inside a step."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ssl_gen.types import Array
+
+
+def shard_batch(x: Array) -> Array:
+    """Mark a batch made inside a step (noise, drawn labels) as one that a data-parallel run divides over its devices.
+
+    x (B, ...) -> x. Batches that come from outside are divided already; outside a data-parallel run this does nothing.
+    """
+    if "data" not in jax.sharding.get_abstract_mesh().axis_names:
+        return x
+    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec("data"))
+
+
+def interleave(*batches: Array) -> Array:
+    """Batches of sizes B, m B, n B, ... -> one of (1 + m + n + ...) B, so that batch norm sees them together.
+
+    Each image of the first brings its share of the others, so a data-parallel run needs to move nothing.
+    Raises ValueError where a size is no multiple of the first.
+    """
+    first = batches[0].shape[0]
+    if any(batch.shape[0] % first for batch in batches):
+        raise ValueError(f"batch sizes must be multiples of the first: {[batch.shape[0] for batch in batches]}")
+    groups = [batch.reshape(first, -1, *batch.shape[1:]) for batch in batches]
+    return jnp.concatenate(groups, 1).reshape(-1, *batches[0].shape[1:])
+
+
+def separate(outputs: Array, sizes: tuple[int, ...]) -> tuple[Array, ...]:
+    """Undo `interleave`: outputs (sum of sizes, ...) -> one array for each batch size."""
+    groups = outputs.reshape(sizes[0], -1, *outputs.shape[1:])
+    ends = [sum(sizes[: i + 1]) // sizes[0] for i in range(len(sizes))]
+    return tuple(part.reshape(-1, *outputs.shape[1:]) for part in jnp.split(groups, ends[:-1], axis=1))

@@ -1,0 +1,97 @@
+"""Players: a network with its optimiser, started, run and updated in one line each.
+
+A `Player` is a recipe and holds no array; what it has learnt is its `TrainState`, which every function takes and none
+changes. This is the only place that knows of linen's collections, and the only one that casts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssl_gen.core import gradient
+from ssl_gen.core.gradient import Forward
+from ssl_gen.types import Array, Key, Metrics, TrainState, Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """One player of a method. Networks are linen modules whose call takes `train`."""
+
+    name: str  # of its metrics: name/term
+    network: nn.Module
+    optimizer: optax.GradientTransformation
+    ema: bool = False  # does it keep an exponential moving average of its params?
+    dtype: Any = jnp.float32  # of products and convolutions; params, statistics, losses and outputs stay float32
+
+    def init(
+        self, rngs: Key | dict[str, Key], *inputs: Any, train: bool = False, method: str | None = None
+    ) -> TrainState:
+        """The player before its first update. `rngs`: a key, or one a stream; `inputs` serve data-dependent starts."""
+        variables = self.network.init(rngs, *inputs, train=train, method=method)
+        params = variables.pop("params")
+        return TrainState(params, variables, self.optimizer.init(params), params if self.ema else ())
+
+    def run(
+        self,
+        state: TrainState,
+        params: Tree,
+        *inputs: Any,
+        rngs: dict[str, Key] | None = None,
+        method: str | None = None,
+    ) -> tuple[Any, Tree]:
+        """As in training, at `params`: the outputs, and the untrained collections after the pass."""
+        variables = {"params": self._narrow(params), **state.stats}
+        outputs, moved = self.network.apply(
+            variables, *self._narrow(inputs), train=True, rngs=rngs, method=method, mutable=["batch_stats"]
+        )
+        return _widen(outputs), state.stats | moved
+
+    def forward(
+        self, state: TrainState, *inputs: Any, rngs: dict[str, Key] | None = None, method: str | None = None
+    ) -> Forward:
+        """`run` at the player's own params, its way back kept: for outputs that several players see."""
+        return gradient.forward(lambda params: self.run(state, params, *inputs, rngs=rngs, method=method), state.params)
+
+    def infer(self, state: TrainState, *inputs: Any, params: Tree | None = None, method: str | None = None) -> Any:
+        """The outputs out of training, at the EMA of the params where there is one, else at the params, or as given."""
+        if params is None:
+            params = state.ema if self.ema else state.params
+        variables = {"params": self._narrow(params), **state.stats}
+        return _widen(self.network.apply(variables, *self._narrow(inputs), train=False, method=method))
+
+    def descend(
+        self, state: TrainState, loss: Callable[[Any], Any], forward: Forward | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """One update, see `gradient.descend`."""
+        return gradient.descend(self.name, state, self.optimizer, loss, forward)
+
+    def _narrow(self, tree: Any) -> Any:
+        return tree if self.dtype == jnp.float32 else _cast(tree, self.dtype)
+
+
+def update_ema(state: TrainState, rate: float | Array, step: Array) -> TrainState:
+    """Move the EMA of the params towards the current ones after update number `step` + 1; without one, nothing.
+
+    The exponential mean with the given rate, corrected for its start (Kingma and Ba 2015, arXiv:1412.6980, sec. 3): the
+    weight of the newest params is rate / (1 - (1 - rate)^(step + 1)), which is 1 at the first update.
+    """
+    if isinstance(state.ema, tuple):
+        return state
+    size = rate / -jnp.expm1((step + 1.0) * jnp.log1p(-rate))  # 1 - (1 - rate)^n, exact for slow rates in float32
+    return state._replace(ema=optax.incremental_update(state.params, state.ema, size))
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """The tree with its floating arrays in another dtype."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def _widen(outputs: Any) -> Any:
+    return _cast(outputs, jnp.float32)

@@ -1,0 +1,187 @@
+"""Feature extractors: images -> the numbers that a metric compares. Each has an identity, part of the metric's name.
+
+pixels     the image itself
+random     a convolutional net with fixed random weights: nothing is trained, any data set has it
+trained    a convolutional net trained on all labels by `ssl-gen train-features DATASET`
+FILE       such a net, or Inception-v3 with its FID weights, from a weights file
+auto       trained where there is one for this data set, else random; the name says which
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from ssl_gen.core.files import writing
+from ssl_gen.core.machine import cache_folder
+from ssl_gen.datasets.store import pixels, scaled
+from ssl_gen.networks import conv, inception
+from ssl_gen.networks.pretrained import inception_weights
+from ssl_gen.types import Array, ImageSpec, Method, Tree, UserError
+
+WIDTH = 32  # channels of the first layer of both convolutional nets; ours
+KIND = "ssl_gen convnet"  # says of a file that it holds a trained net
+
+
+class Architecture(NamedTuple):
+    """What a network of features is, without its weights: enough to run it again from a record."""
+
+    kind: Literal["pixels", "convnet", "inception"]
+    classes: int = 0  # of a convnet
+    width: int = 0  # channels of the first layer of a convnet
+
+
+class Extractor(NamedTuple):
+    """One way to see images; images are (B, H, W, C) uint8."""
+
+    name: str  # kind and hash of the weights: extractors of one name give the same features
+    features: Callable[[Array], Array]  # -> (B, F) float32
+    classify: Callable[[Array], Array] | None = None  # -> log-probabilities (B, K), where it knows the classes
+    architecture: Architecture = Architecture("pixels")
+    variables: Tree = ()  # its weights
+
+
+def outputs(architecture: Architecture, variables: Tree, images: Array) -> tuple[Array, Array]:
+    """Images (B, H, W, C) in [-1, 1] -> features (B, F) and logits (B, K); without classes, the features twice."""
+    if architecture.kind == "convnet":
+        net = conv.Classifier(architecture.classes, architecture.width)
+        logits, sown = net.apply(variables, images, train=False, mutable=["intermediates"])
+        return sown["intermediates"]["features"][0], logits
+    if architecture.kind == "inception":
+        seen: Any = inception.Inception().apply(variables, inception.prepare(pixels(images)))
+        return seen.features, seen.features
+    flat_images = images.reshape(len(images), -1)
+    return flat_images, flat_images
+
+
+def variables_like(architecture: Architecture, spec: ImageSpec) -> Tree:
+    """Shapes and dtypes of an architecture's weights, for images of `spec`."""
+    if architecture.kind == "convnet":
+        net, images = conv.Classifier(architecture.classes, architecture.width), jnp.zeros((1, *spec.shape))
+        return jax.eval_shape(lambda: net.init(jax.random.key(0), images, train=False))
+    return inception_weights.variables_like() if architecture.kind == "inception" else ()
+
+
+def as_method(architecture: Architecture) -> Method:
+    """An extractor as what `--encoder` takes: a method whose state is its weights and that can only encode."""
+    return Method(None, (), encode=lambda variables, images: outputs(architecture, variables, images)[0])
+
+
+def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str) -> Extractor:
+    """An extractor for `--encoder`, by a name of this page; `auto` is none, for it may have learnt from the labels.
+
+    `sha256` is of the data set that is to be learnt, as it was read. Raises UserError where there is none, it sees
+    images of another shape, or was trained on all labels of these data.
+    """
+    if name not in ("pixels", "random", "trained") and not Path(name).is_file():
+        raise UserError(f"--encoder is a run's folder, pixels, random, trained or a weights file; there is no {name}")
+    path = trained_path(dataset, spec) if name == "trained" else Path(name)
+    said = description(path) if path.is_file() else None
+    if said is None:
+        return find_extractor(name, spec, dataset)
+    if said["sha256"] == sha256:
+        raise UserError(f"{path} was trained on all labels of these data, which a run with few must not see")
+    if tuple(said["spec"][:3]) != spec.shape:
+        raise UserError(
+            f"{path} sees (H, W, C) {said['spec'][:3]}, not {list(spec.shape)}: give --size, or another file"
+        )
+    return trained(path, ImageSpec(*said["spec"]))
+
+
+def find_extractor(name: str, spec: ImageSpec, dataset: str) -> Extractor:
+    """An extractor, by a name of this page, for images of `spec`. Raises UserError where it cannot be had."""
+    if name == "pixels":
+        return Extractor(name, jax.jit(lambda images: images.reshape(len(images), -1) / jnp.float32(255)))
+    kept = trained_path(dataset, spec)
+    if name == "random" or (name == "auto" and not kept.exists()):
+        net = conv.Classifier(10, WIDTH)  # its logits are not used
+        variables = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((1, *spec.shape)), train=False))()
+        return convolutional("random", Architecture("convnet", 10, WIDTH), variables)
+    if name in ("trained", "auto"):
+        if not kept.exists():
+            raise UserError(f"no features were trained for {dataset}: run `ssl-gen train-features {dataset}` first")
+        return trained(kept, spec)
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"--features is auto, pixels, random, trained or a weights file; there is no file {name}")
+    return trained(path, spec) if description(path) else pretrained(path)
+
+
+def flat(variables: Tree) -> dict[str, np.ndarray]:
+    """Variables as arrays by path, 'params/Dense_0/kernel'."""
+    return {name: np.asarray(leaf) for name, leaf in traverse_util.flatten_dict(variables, sep="/").items()}
+
+
+def convolutional(what: str, architecture: Architecture, variables: Tree, knows_classes: bool = False) -> Extractor:
+    """A convnet without its last layer; `what` is the first word of its name."""
+
+    @jax.jit
+    def run(images: Array) -> tuple[Array, Array]:
+        seen, logits = outputs(architecture, variables, scaled(images))
+        return seen, jax.nn.log_softmax(logits)
+
+    name = f"{what}-convnet-{inception_weights.identity(flat(variables))}"
+    classify = (lambda images: run(images)[1]) if knows_classes else None
+    return Extractor(name, lambda images: run(images)[0], classify, architecture, variables)
+
+
+def trained_path(dataset: str, spec: ImageSpec) -> Path:
+    """Where `ssl-gen train-features` keeps the net of a data set."""
+    plain = re.sub(r"[^\w.]+", "-", dataset).strip("-")
+    return cache_folder() / "features" / f"{plain}-{'x'.join(map(str, spec.shape))}-{spec.classes}.safetensors"
+
+
+def save(path: Path, variables: Tree, dataset: str, spec: ImageSpec, training: dict[str, Any]) -> str:
+    """Write a trained net; returns its extractor's name. Raises UserError where the file cannot be written."""
+    said = {"kind": KIND, "dataset": dataset, "spec": list(spec), "width": WIDTH, **training}
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(flat(variables), path, {"ssl_gen": json.dumps(said)})
+    return trained(path, spec).name
+
+
+def description(path: Path) -> dict[str, Any] | None:
+    """What a file says of the trained net in it; None for other files."""
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError:
+        return None
+    said = json.loads(metadata["ssl_gen"]) if "ssl_gen" in metadata else {}
+    return said if said.get("kind") == KIND else None
+
+
+def trained(path: Path, spec: ImageSpec) -> Extractor:
+    """The net of a file written by `save`. Raises UserError where it sees images of another shape."""
+    said = description(path)
+    if said is None:
+        raise UserError(f"{path} holds no trained net: run `ssl-gen train-features` again")
+    if tuple(said["spec"]) != tuple(spec):
+        raise UserError(f"{path} sees (H, W, C, K) {said['spec']}, not {list(spec)}: train features on this data set")
+    variables = traverse_util.unflatten_dict(load_file(path), sep="/")
+    plain = re.sub(r"[^\w.]+", "-", said["dataset"]).strip("-")
+    return convolutional(plain, Architecture("convnet", spec.classes, said["width"]), variables, knows_classes=True)
+
+
+def pretrained(path: Path) -> Extractor:
+    """Inception-v3 from a user's file; grey images are repeated to RGB, all are resized to 299 x 299 as in TF 1."""
+    weights = inception_weights.read_weights(path)
+    variables = inception_weights.to_variables(weights)
+
+    @jax.jit
+    def run(images: Array) -> Array:
+        seen: Any = inception.Inception().apply(variables, inception.prepare(images))
+        return seen.features
+
+    name = f"inception-v3-{inception_weights.identity(weights)}-tf1-resize"
+    return Extractor(name, run, None, Architecture("inception"), variables)

@@ -1,0 +1,155 @@
+"""What discriminators and generators lose, by the name of the loss, and penalties on a discriminator's slope.
+
+With s a discriminator's logit, x a real image and g a generated one:
+
+                      discriminator                                  generator
+    non_saturating    E log(1 + e^-s(x)) + E log(1 + e^s(g))         E log(1 + e^-s(g))
+    least_squares     1/2 E (s(x) - 1)^2 + 1/2 E s(g)^2              1/2 E (s(g) - 1)^2
+    hinge             E max(0, 1 - s(x)) + E max(0, 1 + s(g))        - E s(g)
+    wasserstein       - E s(x) + E s(g)                              - E s(g)
+    relativistic      E log(1 + e^-(s(x) - s(g)))                    E log(1 + e^-(s(g) - s(x)))
+
+Sources, in this order: Goodfellow et al. 2014, arXiv:1406.2661, sec. 3; Mao et al. 2017, arXiv:1611.04076, eq. 9; Lim
+and Ye 2017, arXiv:1705.02894; Arjovsky et al. 2017, arXiv:1701.07875; Jolicoeur-Martineau 2019, arXiv:1807.00734. Two
+of them need a penalty to train at all, `penalties`: Wasserstein that of Gulrajani et al. 2017, arXiv:1704.00028, eq. 3,
+the relativistic R1 and R2 (Huang et al. 2024, "R3GAN", arXiv:2501.05441, sec. 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from ssl_gen.augmentation import Augmentation, augment
+from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.gradient import Terms
+from ssl_gen.core.options import choose
+from ssl_gen.types import Array, Key, Tree
+
+Loss = Literal["non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"]
+DIFFERENCES = ("wasserstein", "relativistic")  # where one number added to all logits changes nothing
+Judge = Callable[[Array], Array]  # images (B, H, W, C) -> logits (B,), each image on its own: no batch norm
+
+
+def judged_real(logits: Array) -> Array:
+    """- E log D with D = sigmoid(logits): logits (B,) -> () nats."""
+    return jax.nn.softplus(-logits).mean()
+
+
+def judged_fake(logits: Array) -> Array:
+    """- E log(1 - D) with D = sigmoid(logits): logits (B,) -> () nats."""
+    return jax.nn.softplus(logits).mean()
+
+
+def discriminator_terms(loss: Loss, real: Array, fake: Array) -> Terms:
+    """What the discriminator loses by its logits of real (B,) and generated (B,) images: name -> () nats.
+
+    Raises UserError on an unknown loss.
+    """
+    choose("loss", loss, get_args(Loss))
+    if loss == "non_saturating":
+        return {"real": judged_real(real), "fake": judged_fake(fake)}
+    if loss == "least_squares":
+        return {"real": jnp.square(real - 1).mean() / 2, "fake": jnp.square(fake).mean() / 2}
+    if loss == "hinge":
+        return {"real": jax.nn.relu(1 - real).mean(), "fake": jax.nn.relu(1 + fake).mean()}
+    if loss == "wasserstein":
+        return {"real": -real.mean(), "fake": fake.mean()}
+    return {"relativistic": judged_real(real - fake)}
+
+
+def generator_loss(loss: Loss, fake: Array, real: Array | None = None) -> Array:
+    """What the generator loses by the discriminator's logits of generated (B,) and real (B,) images: () nats.
+
+    Only the relativistic loss looks at the real ones. Raises UserError on an unknown loss.
+    """
+    choose("loss", loss, get_args(Loss))
+    if loss == "non_saturating":
+        return judged_real(fake)
+    if loss == "least_squares":
+        return jnp.square(fake - 1).mean() / 2
+    if loss in ("hinge", "wasserstein"):
+        return -fake.mean()
+    assert real is not None, "the relativistic loss looks at real images too"
+    return judged_real(fake - real)
+
+
+def squared_slopes(judge: Judge, images: Array) -> Array:
+    """|d s(x) / d x|^2 of each image: images (B, H, W, C) in [-1, 1] -> (B,)."""
+    gradient = jax.grad(lambda images: judge(images).sum())(images)
+    return jnp.square(gradient).sum((1, 2, 3))
+
+
+def gradient_penalty(judge: Judge, real: Array, fake: Array, shares: Array) -> Array:
+    """E (|d s(m) / d m| - 1)^2 at m = share x + (1 - share) g: images (B, H, W, C) twice, shares (B,) -> ()."""
+    shares = shares[:, None, None, None]
+    slopes = jnp.sqrt(squared_slopes(judge, shares * real + (1 - shares) * fake) + 1e-12)  # the root of 0 has no slope
+    return jnp.square(slopes - 1).mean()
+
+
+def penalties(
+    loss: Loss, judge: Judge, real: Array, fake: Array, shares: Array, lipschitz: float, gamma: float
+) -> Terms:
+    """The penalty that a loss needs, by name, weighted; none for most: images (B, H, W, C) twice, shares (B,) -> ().
+
+    wasserstein: lipschitz times `gradient_penalty`. relativistic: gamma / 2 times E |d s / d x|^2 over the real images
+    (R1) and over the generated (R2).
+    """
+    if loss == "wasserstein":
+        return {"gradient_penalty": lipschitz * gradient_penalty(judge, real, fake, shares)}
+    if loss == "relativistic":
+        r1, r2 = (gamma / 2 * squared_slopes(judge, images).mean() for images in (real, fake))
+        return {"r1": r1, "r2": r2}
+    return {}
+
+
+NoisyJudge = Callable[[Array, Key], tuple[Array, Tree]]  # images (B, H, W, C), key of its noise -> outputs (B, O) whose
+# first is the logit s, and the untrained collections after them
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """A loss as it is played: what both players are shown in an update, and what they lose by it.
+
+    Every judged image, real or generated, is augmented in both players' updates; Zhao et al. 2020, arXiv:2006.10738.
+    Real and generated images that stand beside each other are neighbours in what the discriminator judges.
+    """
+
+    loss: Loss
+    augmentation: Augmentation
+    lipschitz: float  # weight of the wasserstein loss's penalty
+    gamma: float  # weight of R1 and R2, halved, in the relativistic loss
+
+    def discriminator_terms(
+        self, judge: NoisyJudge, real: Array, fake: Array, key: Key
+    ) -> tuple[Terms, tuple[Array, ...], Tree]:
+        """Images (B, H, W, C) twice -> the loss with its penalty, outputs (B, O) of real and of generated, stats."""
+        augment_key, judge_key, slope_key, share_key = jax.random.split(key, 4)
+        sizes = real.shape[0], fake.shape[0]
+        images = augment(self.augmentation, augment_key, interleave(real, fake))
+        outputs, stats = judge(images, judge_key)
+        terms = discriminator_terms(self.loss, *separate(outputs[:, 0], sizes))
+        shares = shard_batch(jax.random.uniform(share_key, (real.shape[0],)))
+        real, fake = separate(images, sizes)
+
+        def score(images: Array) -> Array:
+            return judge(images, slope_key)[0][:, 0]
+
+        terms |= penalties(self.loss, score, real, fake, shares, self.lipschitz, self.gamma)
+        return terms, separate(outputs, sizes), stats
+
+    def generator_terms(self, judge: NoisyJudge, fake: Array, real: Array, keys: Key) -> tuple[Terms, Array]:
+        """Images (B, H, W, C) twice, two keys -> the loss, and outputs (B, O) of the generated images.
+
+        The discriminator sees the generated images alone, but for the loss that compares them with the real ones.
+        """
+        augment_key, judge_key = keys
+        shown = (fake, real) if self.loss == "relativistic" else (fake,)
+        sizes = tuple(part.shape[0] for part in shown)
+        outputs, _ = judge(augment(self.augmentation, augment_key, interleave(*shown)), judge_key)
+        loss = generator_loss(self.loss, *separate(outputs[:, 0], sizes))
+        return {"adversarial": loss}, separate(outputs, sizes)[0]

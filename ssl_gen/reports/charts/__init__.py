@@ -1,0 +1,1 @@
+"""Curves, maps, grids of images, and the looks of a page."""

@@ -1,0 +1,91 @@
+"""Which differences are real: runs paired mask by mask.
+
+A difference is that of two runs that saw the same visible labels of the same images, and it is called real where the
+95 % t interval of its mean over the masks excludes 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from ssl_gen.metrics import statistics
+from ssl_gen.metrics.registry import number_of
+from ssl_gen.reports import tables
+from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.types import UserError
+
+ALL_PAIRS = 8  # of more runs, each is paired only with the first that shares its masks; ours
+
+
+def paired(a: Entry, b: Entry, metric: str) -> statistics.Paired | None:
+    """The difference a - b of a metric over the masks that both have; None without one.
+
+    A mask is shared where its hash, over images and visible labels, and its seed are the same in both.
+    """
+    if metric not in a.final.metrics or metric not in b.final.metrics:
+        return None
+    of_a, of_b = (
+        dict(zip(zip(each.seeds, each.masks, strict=True), each.metrics[metric]["per_seed"], strict=True))
+        for each in (a.final, b.final)
+    )
+    both = [key for key in of_a if key in of_b]
+    result = statistics.paired([of_a[key] for key in both], [of_b[key] for key in both])
+    return result if result["n"] else None
+
+
+def share_masks(a: Entry, b: Entry) -> bool:
+    """Did both see the same visible labels with any seed?"""
+    keys = [set(zip(each.final.seeds, each.final.masks, strict=True)) for each in (a, b)]
+    return bool(keys[0] & keys[1])
+
+
+def pairs(entries: Sequence[Entry], baseline: str | None = None) -> list[tuple[Entry, Entry]]:
+    """Which runs are compared: all that share masks, or, of many runs or with a baseline, each with one.
+
+    baseline: a run's name, or the method of METHOD@LABELS; each run is then paired with the one on its own masks.
+    """
+    if baseline is None and len(entries) <= ALL_PAIRS:
+        return [(b, a) for a, b in itertools.combinations(entries, 2) if share_masks(a, b)]
+    others = [entry for entry in entries if baseline is None or baseline in (entry.name, entry.method)]
+    if not others:
+        raise UserError(f"no run is called {baseline}: there are {', '.join(entry.name for entry in entries)}")
+    found = []
+    for entry in entries:
+        other = next((other for other in others if share_masks(entry, other)), entry)
+        found += [] if other is entry or (baseline is not None and entry in others) else [(entry, other)]
+    return found
+
+
+def verdict(result: statistics.Paired, metric: str) -> str:
+    """Is a difference real, and is it for the better? In words."""
+    if result["ci95"] is None:
+        return "one mask: cannot be told"
+    low, high = result["ci95"]
+    if low <= 0 <= high:
+        return "not shown: the interval holds 0"
+    side, better = "higher" if low > 0 else "lower", number_of(metric).better
+    judged = "" if better == "neither" else ", better" if side == better else ", worse"
+    return f"real: {side}{judged}"
+
+
+def difference(run: Entry, baseline: Entry) -> str:
+    """The paired difference in error, "-1.20 [-2.31, -0.09]" in points; raises ValueError for other masks.
+
+    A run with another number of labels (a ceiling) has no pair: its cell is empty.
+    """
+    ours, theirs = run.final, baseline.final
+    if ours.labels != theirs.labels:
+        return tables.MISSING
+    if ours.masks != theirs.masks:
+        raise ValueError(
+            f"{ours.method} and {theirs.method} were not trained on the same label masks (their hashes differ): "
+            "a paired difference needs the same data, labels and seeds; compare them without a baseline"
+        )
+    if run is baseline or "error" not in ours.metrics or "error" not in theirs.metrics:
+        return tables.MISSING
+    result = statistics.paired(ours.metrics["error"]["per_seed"], theirs.metrics["error"]["per_seed"])
+    if result["difference"] is None:
+        return tables.MISSING
+    interval = "" if result["ci95"] is None else " [{:+.2f}, {:+.2f}]".format(*result["ci95"])
+    return f"{result['difference']:+.2f}{interval}"

@@ -1,0 +1,35 @@
+"""A run folder -> report.html, one file that needs nothing else: no network, no script, every picture inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssl_gen.reports.document import document
+from ssl_gen.reports.run import sections, training
+from ssl_gen.reports.run_folder import Run, read
+
+PARTS = (
+    sections.warnings,
+    sections.introduction,
+    sections.results,
+    training.evaluations,
+    sections.samples,
+    sections.latents,
+    sections.confusion,
+    training.losses,
+    sections.masks,
+    sections.settings,
+)
+
+
+def render(run: Run) -> str:
+    """A run -> the whole page as HTML."""
+    return document(sections.title(run.record), (part(run) for part in PARTS))
+
+
+def write(run_folder: str | Path) -> Path:
+    """Write report.html into a run folder, finished or not, and return its path; raises UserError as `read`."""
+    run = read(run_folder)
+    path = run.folder / "report.html"
+    path.write_text(render(run), encoding="utf-8")
+    return path

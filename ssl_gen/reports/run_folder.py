@@ -1,0 +1,98 @@
+"""A run folder, read: its records, what it logged, where its pictures are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_gen.reports.records import FinalRecord, LatentsRecord, RunRecord, Stop, load, load_final, load_run
+from ssl_gen.types import UserError
+
+PLACES = ("step", "seed", "phase")  # what a line of metrics.jsonl says besides its numbers
+
+
+class Run(NamedTuple):
+    """What a run folder holds."""
+
+    folder: Path
+    record: RunRecord
+    lines: list[dict[str, Any]]  # metrics.jsonl, in the order written
+    final: FinalRecord | None  # None while the run has not finished
+    samples: Path | None  # samples.png; None where the method draws none
+    latents: LatentsRecord | None  # None where `ssl-gen latents` did not run
+    over_time: list[tuple[int, Path]]  # samples/STEP.png, by step
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, numbers as floats and nulls left out; raises UserError for a damaged line."""
+    text = path.read_text(encoding="utf-8")
+    # A run killed while writing leaves half a line at the end: what has no newline yet was never written whole.
+    whole = text[: text.rfind("\n") + 1]
+    lines = []
+    for number, text in enumerate(whole.splitlines(), 1):
+        try:
+            line = json.loads(text)
+            values = {name: float(v) for name, v in line.items() if name not in PLACES and v is not None}
+            lines.append({"step": line["step"], "seed": line["seed"], **values})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}, line {number} is damaged ({error!r}): remove the line") from error
+    return lines
+
+
+def read(folder: str | Path) -> Run:
+    """Everything in a run folder; raises UserError where it is no run folder or one of its files is damaged."""
+    folder = Path(folder)
+    if not (folder / "run.json").is_file():
+        raise UserError(f"{folder} is no run folder (it has no run.json): give the --out of `ssl-gen train`")
+    metrics, samples, latents = folder / "metrics.jsonl", folder / "samples.png", folder / "latents.json"
+    return Run(
+        folder,
+        load_run(folder),
+        _lines(metrics) if metrics.is_file() else [],
+        load_final(folder),
+        samples if samples.is_file() else None,
+        load(latents, LatentsRecord) if latents.is_file() else None,
+        sorted((int(path.stem), path) for path in (folder / "samples").glob("*.png") if path.stem.isdecimal()),
+    )
+
+
+def finished(run: Run) -> FinalRecord:
+    """What a run came to; raises UserError where it has not finished."""
+    if run.final is None:
+        raise UserError(f"{run.folder} has no final.json, the run has not finished: resume it with its own command")
+    return run.final
+
+
+def names(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """The names of all numbers in metrics.jsonl, in order of appearance."""
+    return list(dict.fromkeys(name for line in lines for name in line if name not in PLACES))
+
+
+def curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One number over time: steps (T,) int and values (S, T), NaN where a seed has none; seeds and steps ascend.
+
+    Where a resumed run wrote a step twice the later line counts, because the resumed state is the one that lives on.
+    """
+    found = {(line["seed"], line["step"]): line[name] for line in lines if name in line}
+    seeds, steps = (sorted({place[axis] for place in found}) for axis in (0, 1))
+    values = np.array([[found.get((seed, step), np.nan) for step in steps] for seed in seeds])
+    return np.array(steps, int), values.reshape(len(seeds), len(steps))
+
+
+def stopped(run: Run) -> list[Stop]:
+    """The seeds that stopped for a number that is not finite.
+
+    From final.json; while there is none, from the first such number each seed logged.
+    """
+    if run.final is not None:
+        return run.final.stopped
+    first: dict[int, Stop] = {}
+    for line in run.lines:
+        for name, value in line.items():
+            if name not in PLACES and not np.isfinite(value) and line["seed"] not in first:
+                first[line["seed"]] = Stop(line["seed"], line["step"], name, str(value))
+    return list(first.values())

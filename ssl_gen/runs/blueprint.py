@@ -1,0 +1,75 @@
+"""A method as its record describes it, and the shapes of the states that a checkpoint or an export holds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ssl_gen.core.plain import from_plain
+from ssl_gen.evaluation.features import Architecture, as_method, variables_like
+from ssl_gen.reports.records import EXTRACTOR, EncoderRecord
+from ssl_gen.runs.catalogue import find_method
+from ssl_gen.runs.fit import OnLatents, like, on_latents
+from ssl_gen.training.programs import Replica
+from ssl_gen.types import Batch, ImageSpec, Method, State, Tree, UserError, able
+
+
+class Blueprint(NamedTuple):
+    """What can be said of a trained method without its weights."""
+
+    method: Method
+    states_like: Callable[[dict[str, Any], int], State]  # (note of a checkpoint, seeds) -> its stacked states: tree,
+    # shapes and dtypes
+
+    def kept_like(self, note: dict[str, Any], seeds: int) -> Any:
+        """What a checkpoint keeps: of methods that are trained in steps, with step and key."""
+        states = self.states_like(note, seeds)
+        if self.method.fit:
+            return states
+        key: Any = jax.ShapeDtypeStruct((seeds,), jnp.int32)
+        step: Any = jax.ShapeDtypeStruct((seeds,), jnp.int32)
+        return Replica(step, jax.eval_shape(jax.vmap(jax.random.key), key), states)
+
+
+def blueprint(name: str, config: dict[str, Any], encoder: EncoderRecord | None, spec: ImageSpec) -> Blueprint:
+    """The method of a record, on the latents of its encoder where it has one.
+
+    Raises UserError where the record does not fit this version.
+    """
+    if name == EXTRACTOR:
+        architecture = Architecture(**config)
+        return Blueprint(
+            as_method(architecture), lambda note, seeds: stacked(variables_like(architecture, spec), seeds)
+        )
+    module = find_method(name)
+    try:
+        method: Method = module.make(from_plain(module.Config, config), spec)
+    except ValueError as error:
+        raise UserError(f"the settings of {name} in the record do not fit this version of ssl_gen: {error}") from error
+
+    def own(note: dict[str, Any], seeds: int) -> State:
+        return like(module.State, note["shapes"]) if method.fit else stacked(first_state(method, spec), seeds)
+
+    if encoder is None:
+        return Blueprint(method, own)
+    outer = blueprint(encoder.method, encoder.config, None, spec)
+
+    def both(note: dict[str, Any], seeds: int) -> State:
+        return OnLatents(outer.states_like({"shapes": note["encoder_shapes"]}, seeds), own(note, seeds))
+
+    return Blueprint(on_latents(method, outer.method), both)
+
+
+def first_state(method: Method, spec: ImageSpec) -> State:
+    """Shapes and dtypes of a method's first state."""
+    images = jnp.zeros((2, *spec.shape))
+    batch = Batch(images, jnp.zeros(2, jnp.int32), images)
+    return jax.eval_shape(able(method.init), jax.random.key(0), batch)
+
+
+def stacked(tree: Tree, seeds: int) -> Tree:
+    """Shapes and dtypes with a leading axis of seeds."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((seeds, *leaf.shape), leaf.dtype), tree)

@@ -1,0 +1,61 @@
+"""What there is, by name: methods, data sets, metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from typing import Any
+
+from ssl_gen.datasets.sources import DATASETS
+from ssl_gen.methods import METHODS, family
+from ssl_gen.metrics.registry import METRICS
+from ssl_gen.types import ImageSpec, UserError
+
+ABILITIES = ("sample", "conditional", "classify", "encode", "decode")
+
+
+def find_method(name: str) -> types.ModuleType:
+    """The module of a method. Raises UserError with the nearest names."""
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, cutoff=0.4) or list(METHODS)
+        raise UserError(f"there is no method {name}; did you mean {' or '.join(near)}?")
+    return METHODS[name]
+
+
+def with_steps(name: str, config: Any, steps: int) -> Any:
+    """The settings of a method, trained for `steps` updates in all. Raises UserError where it is trained in none."""
+    if not hasattr(config, "steps"):
+        raise UserError(f"{name} is fitted in one go: leave out --steps")
+    return dataclasses.replace(config, steps=steps)
+
+
+def catalogue(what: str) -> list[dict[str, Any]]:
+    """Methods, datasets or metrics, each with name and description; methods with family, paper and what they can do."""
+    if what == "datasets":
+        return [{"name": name, "description": source.meaning} for name, source in DATASETS.items()]
+    if what == "metrics":
+        return [
+            {
+                "name": name,
+                "description": metric.meaning,
+                "needs": list(metric.needs),
+                "usual": metric.usual,
+                "numbers": {number: fact._asdict() for number, fact in metric.numbers.items()},
+            }
+            for name, metric in METRICS.items()
+        ]
+    entries = []
+    for name, module in METHODS.items():
+        method = module.make(module.Config(), ImageSpec(8, 8, 1, 10))
+        entries.append(
+            {
+                "name": name,
+                "description": str(module.__doc__).split("\n")[0],
+                "family": family(name),
+                "paper": module.PAPER,
+            }
+            | {ability: bool(getattr(method, ability)) for ability in ABILITIES}
+            | {"sampler": dataclasses.asdict(method.sampler)}
+        )
+    return entries

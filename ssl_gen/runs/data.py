@@ -1,0 +1,106 @@
+"""What a run is trained on: its images, one label mask a seed, and the rows of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_gen.datasets import masking, sources
+from ssl_gen.datasets.batches import Rows, rows
+from ssl_gen.datasets.dataset import Dataset, conform, hold_out, with_missing_pixels, with_out_of_distribution
+from ssl_gen.runs.options import Options, budget
+from ssl_gen.training.segments import Segment
+from ssl_gen.types import Phase, UserError
+
+INITIAL = 500  # images of a kind for data-dependent initialisation; Salimans et al. 2016, code
+
+
+class Data(NamedTuple):
+    """The images of a run, its masks and its validation split."""
+
+    dataset: Dataset
+    masks: list[masking.Mask]  # one a seed
+    validation: tuple[np.ndarray, np.ndarray]  # images (V, H, W, C) uint8, labels (V,)
+    out_of_distribution: np.ndarray | None = None  # (M, H, W, C) uint8, test images of another data set
+    source_sha256: str = ""  # of the data set as it was read, before images were held out, damaged or added
+
+
+def load_data(options: Options) -> Data:
+    """Images, validation split and one mask a seed. Raises UserError for all that does not fit together."""
+    if options.seeds < 1:
+        raise UserError(f"--seeds is at least 1, not {options.seeds}")
+    dataset = sources.load(options.dataset, options.data_dir, options.size, options.skip_unreadable)
+    name, source = dataset.name, dataset.sha256
+    if options.missing_pixels:
+        dataset = with_missing_pixels(dataset, options.missing_pixels)
+    held_out = (dataset.train_images[:0], dataset.train_labels[:0])
+    if options.validation:
+        dataset, *split = hold_out(dataset, options.validation)
+        held_out = split[0], split[1]
+    strangers = None
+    if options.out_of_distribution_dataset is not None:
+        outside = options.out_of_distribution_dataset
+        other = sources.load(outside, options.data_dir, options.size, options.skip_unreadable)
+        strangers = conform(other.test_images, *dataset.spec.shape)
+        dataset = with_out_of_distribution(dataset, other) if options.mask.out_of_distribution else dataset
+    elif options.mask.out_of_distribution:
+        raise UserError(
+            "--mask.out-of-distribution needs --out-of-distribution-dataset, the data set that those images come from"
+        )
+    sha256 = dataset.sha256
+    masks = [
+        masking.make_mask(
+            name.split(":")[0],
+            dataset.train_labels,
+            dataset.class_names,
+            budget(options.labels),
+            options.mask,
+            seed,
+            sha256,
+        )
+        for seed in range(options.seeds)
+    ]
+    return Data(dataset, masks, held_out, strangers, source)
+
+
+def feed(data: Data, phases: Sequence[Phase]) -> Callable[[Segment], Rows]:
+    """The rows of a segment for every seed, (steps, S, ...)."""
+
+    def rows_of(segment: Segment) -> Rows:
+        phase, count = phases[segment.phase], segment.stop - segment.start
+        parts = [
+            rows(
+                mask.labels,
+                mask.pool,
+                (phase.labelled, phase.unlabelled),
+                seed,
+                segment.phase,
+                segment.start - segment.begin,
+                count,
+            )
+            for seed, mask in enumerate(data.masks)
+        ]
+        return Rows(*(np.stack(part, 1) for part in zip(*parts, strict=True)))
+
+    return rows_of
+
+
+def check_pool(data: Data, phases: Sequence[Phase]) -> None:
+    """Raise UserError where a phase wants unlabelled images and a mask leaves none."""
+    if any(phase.unlabelled for phase in phases) and not all(len(mask.pool) for mask in data.masks):
+        raise UserError("no image is left unlabelled: leave out --mask.disjoint or give fewer --labels")
+
+
+def initial_rows(data: Data) -> Rows:
+    """500 labelled and 500 unlabelled images a seed (some several times, where there are fewer), (S, 500).
+
+    Where a mask leaves nothing unlabelled, the labelled images serve for both.
+    """
+    pools = [mask.pool if len(mask.pool) else np.flatnonzero(mask.labels >= 0) for mask in data.masks]
+    parts = [
+        rows(mask.labels, pool, (INITIAL, INITIAL), seed, 0, 0, 1)
+        for seed, (mask, pool) in enumerate(zip(data.masks, pools, strict=True))
+    ]
+    return Rows(*(np.concatenate(part) for part in zip(*parts, strict=True)))

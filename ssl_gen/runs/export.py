@@ -1,0 +1,316 @@
+"""A run as files that outlive it: weights without pickle, a model card, and programs that run without this library.
+
+    model.safetensors    the arrays that classifying and sampling need, by their path in the state
+    model.json           the card: what the model is, what it was trained on and how well, how to load it
+    classify.stablehlo   (weights, images (B, H, W, C) uint8) -> probabilities (B, K), calibrated where they can be
+    sample.stablehlo     (weights, seed () uint32, labels (B,) int32) -> images (B, H, W, C) uint8
+
+The programs are StableHLO, made by `jax.export` for CPU, GPU and TPU; `weights` is what `safetensors` reads. Weights
+are passed, not built in, so that they are stored once and the programs stay small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from ssl_gen.core.files import read_json, write_json, writing
+from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.datasets.store import pixels, scaled
+from ssl_gen.evaluation.inference import compiled, sampling_key
+from ssl_gen.metrics.statistics import Summary
+from ssl_gen.reports.records import DataRecord, EncoderRecord, FinalRecord, MaskRecord, RunRecord
+from ssl_gen.runs.blueprint import blueprint
+from ssl_gen.runs.fit import shapes
+from ssl_gen.runs.load import Run, changed_sampler
+from ssl_gen.runs.load import load as load_run
+from ssl_gen.types import Array, ImageSpec, Method, State, Tree, UserError, able
+
+FORMAT = 2  # of model.json; 1: version 0.1, whose states are others
+WEIGHTS, CARD = "model.safetensors", "model.json"
+PLATFORMS = ("cpu", "cuda", "tpu")  # that the programs run on
+FITTED_BATCH = 100  # images a call of a method fitted in one go: it counts them by len(), so the number is fixed; ours
+UNKNOWN = "unknown: fill in"
+LICENCES = {  # data set -> its licence, where its authors give one
+    "mnist": "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)",
+    "shapes": "none needed: drawn by formula",
+}
+HOW_TO = """\
+with this library:
+    model = ssl_gen.export.load("FOLDER")
+    model.classify(images); model.sample(label=0, count=16)
+without it (pip install jax safetensors flatbuffers):
+    from jax import export
+    from safetensors.numpy import load_file
+    weights = load_file("FOLDER/model.safetensors")
+    program = export.deserialize(bytearray(open("FOLDER/NAME.stablehlo", "rb").read()))
+    result = program.call(weights, ...)  # the rest as "programs" says
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One file of StableHLO: how many images a call, what it takes and gives."""
+
+    file: str
+    batch: int | str
+    takes: str
+    gives: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """model.json: what one replica is, without the paths of the machine it was trained on; and how to load it."""
+
+    format: int
+    method: str
+    family: str
+    paper: str
+    config: dict[str, Any]
+    sampler: dict[str, Any]  # how samples are drawn
+    encoder: EncoderRecord | None
+    steps: int
+    labels: int | str
+    mask: dict[str, Any]
+    versions: dict[str, str]
+    commit: str | None
+    device: str
+    created: str
+    data: DataRecord
+    dataset: str
+    licence: str
+    masks: list[MaskRecord]
+    seeds: list[int]
+    replica: int
+    conditional: bool
+    temperature: float | None
+    shapes: dict[str, Any]  # of the state of a method fitted in one go, as a checkpoint's note has them
+    platforms: list[str]
+    how_to_load: list[str]
+    metrics: dict[str, Summary]
+    programs: dict[str, Program]
+    weights: dict[str, str]  # file and SHA-256
+
+
+def save(path: str | Path, out: str | Path, replica: int = 0, **settings: Any) -> Card:
+    """Write one replica of a finished run into the folder `out`, and return its card, the last file written.
+
+    `settings` of the method's sampler are built into its program. Raises UserError where there is no such replica or
+    setting, it stopped, the run is not finished or can neither classify nor sample, and where `out` cannot be written.
+    """
+    run, out = load_run(path), Path(out)
+    metrics = run.metrics
+    run.check_replica(replica)
+    if replica not in run.temperatures:
+        raise UserError(f"replica {replica} of {path} stopped while it trained: export another one")
+    method, state = run.compiled.method._replace(sampler=run.sampler(**settings)), run.states[replica]
+    spec = run.record.data.spec
+    functions = programs(method, jax.eval_shape(lambda: state), run.temperatures[replica])
+    if not functions:
+        raise UserError(f"{run.record.method} neither classifies nor samples: there is nothing to export")
+    arrays = {name: np.asarray(leaf) for name, leaf in named(state).items()}
+    fixed = arguments(spec, FITTED_BATCH)
+    needed = set().union(*(used(function, arrays, fixed[name]) for name, function in functions.items()))
+    weights = {name: array for name, array in arrays.items() if name in needed}
+    inputs = fixed if method.fit else arguments(spec, jax.export.symbolic_shape("batch")[0])
+    exported = {name: lower(function, weights, inputs[name]) for name, function in functions.items()}
+    data = safetensors.numpy.save(weights)
+    card = describe(run, replica, method, metrics, sorted(functions), hashlib.sha256(data).hexdigest())
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / WEIGHTS).write_bytes(data)
+        for name, program in exported.items():
+            (out / f"{name}.stablehlo").write_bytes(program.serialize())
+        write_json(out / CARD, to_plain(card))
+    return card
+
+
+def named(tree: Tree) -> dict[str, Any]:
+    """The leaves of a tree by path: {"classifier/params/Dense_0/kernel": array}."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in found}
+
+
+def revived(like: State, weights: dict[str, Array]) -> State:
+    """A state of the tree, shapes and dtypes of `like`; what is not among `weights`, and thus not needed, is zero."""
+    leaves = [
+        weights[name] if name in weights else jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in named(like).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def programs(method: Method, like: State, temperature: float | None) -> dict[str, Callable[..., Array]]:
+    """What a method can do, as functions of the weights by name and plain arrays; see the top of this page."""
+
+    def classify(weights: dict[str, Array], images: Array) -> Array:
+        scores = able(method.classify)(revived(like, weights), scaled(images))
+        return jax.nn.softmax(scores if temperature is None else scores / temperature)
+
+    def sample(weights: dict[str, Array], seed: Array, labels: Array) -> Array:
+        drawn = able(method.sample)(revived(like, weights), sampling_key(seed, 0), labels, method.sampler)
+        return pixels(drawn)
+
+    found = {"classify": classify if method.classify else None, "sample": sample if method.sample else None}
+    return {name: function for name, function in found.items() if function}
+
+
+def arguments(spec: ImageSpec, batch: Any) -> dict[str, tuple[jax.ShapeDtypeStruct, ...]]:
+    """Shapes and types of what each program takes besides the weights; `batch` is a number or a symbol."""
+    return {
+        "classify": (jax.ShapeDtypeStruct((batch, *spec.shape), jnp.uint8),),
+        "sample": (jax.ShapeDtypeStruct((), jnp.uint32), jax.ShapeDtypeStruct((batch,), jnp.int32)),
+    }
+
+
+def lower(function: Callable[..., Array], weights: dict[str, Any], inputs: tuple[Any, ...]) -> jax.export.Exported:
+    """A function of weights and inputs as StableHLO."""
+    kinds = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
+    return jax.export.export(jax.jit(function), platforms=PLATFORMS)(kinds, *inputs)
+
+
+def used(function: Callable[..., Array], weights: dict[str, Any], inputs: tuple[Any, ...]) -> set[str]:
+    """The names of the weights that the result depends on; of inputs with a symbolic shape JAX would keep them all."""
+    kept = set(lower(function, weights, inputs).module_kept_var_idx)
+    return {name for i, name in enumerate(jax.tree.leaves({name: name for name in weights})) if i in kept}
+
+
+def describe(
+    run: Run, replica: int, method: Method, metrics: dict[str, Summary], functions: list[str], sha256: str
+) -> Card:
+    """The card of one replica."""
+    record = run.record
+    kind, colon, place = record.dataset.partition(":")
+    return Card(
+        format=FORMAT,
+        method=record.method,
+        family=record.family,
+        paper=record.paper,
+        config=record.config,
+        sampler=to_plain(method.sampler),
+        encoder=record.encoder,
+        steps=record.steps,
+        labels=record.labels,
+        mask=record.mask,
+        versions=record.versions,
+        commit=record.commit,
+        device=record.device,
+        created=record.created,
+        data=dataclasses.replace(record.data, skipped=[]),  # they are names of a user's files
+        dataset=kind + colon + (Path(place).name if kind in ("folder", "npz") else place),
+        licence=LICENCES[kind] if kind in LICENCES and not record.mask["out_of_distribution"] else UNKNOWN,
+        masks=[record.masks[replica]],
+        seeds=[record.seeds[replica]],
+        replica=replica,
+        conditional=method.conditional,
+        temperature=run.temperatures[replica],
+        shapes=fitted_shapes(run, replica),
+        platforms=list(PLATFORMS),
+        how_to_load=HOW_TO.splitlines(),
+        metrics=metrics,
+        programs=manual(method, record.data.spec, functions),
+        weights={"file": WEIGHTS, "sha256": sha256},
+    )
+
+
+def fitted_shapes(run: Run, replica: int) -> dict[str, Any]:
+    """What `Blueprint.states_like` must know of a method fitted in one go, as a checkpoint's note has it."""
+    if run.compiled.method.fit is None:
+        return {}
+    stacked = jax.tree.map(lambda leaf: leaf[None], run.states[replica])
+    encoder = run.record.encoder
+    if not encoder:
+        return {"shapes": shapes(stacked)}
+    fitted = blueprint(encoder.method, encoder.config, None, run.record.data.spec).method.fit
+    return {"shapes": shapes(stacked.inner), "encoder_shapes": shapes(stacked.encoder) if fitted else None}
+
+
+def manual(method: Method, spec: ImageSpec, functions: list[str]) -> dict[str, Program]:
+    """Of each program: its file, how many images a call, what it takes and gives."""
+    images = f"images (batch, {', '.join(map(str, spec.shape))}) uint8"
+    says = {
+        "classify": (f"weights, {images}", f"probabilities (batch, {spec.classes}) float32"),
+        "sample": ("weights, seed () uint32, labels (batch,) int32", images),
+    }
+    batch: int | str = FITTED_BATCH if method.fit else "any"
+    return {name: Program(f"{name}.stablehlo", batch, *says[name]) for name in functions}
+
+
+def load(path: str | Path) -> Run:
+    """An exported model, to sample and classify with; its latents and densities stay with its run.
+
+    Raises UserError where a file is missing, damaged or not the one that the card speaks of.
+    """
+    path = Path(path)
+    if not (path / CARD).is_file():
+        raise UserError(f"{path} holds no {CARD}: give the --out of `ssl-gen export`")
+    card = read_card(path / CARD)
+    weights = read_weights(path / WEIGHTS, card)
+    spec = card.data.spec
+    plan = blueprint(card.method, card.config, card.encoder, spec)
+    stacked = plan.states_like(card.shapes, 1)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
+    found = {name: leaf for name, leaf in named(like).items() if name in weights}
+    if len(found) < len(weights) or any(leaf.shape != weights[name].shape for name, leaf in found.items()):
+        raise UserError(f"{path / WEIGHTS} does not fit its {CARD}, or this version of ssl_gen: export the run again")
+    method = plan.method._replace(
+        encode=None, decode=None, log_weight=None, sampler=changed_sampler(plan.method, card.sampler)
+    )
+    states = [revived(like, {name: jnp.asarray(array) for name, array in weights.items()})]
+    return Run(path, run_record(card), compiled(method), states, final_record(card))
+
+
+def run_record(card: Card) -> RunRecord:
+    """The part of run.json that a card keeps."""
+    shared = {field.name for field in dataclasses.fields(Card)} & {
+        field.name for field in dataclasses.fields(RunRecord)
+    }
+    kept = {name: getattr(card, name) for name in shared}
+    return RunRecord(**kept, options={}, phases=[], every={}, command="")
+
+
+def final_record(card: Card) -> FinalRecord:
+    """The part of final.json that a card keeps."""
+    return FinalRecord(
+        method=card.method,
+        dataset=card.dataset,
+        labels=card.labels,
+        masks=[mask.sha256 for mask in card.masks],
+        seeds=card.seeds,
+        steps=card.steps,
+        seconds=0.0,
+        metrics=card.metrics,
+        device=card.device,
+        commit=card.commit,
+        temperature=[card.temperature],
+    )
+
+
+def read_card(file: Path) -> Card:
+    """model.json. Raises UserError where it is damaged or of another format."""
+    values = read_json(file)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f"{file} is no card of format {FORMAT}: export the run again with this version of ssl_gen")
+    try:
+        return from_plain(Card, values)
+    except ValueError as error:
+        raise UserError(f"{file} does not fit this version of ssl_gen ({error}): export the run again") from error
+
+
+def read_weights(file: Path, card: Card) -> dict[str, np.ndarray]:
+    """The arrays of a file. Raises UserError where it is missing, or not the one that the card speaks of."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}; export the run again") from error
+    if hashlib.sha256(data).hexdigest() != card.weights["sha256"]:
+        raise UserError(f"{file} is not the file that {CARD} speaks of: its SHA-256 differs; export the run again")
+    return safetensors.numpy.load(data)

@@ -1,0 +1,157 @@
+"""Methods without steps: each seed is fitted in one go, on pixels, on the latents of an earlier run or on features."""
+
+from __future__ import annotations
+
+import time
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from ssl_gen.core import keys
+from ssl_gen.datasets.store import scaled
+from ssl_gen.evaluation import features
+from ssl_gen.evaluation.inference import everywhere, mapped
+from ssl_gen.reports.records import EXTRACTOR, EncoderRecord, RunRecord
+from ssl_gen.runs.data import Data
+from ssl_gen.runs.options import Options
+from ssl_gen.training import loop
+from ssl_gen.training.checkpoints import Checkpoints
+from ssl_gen.training.log import Log, NullLog
+from ssl_gen.types import Array, Method, State, Tree, UserError, able
+
+# options of training in steps
+STEPLESS = ("log_every", "evaluate_every", "checkpoint_every", "evaluators", "data_parallel", "distributed", "replicas")
+
+
+class Encoder(NamedTuple):
+    """What stands for pixels: the latents of an earlier run, or the features of an extractor."""
+
+    method: Method
+    states: list[State]  # one a seed
+    record: EncoderRecord
+
+
+class OnLatents(NamedTuple):
+    """The state of a method that sees latents."""
+
+    encoder: State  # of the earlier run, as it was
+    inner: State  # of the method itself
+
+
+def on_latents(method: Method, encoder: Method) -> Method:
+    """`method` on the latents of `encoder` instead of pixels; its states are `OnLatents`."""
+
+    def latents(state: OnLatents, images: Array) -> Array:
+        return able(encoder.encode)(state.encoder, images)
+
+    def classify(state: OnLatents, images: Array) -> Array:
+        return able(method.classify)(state.inner, latents(state, images))
+
+    def encode(state: OnLatents, images: Array) -> Array:
+        return able(method.encode)(state.inner, latents(state, images))
+
+    def decode(state: OnLatents, codes: Array, labels: Array) -> Array:
+        return able(encoder.decode)(state.encoder, able(method.decode)(state.inner, codes, labels), labels)
+
+    return method._replace(
+        classify=classify if method.classify else None,
+        encode=encode if method.encode else None,
+        decode=decode if method.decode and encoder.decode else None,
+    )
+
+
+def check_options(name: str, method: Method, options: Options) -> None:
+    """Raise UserError for an option that has no meaning for a method without steps, or with them."""
+    if method.fit is None:
+        if options.encoder is not None:
+            raise UserError(f"--encoder is for methods that are fitted in one go; {name} is trained on pixels")
+        return
+    for field in STEPLESS:
+        if getattr(options, field) != getattr(Options(), field):
+            raise UserError(f"{name} is fitted in one go: leave out --{field.replace('_', '-')}")
+
+
+def check_encoder(record: RunRecord, method: Method, data: Data) -> None:
+    """Raise UserError where the run of --encoder has no latents, other images or other visible labels."""
+    if method.encode is None:
+        raise UserError(f"{record.method} has no latents: `ssl-gen list methods --json` says which methods encode")
+    if record.encoder:
+        raise UserError("the run of --encoder has an --encoder itself: give one that was made on pixels")
+    if record.data.sha256 != data.dataset.sha256:
+        raise UserError("the run of --encoder was trained on other data: use the same --dataset and its options")
+    masks = [mask.sha256 for mask in record.masks]
+    if masks[: len(data.masks)] != [mask.sha256 for mask in data.masks]:
+        raise UserError(
+            f"the run of --encoder saw other labels: use its --labels {record.labels} and at most its "
+            f"--seeds {len(masks)}"
+        )
+
+
+def extracted(name: str, options: Options, data: Data) -> Encoder:
+    """A network of features as an encoder, the same for every seed. Raises UserError where it cannot be had."""
+    extractor = features.find_encoder(name, data.dataset.spec, options.dataset, data.source_sha256)
+    record = EncoderRecord(EXTRACTOR, extractor.architecture._asdict(), 0, extractor.name)
+    return Encoder(features.as_method(extractor.architecture), [extractor.variables] * len(data.masks), record)
+
+
+def fit_seed(method: Method, data: Data, seed: int, encoder: Encoder | None) -> State:
+    """The state of one seed. The mask alone says which labels `method.fit` is shown."""
+    mask, images = data.masks[seed], data.dataset.train_images
+    visible = np.flatnonzero(mask.labels >= 0)
+    if encoder:
+        state, encode = everywhere(encoder.states[seed]), able(encoder.method.encode)
+        given = mapped(jax.jit(lambda batch: encode(state, scaled(batch))), images)
+    else:
+        given = np.asarray(scaled(images))
+    key = keys.stream(seed, keys.INIT)
+    fitted = able(method.fit)(key, given[visible], mask.labels[visible], given[mask.pool])
+    return OnLatents(encoder.states[seed], fitted) if encoder else fitted
+
+
+def fit_seeds(
+    method: Method,
+    data: Data,
+    log: Log | NullLog,
+    checkpoints: Checkpoints,
+    evaluate: Callable[[State], dict[str, float]],
+    encoder: Encoder | None,
+    quiet: bool,
+) -> loop.Outcome:
+    """Fit every seed and keep the states, stacked, as the checkpoint of step 0; `states` is a list, one a seed."""
+    started, states = time.perf_counter(), []
+    for seed in tqdm(range(len(data.masks)), unit="seed", disable=True if quiet else None):
+        states.append(jax.tree.map(jnp.asarray, fit_seed(method, data, seed, encoder)))
+        log.write(step=0, seed=seed, **evaluate(states[-1]))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    seconds = time.perf_counter() - started
+    note = {"seconds": seconds, "stopped": {}, "shapes": shapes(stacked.inner if encoder else stacked)}
+    note["encoder_shapes"] = shapes(stacked.encoder) if encoder and encoder.method.fit else None
+    checkpoints.save(0, stacked, note)
+    checkpoints.wait()
+    return loop.Outcome(states, 0, seconds, {}, False)
+
+
+def shapes(state: State) -> dict[str, Any]:
+    """Shape and dtype of every array of a fitted state by name, as JSON can hold them; `like` reads them."""
+    return {
+        name: shapes(value) if hasattr(value, "_fields") else [list(value.shape), str(value.dtype)]
+        for name, value in state._asdict().items()
+    }
+
+
+def like(kind: Any, found: dict[str, Any]) -> Tree:
+    """A `kind` (a NamedTuple of arrays and of other NamedTuples) of the shapes and dtypes that `shapes` wrote down."""
+    hints = typing.get_type_hints(kind)
+
+    def revive(name: str) -> Tree:
+        if hasattr(hints[name], "_fields"):
+            return like(hints[name], found[name])
+        shape, dtype = found[name]
+        return jax.ShapeDtypeStruct(tuple(shape), dtype)
+
+    return kind(**{name: revive(name) for name in kind._fields})

@@ -1,0 +1,183 @@
+"""A run read back from its folder, ready to sample and to classify."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ssl_gen.core.plain import from_plain
+from ssl_gen.evaluation.inference import Compiled, compiled, draw_samples, probabilities
+from ssl_gen.metrics import classification
+from ssl_gen.metrics.statistics import Summary
+from ssl_gen.reports.records import FinalRecord, RunRecord, load_final, load_run
+from ssl_gen.runs.blueprint import blueprint
+from ssl_gen.runs.data import Data, load_data
+from ssl_gen.runs.options import Options
+from ssl_gen.training.checkpoints import read_newest
+from ssl_gen.training.programs import Replica
+from ssl_gen.types import Method, State, UserError
+
+
+class Run(NamedTuple):
+    """A run read back from its folder: what `ssl_gen.train` and `ssl_gen.load` give."""
+
+    folder: Path
+    record: RunRecord
+    compiled: Compiled
+    states: list[State]  # one a seed, of the newest checkpoint
+    final: FinalRecord | None  # None for a run that was stopped and can go on
+
+    @property
+    def finished(self) -> FinalRecord:
+        """final.json. Raises UserError for a run that is not finished."""
+        if self.final is None:
+            raise UserError(f"{self.folder} is not finished; this goes on with it: {self.record.command}")
+        return self.final
+
+    @property
+    def metrics(self) -> dict[str, Summary]:
+        """{metric: {"mean", "std", "per_seed", ...}}. Raises UserError for a run that is not finished."""
+        return self.finished.metrics
+
+    @property
+    def temperatures(self) -> dict[int, float | None]:
+        """Of the replicas that did not stop: the temperature of each, None where it was not or cannot be fitted."""
+        stopped = {stop.seed for stop in self.final.stopped} if self.final else set()
+        fitted = (self.final and self.final.temperature) or [None] * len(self.states)
+        return {i: fitted[i] for i, seed in enumerate(self.record.seeds) if seed not in stopped}
+
+    @property
+    def calibrated(self) -> bool:
+        """Were the probabilities of every seed brought in line with a validation split?"""
+        return bool(self.temperatures) and None not in self.temperatures.values()
+
+    def sampler(self, **settings: Any) -> Any:
+        """The sampler of the method, some of its settings changed. Raises UserError for one that it does not have."""
+        return changed_sampler(self.compiled.method, settings)
+
+    def check_replica(self, replica: int) -> None:
+        """Raise UserError where the run has no such replica."""
+        if not 0 <= replica < len(self.states):
+            raise UserError(f"replica {replica} is none: give one of 0 to {len(self.states) - 1}")
+
+    def sample(
+        self,
+        label: int | str | None = None,
+        count: int = 25,
+        seed: int = 0,
+        replica: int = 0,
+        **settings: Any,
+    ) -> np.ndarray:
+        """Images (count, H, W, C) uint8 of one class by number or name, by default of all classes in turn.
+
+        `seed` is of the noise, `replica` is which of the run's seeds draws, `settings` are of the method's sampler.
+        Raises UserError where there is no such class, replica or setting, and without a generator, or for a label where
+        samples obey none.
+        """
+        names = self.record.data.class_names
+        if count < 1:
+            raise UserError(f"count is at least 1, not {count}")
+        if label is None:
+            labels = np.arange(count) % len(names)
+        else:
+            labels = np.full(count, find_class(label, names, self.compiled.method.conditional))
+        return self.draw(labels, seed, replica, self.sampler(**settings))
+
+    def draw(self, labels: np.ndarray, seed: int = 0, replica: int = 0, sampler: Any = None) -> np.ndarray:
+        """One image (H, W, C) uint8 for each of labels (B,), from one seed's generator.
+
+        Raises UserError where there is no such replica, and without a generator.
+        """
+        self.check_replica(replica)
+        return draw_samples(self.compiled, self.states[replica], labels, seed, sampler)
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (B, K) of images (B, H, W, C) uint8, mean over the seeds that did not stop.
+
+        `calibrated` says whether each was scaled by its temperature. Raises UserError for images of another shape or
+        type, without a classifier and where all seeds stopped.
+        """
+        shape = self.record.data.spec.shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise UserError(f"images are uint8 (B, {', '.join(map(str, shape))}), not {images.dtype} {images.shape}")
+        if not self.temperatures:
+            raise UserError(f"every seed of {self.folder} stopped: train again with other settings")
+        parts = []
+        for replica, temperature in self.temperatures.items():
+            found = probabilities(self.compiled, self.states[replica], images)
+            parts.append(np.exp(found if temperature is None else classification.scaled(found, temperature)))
+        return np.mean(parts, axis=0)
+
+
+def load(path: str | Path) -> Run:
+    """A trained run: its record, its method and its states. Raises UserError where the folder holds none."""
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"there is no run folder {path}")
+    record, final = load_run(path), load_final(path)
+    plan = blueprint(record.method, record.config, record.encoder, record.data.spec)
+    kept = read_newest(path / "checkpoints", lambda note: plan.kept_like(note, len(record.seeds)))
+    if kept is None:
+        raise UserError(f"{path} holds no checkpoint yet; its run was stopped too early: {record.command}")
+    stacked = kept.state if isinstance(kept, Replica) else kept
+    states = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(record.seeds))]
+    return Run(path, record, compiled(plan.method), states, final)
+
+
+def data_of(run: Run, **changes: Any) -> tuple[Options, Data]:
+    """The options of a run with some changed, and the data they name. Raises UserError where those are others."""
+    try:
+        options = dataclasses.replace(from_plain(Options, run.record.options), **changes)
+    except ValueError as error:
+        raise UserError(f"the options in {run.folder / 'run.json'} do not fit this version: {error}") from error
+    data = load_data(options)
+    if data.dataset.sha256 != run.record.data.sha256:
+        raise UserError(f"{options.dataset} is not the data that {run.folder} was trained on: its hash differs")
+    return options, data
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The run folders that paths name: themselves, or those inside a folder of runs. Raises UserError for none."""
+    found = []
+    for path in paths:
+        inside = [path] if (path / "run.json").exists() else [record.parent for record in path.glob("*/run.json")]
+        if not inside:
+            raise UserError(f"{path} is no run folder and holds none: give the --out of `ssl-gen train`")
+        found += sorted(inside, key=lambda folder: load_run(folder).created)
+    if not found:
+        raise UserError("give the folder of a run, or one that holds runs")
+    return found
+
+
+def find_class(label: str | int, names: Sequence[str], conditional: bool) -> int:
+    """A class by its name or its number. Raises UserError with the nearest names."""
+    if not conditional:
+        raise UserError("this method's samples obey no label; leave --label out")
+    if label in names:
+        return list(names).index(str(label))
+    if str(label).isdecimal() and int(label) < len(names):
+        return int(label)
+    near = difflib.get_close_matches(str(label), names) or names[:10]
+    raise UserError(f"there is no class {label}; did you mean {' or '.join(near)}?")
+
+
+def changed_sampler(method: Method, settings: dict[str, Any]) -> Any:
+    """The sampler of a method with some settings changed. Raises UserError for one that it does not have."""
+    fields = [field.name for field in dataclasses.fields(method.sampler)]
+    unknown = [name for name in settings if name not in fields]
+    if unknown:
+        has = f"its sampler has {', '.join(fields)}" if fields else "its sampler has no settings"
+        raise UserError(f"there is no sampler setting {unknown[0]}: {has}")
+    return dataclasses.replace(method.sampler, **settings)
+
+
+def sampler_of(folder: Path) -> Any:
+    """How the method of a run draws samples unless asked for otherwise, from its record alone."""
+    record = load_run(folder)
+    return blueprint(record.method, record.config, record.encoder, record.data.spec).method.sampler

@@ -1,0 +1,54 @@
+"""What a run is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ssl_gen.datasets import masking
+from ssl_gen.training.replicas import Mode
+from ssl_gen.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a run is trained on, with how many labels and seeds, and where it goes."""
+
+    dataset: str = "digits"  # a name of `ssl-gen list datasets`, folder:PATH or npz:PATH
+    labels: str = "100"  # visible labels in all, or "all"
+    seeds: int = 1  # runs, with seeds 0 to S-1, each with its own mask
+    out: Path | None = None  # run folder; by default runs/METHOD-DATASET-LABELS
+    data_dir: Path | None = None  # where raw or prepared data lie
+    size: int | None = None  # pixels; resize every image to size x size
+    skip_unreadable: bool = False  # leave out files that cannot be read, and count them
+    validation: int = 0  # labelled training images held out for choosing settings
+    out_of_distribution_dataset: str | None = None  # images of no class, for --mask.out-of-distribution and auroc
+    features: str = "auto"  # what samples are compared by: pixels, random, trained or a weights file
+    samples: int | None = None  # drawn for the metrics; by default as many as test images, 1,000 to 10,000
+    mask: masking.Scheme = masking.Scheme()  # how labels are chosen
+    missing_pixels: float = 0.0  # share lost of every image, tests too; the pixel's mean over training stands in
+    # what a method that is fitted in one go sees instead of pixels: the latents of a run (its folder), or features:
+    # random, trained, or a weights file
+    encoder: str | None = None
+    replicas: Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices
+    data_parallel: int = 1  # devices that share each batch
+    # train together with other processes, started by the same command: jax finds those of Slurm, Open MPI, Kubernetes
+    # and TPU pods; elsewhere set JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES, JAX_PROCESS_ID
+    distributed: bool = False
+    log_every: int | None = None  # steps; by default about 200 lines, at most 100 steps apart
+    # what is measured or drawn while training goes on, NAME or NAME:STEPS: error, samples (a picture), or a metric's
+    # name, on few samples or images; by default at five moments, the error at 25; nothing is selected by it
+    evaluators: tuple[str, ...] = ("error", "samples")
+    evaluate_every: int | None = None  # steps between measurements of the error; by default 25 of them
+    checkpoint_every: int | None = None  # steps; by default 10 checkpoints
+    tensorboard: bool = False  # also write event files
+    quiet: bool = False  # no progress bar
+
+
+def budget(labels: str) -> int | None:
+    """--labels as a number, None for all. Raises UserError."""
+    if labels == "all":
+        return None
+    if not labels.isdecimal():
+        raise UserError(f'--labels is a number of visible labels or "all", not {labels!r}')
+    return int(labels)

@@ -1,0 +1,208 @@
+"""One run from its settings to its record: what the command line, the experiments and `import ssl_gen` all call."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_gen.core.files import claimed
+from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.datasets.store import Store
+from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
+from ssl_gen.evaluation.reference import Reference
+from ssl_gen.metrics import classification
+from ssl_gen.reports import records
+from ssl_gen.reports.records import EncoderRecord, FinalRecord, RunRecord
+from ssl_gen.reports.run import page
+from ssl_gen.runs import evaluators
+from ssl_gen.runs.catalogue import find_method
+from ssl_gen.runs.data import Data, check_pool, feed, initial_rows, load_data
+from ssl_gen.runs.evaluate import make_reference
+from ssl_gen.runs.fit import Encoder, check_encoder, check_options, extracted, fit_seeds, on_latents
+from ssl_gen.runs.load import load
+from ssl_gen.runs.options import Options
+from ssl_gen.runs.pictures import draw_grid
+from ssl_gen.runs.record import conclude, describe
+from ssl_gen.training import loop
+from ssl_gen.training.checkpoints import open_checkpoints
+from ssl_gen.training.log import Log, NullLog, check_events
+from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join
+from ssl_gen.training.replicas import make_replicas
+from ssl_gen.training.segments import Every, choose_every
+from ssl_gen.types import Method, State, UserError
+
+
+class Result(NamedTuple):
+    """What a call of `train` left behind."""
+
+    folder: Path
+    final: FinalRecord | None  # None for a run that was interrupted
+    command: str  # the same again; it resumes
+    is_main: bool = True  # of several processes the one that wrote it
+
+
+class Job(NamedTuple):
+    """A run that is to be trained, all of it checked."""
+
+    target: Path
+    record: RunRecord
+    compiled: Compiled
+    data: Data
+    options: Options
+    reference: Reference
+    every: Every
+    asked: list[evaluators.Asked]
+    encoder: Encoder | None
+    group: ProcessGroup
+
+
+def default_folder(name: str, options: Options) -> Path:
+    """runs/METHOD-DATASET-LABELS."""
+    dataset = "".join(c if c.isalnum() or c in "_." else "-" for c in options.dataset).strip("-")
+    return Path("runs") / f"{name}-{dataset}-{options.labels}"
+
+
+def train(name: str, config: Any = None, options: Options | None = None) -> Result:
+    """Train a method with every seed, or go on where an earlier call of the same stopped; evaluate; write the record.
+
+    config: the method's own Config (None: its defaults). Raises UserError for wrong settings, for a folder that holds
+    another run or that another process writes to. After SIGTERM or Ctrl-C the state is kept and `final` is None.
+    With `distributed` every process calls it alike, and the main one alone writes; an error of one is one of all.
+    """
+    options = options or Options()
+    group = join() if options.distributed else SINGLE_PROCESS
+    with group.failing_together():
+        job = prepare(name, config, options, group)
+        with claimed(job.target) if group.is_main else contextlib.nullcontext():
+            plain = group.broadcast(lambda: already_finished(job.target, job.record))
+            if plain is None:
+                plain = train_claimed(job)
+    final = None if plain is None else from_plain(FinalRecord, plain)
+    return Result(job.target, final, job.record.command, group.is_main)
+
+
+def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SINGLE_PROCESS) -> Job:
+    """All that can be known before training. Raises UserError for what does not fit together."""
+    module = find_method(name)
+    config = config if config is not None else module.Config()
+    if options.tensorboard:
+        check_events()
+    data = load_data(options)
+    method: Method = module.make(config, data.dataset.spec)
+    check_options(name, method, options)
+    check_pool(data, method.phases)
+    encoder = None if options.encoder is None else open_encoder(options.encoder, options, data)
+    reference = make_reference(data, options)
+    every, asked = Every(1, 1, 1), []
+    if method.fit is None:
+        steps = sum(phase.steps for phase in method.phases)
+        every = choose_every(steps, options.log_every, options.evaluate_every, options.checkpoint_every)
+        asked = evaluators.parse(options.evaluators, steps, every)
+        evaluators.check(asked, method, reference)
+    intervals = evaluators.intervals(every, asked)
+    record = describe(name, config, options, data, method, intervals, encoder and encoder.record, group)
+    records.check_alike(group.all_gather(records.common(record)))
+    functions = compiled(on_latents(method, encoder.method) if encoder else method)
+    target = Path(options.out or default_folder(name, options))
+    return Job(target, record, functions, data, options, reference, every, asked, encoder, group)
+
+
+def already_finished(target: Path, record: RunRecord) -> Any:
+    """final.json of a folder that is ours, None where it has none yet. Raises UserError where it holds another run."""
+    records.agree(target, record)
+    final = records.load_final(target)
+    return None if final is None else to_plain(final)
+
+
+def open_encoder(name: str, options: Options, data: Data) -> Encoder:
+    """An earlier run for its latents, or an extractor. Raises UserError where it does not fit `data`."""
+    if not (Path(name).is_dir() or ("/" in name and not Path(name).is_file())):
+        return extracted(name, options, data)
+    earlier = load(name)
+    check_encoder(earlier.record, earlier.compiled.method, data)
+    record = EncoderRecord(earlier.record.method, earlier.record.config, earlier.record.steps)
+    return Encoder(earlier.compiled.method, earlier.states, record)
+
+
+def train_claimed(job: Job) -> Any:
+    """Train in a folder that is ours; final.json's content, or None where a signal stopped it.
+
+    Of several processes the main one alone evaluates, on its own devices: no number that another one computes is kept,
+    and all that follows from one is told. The others wait for its word, not in a collective.
+    """
+    group, seeds, method, options = job.group, job.record.seeds, job.compiled.method, job.options
+    kept = open_checkpoints(job.target / "checkpoints", group)
+    start = kept.latest() or 0
+    log = Log(job.target, start, options.tensorboard) if group.is_main else NullLog()
+    try:
+        if method.fit:
+
+            def evaluate(state: State) -> dict[str, float]:
+                return evaluators.errors(job.compiled, job.data, state)
+
+            outcome = fit_seeds(method, job.data, log, kept, evaluate, job.encoder, options.quiet)
+            states = dict(enumerate(outcome.states))
+        else:
+            during = evaluators.make(
+                job.asked, job.target, job.record.method, job.compiled, job.data, job.reference, group.is_main
+            )
+            replicas = make_replicas(
+                method,
+                Store(job.data.dataset.train_images),
+                len(seeds),
+                options.replicas,
+                options.data_parallel,
+                min(*job.every, *(evaluator.every for evaluator in during)),
+                several=group.count > 1,
+            )
+            initial, rows = replicas.init(seeds, initial_rows(job.data)), feed(job.data, method.phases)
+            outcome = loop.train(
+                replicas, method.phases, rows, seeds, job.every, log, kept, during, initial, options.quiet, group
+            )
+            ended = [] if outcome.interrupted else [i for i in range(len(seeds)) if i not in outcome.stopped]
+            states = {i: replicas.replica(outcome.states, i) for i in ended}
+    finally:
+        kept.close()
+        log.close()
+    return group.broadcast(lambda: concluded(job, outcome, states, log.lines))
+
+
+def concluded(
+    job: Job, outcome: loop.Outcome, states: dict[int, State], lines: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Samples, final.json and the report of the seeds that did not stop; only the report where a signal stopped it."""
+    if outcome.interrupted:
+        page.write(job.target)
+        return None
+    if job.compiled.sample and states:
+        seed = min(states)
+        draw_grid(job.target / "samples.png", job.compiled, job.data, states[seed], seed, job.record.method)
+    final = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference)
+    if job.compiled.classify and states and len(job.data.validation[1]):
+        temperatures, reasons = calibrate(job.compiled, states, *job.data.validation)
+        fitted = [temperatures.get(seed) for seed in job.record.seeds]
+        final = dataclasses.replace(final, temperature=fitted, unmeasured=final.unmeasured | reasons)
+    records.write(job.target / "final.json", final)
+    page.write(job.target)
+    return to_plain(final)
+
+
+def calibrate(
+    compiled: Compiled, states: Mapping[int, State], images: np.ndarray, labels: np.ndarray
+) -> tuple[dict[int, float], dict[str, str]]:
+    """The temperature of each seed on validation images (V, H, W, C) uint8 with labels (V,), and why one has none.
+
+    A short run can get every validation image right, or none: then no temperature is best, and that loses no run.
+    """
+    found, reasons = {}, {}
+    for seed, state in states.items():
+        try:
+            found[seed] = classification.temperature(probabilities(compiled, state, images), labels)
+        except UserError as error:
+            reasons["temperature"] = f"seed {seed}: {error}"
+    return found, reasons

@@ -1,0 +1,95 @@
+"""What every placement is made of: the step that fetches its batch and adds up its metrics, and its fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_gen.core.keys import INIT
+from ssl_gen.datasets.batches import Rows
+from ssl_gen.datasets.store import Store
+from ssl_gen.types import Array, Batch, Key, Method, Metrics, Phase, State, Tree, able
+
+
+class Replicas(NamedTuple):
+    """S replicas of a method in one placement. `states` is the placement's own form; `stacked` has a leading axis S."""
+
+    mode: str
+    init: Callable[[Sequence[int], Rows], Tree]  # (seeds, rows (S, ...)) -> states
+    advance: Callable[[Tree, int, Rows, int, Sequence[bool]], tuple[Tree, dict[str, np.ndarray]]]
+    # (states, phase, rows (steps, S, ...), steps, active (S,)) -> states, mean metrics (S,); states are given away
+    stack: Callable[[Tree], Tree]  # states -> a stacked copy; of several processes, whole on each
+    place: Callable[[Tree], Tree]  # stacked -> states
+    replica: Callable[[Tree, int], State]  # states -> the method's state of one replica, on this process's devices
+    step: Callable[[int], Any]  # phase -> the jitted step
+    lower: Callable[[Tree, int, Rows], jax.stages.Lowered]  # (states, phase, rows of one step (S, ...)) -> for a look
+
+
+class Replica(NamedTuple):
+    """One replica as training carries it and a checkpoint keeps it: it alone determines the future."""
+
+    step: Array  # () int32, updates done
+    key: Key  # jax.random.key(seed), never changes; a step's noise is of fold_in(key, step)
+    state: State  # the method's own: what is learnt
+
+
+def start(method: Method, store: Store) -> Callable[[Array, Rows, Any], Replica]:
+    """(seed, rows, resident) -> a replica before its first update."""
+
+    def begin(seed: Array, rows: Rows, resident: Any) -> Replica:
+        key = jax.random.key(seed)
+        return Replica(jnp.int32(0), key, able(method.init)(jax.random.fold_in(key, INIT), store.fetch(resident, rows)))
+
+    return begin
+
+
+def accumulating(phase: Phase, store: Store) -> Callable[..., tuple[Replica, Metrics]]:
+    """(replica, totals), resident, rows of one step -> (replica, totals + metrics)."""
+
+    def step(carry: tuple[Replica, Metrics], resident: Any, rows: Rows) -> tuple[Replica, Metrics]:
+        (count, key, state), totals = carry
+        state, metrics = phase.step(state, jax.random.fold_in(key, count), count, store.fetch(resident, rows))
+        return Replica(count + 1, key, state), {name: totals[name] + value for name, value in metrics.items()}
+
+    return step
+
+
+def folded(step: Callable[..., tuple[Replica, Metrics]]) -> Callable[..., tuple[Replica, Metrics]]:
+    """`step` over the first `count` of the given rows, in one call; any `count` is the same program."""
+
+    def fold(carry: tuple[Replica, Metrics], resident: Any, rows: Rows, count: Array) -> tuple[Replica, Metrics]:
+        def body(i: Array, carry: tuple[Replica, Metrics]) -> tuple[Replica, Metrics]:
+            return step(carry, resident, Rows(*(part[i] for part in rows)))
+
+        return jax.lax.fori_loop(0, count, body, carry)
+
+    return fold
+
+
+def zeros(method: Method, phase: Phase, spec: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The metrics of a phase at 0, () each; `spec` is the shape (H, W, C) of an image."""
+
+    def batch(labelled: int, unlabelled: int) -> Any:
+        image: Any = jax.ShapeDtypeStruct
+        return Batch(
+            image((labelled, *spec), jnp.float32),
+            image((labelled,), jnp.int32),
+            image((unlabelled, *spec), jnp.float32),
+        )
+
+    first = batch(max(phase.labelled, 1), max(phase.unlabelled, 1))
+    key, step = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
+    state = jax.eval_shape(able(method.init), key, first)
+    _, metrics = jax.eval_shape(phase.step, state, key, step, batch(phase.labelled, phase.unlabelled))
+    return {name: np.zeros(value.shape, value.dtype) for name, value in metrics.items()}
+
+
+def padded(rows: Rows, longest: int) -> Rows:
+    """Rows of some steps, filled up with zeros to `longest` steps, so that every segment has one shape."""
+    return Rows(
+        *(np.concatenate([part, np.zeros((longest - len(part), *part.shape[1:]), part.dtype)]) for part in rows)
+    )

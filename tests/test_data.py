@@ -1,0 +1,69 @@
+"""What a run is trained on fits together, or is refused; and what each step sees of it."""
+
+import numpy as np
+import pytest
+
+from ssl_gen.datasets.batches import rows
+from ssl_gen.datasets.masking import Scheme
+from ssl_gen.methods.adversarial import feature_matching
+from ssl_gen.methods.classical import supervised
+from ssl_gen.runs import train
+from ssl_gen.runs.data import check_pool, feed, initial_rows, load_data
+from ssl_gen.runs.options import Options, budget
+from ssl_gen.training.segments import Segment
+from ssl_gen.types import Phase, UserError
+
+
+def test_a_method_that_needs_unlabelled_images_is_refused_a_mask_that_leaves_none(tmp_path):
+    options = Options(labels="all", mask=Scheme(disjoint=True), out=tmp_path / "run")
+    with pytest.raises(UserError, match="no image is left unlabelled"):
+        train.train("feature_matching", feature_matching.Config(steps=1), options)
+
+
+def test_a_method_of_labels_alone_may_have_them_all():
+    data = load_data(Options(labels="all", mask=Scheme(disjoint=True)))
+    check_pool(data, supervised.make(supervised.Config(), data.dataset.spec).phases)
+    assert initial_rows(data).unlabelled.shape == (1, 500)
+
+
+def test_out_of_distribution_images_need_a_source():
+    with pytest.raises(UserError, match="--out-of-distribution-dataset"):
+        load_data(Options(mask=Scheme(out_of_distribution=0.5)))
+
+
+def test_out_of_distribution_images_join_the_pool_and_nothing_else():
+    options = Options(mask=Scheme(out_of_distribution=0.5), out_of_distribution_dataset="shapes:16:2000", size=16)
+    data = load_data(options)
+    own = len(load_data(Options()).dataset.train_labels)
+    pool = data.masks[0].pool
+    assert (pool >= own).mean() == pytest.approx(0.5, abs=1e-3)
+    assert (data.masks[0].labels[own:] < 0).all()
+
+
+def test_the_rows_of_a_segment_are_those_of_each_seed_counted_from_where_its_phase_began():
+    data = load_data(Options(labels="30", seeds=2))
+    phases = Phase("first", 4, 3, 0, None), Phase("second", 10, 5, 7, None)
+    found = feed(data, phases)(Segment(phase=1, begin=4, start=6, stop=9))
+    for seed, mask in enumerate(data.masks):
+        expected = rows(mask.labels, mask.pool, (5, 7), seed, 1, 2, 3)
+        for part, same in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(part[:, seed], same)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seeds": 0}, "--seeds is at least 1, not 0"),
+        ({"labels": "few"}, "--labels is a number of visible labels or \"all\", not 'few'"),
+        ({"dataset": "digit"}, "digits"),
+        ({"validation": 2000}, "give a number from 1 to"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(options, said):
+    with pytest.raises(UserError) as refused:
+        load_data(Options(**options))
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_budget_is_a_number_or_all():
+    assert budget("all") is None and budget("100") == 100

@@ -1,0 +1,197 @@
+"""Evaluators: what is measured and drawn during training, where it is kept and shown, and that it changes nothing."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from finished import RECIPES
+from fragile import fragile
+from PIL import Image
+from tiny import same
+
+from ssl_gen import cli
+from ssl_gen.methods import METHODS
+from ssl_gen.methods.adversarial import gan
+from ssl_gen.reports import records
+from ssl_gen.reports.charts import pictures
+from ssl_gen.runs import evaluators, load, train
+from ssl_gen.runs.pictures import SMALL_GRID
+from ssl_gen.training.segments import Every
+from ssl_gen.types import UserError
+
+FID = "samples/fid_pixels_ref=test_n=1000"
+ELBO = "test/elbo_n=500"
+TINY = "--quiet --steps 4 --config.unlabelled-batch 4 --config.latent 4 --config.generator-hidden 4 "
+TINY += "--config.discriminator-hidden 4"
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def moments(folder, name):
+    """(step, seed) of every line of the log with this number."""
+    return [(line["step"], line["seed"]) for line in lines(folder) if name in line]
+
+
+def drawn(folder):
+    """The pictures of a run by step, in bytes."""
+    return {int(path.stem): path.read_bytes() for path in (folder / "samples").iterdir()}
+
+
+def test_a_generator_without_a_classifier_draws_pictures_at_five_moments(finished):
+    folder = finished("gan")
+    assert sorted(drawn(folder)) == [2, 4, 6, 8, 10]
+    assert len(set(drawn(folder).values())) == 5  # it learns
+    for step in drawn(folder):
+        text = pictures.read_text(folder / "samples" / f"{step}.png")
+        assert text["method"] == "gan" and text["mask"] == "digits@30-s0"
+    assert moments(folder, "test/error") == []
+
+
+def test_the_report_shows_the_pictures_over_time(finished):
+    page = (finished("gan") / "report.html").read_text()
+    shown = [page.index(f"<figcaption>step {step}</figcaption>") for step in (2, 4, 6, 8, 10)]
+    assert shown == sorted(shown) and page.count("<img") == 5 + 1
+
+
+def test_the_last_picture_is_the_beginning_of_the_samples_of_the_finished_run(finished):
+    """The same images, of which a grid shows more."""
+    run, folder = load.load(finished("gan")), finished("gan")
+    images = run.draw(np.tile(np.arange(10), SMALL_GRID)).reshape(SMALL_GRID, 10, 8, 8, 1)
+    again = pictures.save_grid(folder.parent / "gan.png", images, None, pictures.read_text(folder / "samples.png"))
+    assert again.read_bytes() == drawn(folder)[10]
+
+
+def test_what_is_asked_for_is_logged_at_its_moments_under_its_name(finished):
+    folder = finished("m2")
+    both = [(step, seed) for step in (2, 4, 6) for seed in (0, 1)]
+    assert moments(folder, FID) == both and moments(folder, ELBO) == both
+    every_step = [(step, seed) for step in range(1, 7) for seed in (0, 1)]
+    assert moments(folder, "test/error") == moments(folder, "validation/error") == every_step
+    assert sorted(drawn(folder)) == [3, 6]
+    page = (folder / "report.html").read_text()
+    assert "fid_pixels_ref=test_n=1000 over training steps" in page and "elbo_n=500" in page
+
+
+def test_few_samples_are_the_first_of_those_of_the_finished_run(finished):
+    """And the bound of the test images, which are 500, is the one that is measured at the end."""
+    final = records.load_final(finished("m2")).metrics
+    last = [line[ELBO] for line in lines(finished("m2")) if line["step"] == 6 and ELBO in line]
+    assert last == final["elbo"]["per_seed"]
+
+
+def test_the_record_says_how_often_each_ran(finished):
+    every = records.load_run(finished("m2")).every
+    assert every == {"log": 6, "evaluate": 1, "checkpoint": 2, "fid": 2, "elbo": 2, "samples": 3}
+
+
+def test_without_a_number_all_but_the_error_come_at_five_moments_at_which_the_error_is_measured():
+    every = Every(log=100, evaluate=2000, checkpoint=5000)
+    words = ("error", "samples", "fid", "elbo:300")
+    asked = [tuple(each) for each in evaluators.parse(words, 50_000, every)]
+    assert asked == [("error", 2000), ("samples", 10_000), ("fid", 10_000), ("elbo", 300)]
+    asked = evaluators.parse(("samples",), 12, Every(2, 4, 3))
+    assert asked == [("samples", 4)]
+    assert evaluators.parse(("error:7",), 12, Every(2, 4, 3)) == [("error", 7)]
+
+
+def test_the_error_is_measured_as_often_as_it_is_asked_for(finished, tmp_path):
+    options = finished.options("supervised", tmp_path / "run", evaluators=("error:6",), evaluate_every=None)
+    train.train("supervised", RECIPES["supervised"].config, options)
+    assert moments(tmp_path / "run", "test/error") == [(step, seed) for step in (6, 12) for seed in (0, 1)]
+
+
+def test_evaluators_change_no_bit_of_what_is_learnt(finished, tmp_path):
+    options = finished.options("m2", tmp_path / "run", evaluators=())
+    result = train.train("m2", RECIPES["m2"].config, options)
+    assert not (result.folder / "samples").exists()
+    assert not any(name.startswith(("test/", "samples/")) for line in lines(result.folder) for name in line)
+    without, with_them = load.load(result.folder).states, load.load(finished("m2")).states
+    assert all(same(a, b) for a, b in zip(without, with_them, strict=True))
+    before, after = records.load_final(finished("m2")).metrics, result.final.metrics
+    assert {name: before[name] for name in after} == after
+    assert all("error_" in name for name in before.keys() - after.keys())
+
+
+@pytest.mark.parametrize(("name", "step"), [("gan", 6), ("m2", 4)])
+def test_a_run_that_is_resumed_has_the_same_pictures_and_lines(name, step, finished, tmp_path):
+    """It was killed some steps after the checkpoint of `step`, while it drew a picture."""
+    whole, folder = finished(name), finished.copy(name, tmp_path / "run")
+    for file in ("final.json", "samples.png", "report.html"):
+        (folder / file).unlink()
+    for path in (folder / "checkpoints").iterdir():
+        if path.name.isdecimal() and int(path.name) > step:
+            shutil.rmtree(path)
+    later = [path for path in (folder / "samples").iterdir() if int(path.stem) > step]
+    later[0].write_bytes(later[0].read_bytes()[:40])
+    for path in later[1:]:
+        path.unlink()
+    kept = [line for line in lines(folder) if line["step"] <= step + 1]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept) + '{"step": 9')
+    train.train(name, RECIPES[name].config, finished.options(name, folder))
+    assert lines(folder) == lines(whole) and drawn(folder) == drawn(whole)
+    assert (folder / "samples.png").read_bytes() == (whole / "samples.png").read_bytes()
+    assert records.load_final(folder).metrics == records.load_final(whole).metrics
+
+
+def test_other_evaluators_are_another_run(finished, tmp_path):
+    folder = finished.copy("gan", tmp_path / "run")
+    with pytest.raises(UserError, match="every") as refused:
+        train.train("gan", RECIPES["gan"].config, finished.options("gan", folder, evaluators=("samples:5",)))
+    assert "\n" not in str(refused.value) and "--out" in str(refused.value)
+
+
+def test_pictures_are_those_of_the_first_seed_that_goes_on(finished, tmp_path, monkeypatch):
+    """The first seed stops at step 4 of 10, so the second draws from there on."""
+    monkeypatch.setitem(METHODS, "fragile", fragile(gan, "discriminator/real", seed=0, step=3))
+    options = finished.options("gan", tmp_path / "run", seeds=2, evaluators=("samples:2", "fid:4"))
+    result = train.train("fragile", RECIPES["gan"].config, options)
+    masks = {step: pictures.read_text(result.folder / "samples" / f"{step}.png")["mask"] for step in (2, 4, 6, 8, 10)}
+    assert masks == {2: "digits@30-s0"} | dict.fromkeys((4, 6, 8, 10), "digits@30-s1")
+    assert moments(result.folder, FID) == [(4, 1), (8, 1), (10, 1)]
+    first = [np.asarray(Image.open(folder / "samples" / "2.png")) for folder in (result.folder, finished("gan"))]
+    np.testing.assert_array_equal(*first)
+
+
+def test_a_metric_that_cannot_be_had_stops_no_run(tmp_path, capsys):
+    """Three test images have no five neighbours, which only the first measurement finds out."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (20, 8, 8, 1), np.uint8), np.arange(20) % 2
+    test = {"test_images": images[:3], "test_labels": labels[:3]}
+    np.savez(tmp_path / "few.npz", train_images=images, train_labels=labels, **test)
+    words = f"train gan --dataset npz:{tmp_path}/few.npz --labels 4 --features pixels --samples 100 {TINY} "
+    words += f"--evaluators prdc:2 kid:2 samples:4 --out {tmp_path}/run"
+    assert cli.main(words.split()) == 0
+    said = capsys.readouterr().out
+    assert "prdc was not measured at step 2" in said and said.count("prdc was not measured") == 1
+    assert moments(tmp_path / "run", "samples/density_pixels_ref=test_n=1000") == []
+    assert "prdc" in records.load_final(tmp_path / "run").unmeasured
+    assert (tmp_path / "run" / "samples" / "4.png").exists()
+
+
+WRONG = {
+    "an unknown name": ("gan", "fids", "there is no evaluator fids"),
+    "no number of steps": ("gan", "fid:", "NAME or NAME:STEPS"),
+    "steps that are no number": ("gan", "fid:often", "NAME or NAME:STEPS"),
+    "no steps": ("gan", "fid:0", "a number of steps above 0"),
+    "steps below 0": ("gan", "samples:-3", "a number of steps above 0"),
+    "half a step": ("gan", "samples:2.5", "a number of steps above 0"),
+    "a bound of a method without one": ("gan", "elbo", "elbo does not apply, for want of log_weight"),
+    "classes of a method without them": ("gan", "agreement_svc:2", "does not apply, for want of conditional"),
+    "errors of a method without a classifier": ("gan", "nll", "nll does not apply, for want of classify"),
+    "samples of a method without a generator": ("supervised", "fid", "fid does not apply, for want of sample"),
+    "strangers without their data set": ("supervised", "auroc", "for want of out_of_distribution"),
+    "the same twice": ("gan", "fid:2 fid:3", "names fid twice"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_wrong_evaluator_is_answered_in_one_line_before_training_starts(mistake, capsys, tmp_path):
+    method, evaluator, words = WRONG[mistake]
+    words_given = f"train {method} --labels 30 --steps 4 --quiet --out {tmp_path}/run --evaluators {evaluator}"
+    assert cli.main(words_given.split()) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and words in said
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,231 @@
+"""Every placement trains the same replicas, folded or not, and says so where it cannot."""
+
+import dataclasses
+import functools
+import types
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from fragile import fragile
+from tiny import SPEC, STEPS, STORE, batch_of, first_rows, numbers, same, some_rows
+
+from ssl_gen.core.batching import shard_batch
+from ssl_gen.datasets.batches import Rows
+from ssl_gen.losses.classification import cross_entropy
+from ssl_gen.methods import METHODS
+from ssl_gen.reports.records import Stop
+from ssl_gen.runs import load, train
+from ssl_gen.runs.options import Options
+from ssl_gen.training import replicas
+from ssl_gen.training.checkpoints import open_checkpoints
+from ssl_gen.training.mesh import largest_divisor
+from ssl_gen.training.replicas import choose_placement, make_replicas
+from ssl_gen.types import Array, Method, Phase, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    steps: int = STEPS
+
+
+class State(NamedTuple):
+    """All kinds of what a method learns: by gradient, by data-dependent start and by a running mean."""
+
+    weights: Array  # (H W C, K)
+    scale: Array  # ()
+    mean: Array  # (H W C,)
+
+
+def make(config, spec):
+    """Softmax regression on noisy images, the least to compile: test_conformance.py has the methods of the library."""
+
+    def flat(state, images):
+        return images.reshape(len(images), -1) * state.scale - state.mean
+
+    def init(key, batch):
+        weights = jax.random.normal(key, (batch.labelled[0].size, spec.classes))
+        return State(weights, 1 / batch.labelled.std(), batch.unlabelled.mean(0).reshape(-1))
+
+    def step(state, key, step, batch):
+        noise = shard_batch(jax.random.normal(key, batch.labelled.shape))
+        images = flat(state, batch.labelled + 0.1 * noise)
+        loss, gradient = jax.value_and_grad(lambda weights: cross_entropy(images @ weights, batch.labels))(
+            state.weights
+        )
+        mean = 0.9 * state.mean + 0.1 * batch.unlabelled.mean(0).reshape(-1)
+        return State(state.weights - gradient / (1.0 + step), state.scale, mean), {"loss": loss}
+
+    def classify(state, images):
+        return jax.nn.log_softmax(flat(state, images) @ state.weights)
+
+    return Method(init, (Phase("main", config.steps, 4, 8, step),), classify=classify)
+
+
+METHOD = make(Config(), SPEC)
+ROWS = some_rows(METHOD, 0, 0, STEPS, seeds=4)
+
+
+def trained(mode, data_parallel=1, fold=False):
+    program = make_replicas(METHOD, STORE, 4, mode, data_parallel, longest=STEPS, fold=fold)
+    states = program.init(range(4), first_rows(4))
+    states, metrics = program.advance(states, 0, ROWS, STEPS, [True] * 4)
+    return program.stack(states), metrics
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return trained("loop")
+
+
+@pytest.fixture(scope="module")
+def single():
+    """One replica in the plain loop: its placement, and a copy of its first states for each test."""
+    program = make_replicas(METHOD, STORE, 1, "loop", longest=STEPS)
+    stacked = program.stack(program.init([0], first_rows()))
+    return program, lambda: program.place(stacked)
+
+
+@pytest.mark.parametrize("mode", ["loop", "vmap", "pmap"])
+def test_a_fold_is_the_plain_loop(mode, reference):
+    for one, other in zip(numbers(reference), numbers(trained(mode, fold=True)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "fold"), [("vmap", False), ("vmap", True), ("loop", True)])
+def test_replicas_and_batches_are_divided_at_once(mode, fold, reference):
+    states, metrics = trained(mode, data_parallel=2, fold=fold)
+    for one, other in zip(numbers(reference[0]), numbers(states), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], reference[1]["loss"], rtol=1e-4)
+
+
+def test_metrics_are_means_over_the_steps(single):
+    program, begin = single
+    states, one_by_one = begin(), []
+    for step in range(STEPS):
+        states, metrics = program.advance(states, 0, some_rows(METHOD, 0, step, 1), 1, [True])
+        one_by_one.append(metrics["loss"][0])
+    _, whole = program.advance(begin(), 0, some_rows(METHOD, 0, 0, STEPS), STEPS, [True])
+    assert whole["loss"][0] == pytest.approx(np.mean(one_by_one), rel=1e-6)
+
+
+def test_a_step_is_the_methods_own_with_the_noise_of_its_number_and_its_seed(reference):
+    """Written out: state_(t+1) = step(state_t, fold_in(key(seed), t), t, batch_t)."""
+    program = make_replicas(METHOD, STORE, 4, "loop", longest=STEPS)
+    state = program.replica(program.init(range(4), first_rows(4)), 2)
+    one_step = jax.jit(METHOD.phases[0].step)
+    for t in range(STEPS):
+        state, _ = one_step(
+            state, jax.random.fold_in(jax.random.key(2), t), t, batch_of(Rows(*(part[t, 2] for part in ROWS)))
+        )
+    expected = jax.tree.map(lambda leaf: leaf[2], reference[0].state)
+    for one, other in zip(numbers(expected), numbers(state), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_replica_counts_its_updates_and_keeps_the_key_of_its_seed(reference):
+    assert reference[0].step.tolist() == [STEPS] * 4
+    assert same(reference[0].key, jax.vmap(jax.random.key)(np.arange(4)))
+
+
+def test_a_replica_that_is_not_active_stays_where_it_is():
+    program = make_replicas(METHOD, STORE, 2, "loop", longest=STEPS)
+    rows = some_rows(METHOD, 0, 0, STEPS, seeds=2)
+    before = program.init([0, 1], first_rows(2))
+    still = program.stack(before).state
+    states, _ = program.advance(before, 0, rows, STEPS, [True, False])
+    stacked = program.stack(states)
+    assert stacked.step.tolist() == [STEPS, 0]
+    assert same(jax.tree.map(lambda leaf: leaf[1], stacked.state), jax.tree.map(lambda leaf: leaf[1], still))
+
+
+@pytest.mark.parametrize("mode", ["vmap", "pmap"])
+def test_what_is_stacked_is_placed_again_bit_for_bit(mode):
+    program = make_replicas(METHOD, STORE, 4, mode, longest=STEPS)
+    stacked = program.stack(program.init(range(4), first_rows(4)))
+    states = program.place(stacked)
+    assert same(program.stack(states), stacked)
+    assert same(program.replica(states, 3), jax.tree.map(lambda leaf: leaf[3], stacked.state))
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """whole_run(placement, devices that share a batch) -> a run of three seeds, the last of which breaks at step 5."""
+    regression = types.SimpleNamespace(
+        __name__="regression", __doc__="", Config=Config, State=State, PAPER="ours", make=make
+    )
+
+    @functools.cache
+    def run(placement, data_parallel=1):
+        options = Options(labels="30", seeds=3, replicas=placement, data_parallel=data_parallel, samples=20, quiet=True)
+        out = tmp_path_factory.mktemp("runs") / "run"
+        options = dataclasses.replace(options, out=out, checkpoint_every=2, evaluate_every=6)
+        return load.load(train.train("fragile", Config(steps=6), options).folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "fragile", fragile(regression, "loss", seed=2, step=4))
+        yield run
+
+
+PLACEMENTS = [("vmap", 1), ("pmap", 1), ("loop", 2)]
+
+
+@pytest.mark.parametrize(("mode", "data_parallel"), PLACEMENTS)
+def test_a_whole_run_ends_with_the_same_numbers_in_every_placement(mode, data_parallel, whole_run):
+    one, other = whole_run("loop"), whole_run(mode, data_parallel)
+    np.testing.assert_allclose(*(run.metrics["nll"]["per_seed"][:2] for run in (one, other)), rtol=1e-4)
+    for x, y in zip(numbers(one.states), numbers(other.states), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "data_parallel"), [("loop", 1), *PLACEMENTS])
+def test_a_seed_that_breaks_stays_at_its_last_checkpoint_in_every_placement(mode, data_parallel, whole_run):
+    run = whole_run(mode, data_parallel)
+    assert run.final.stopped == [Stop(2, 6, "loss", "nan")] and run.metrics["nll"]["per_seed"][2] is None
+    kept = open_checkpoints(run.folder / "checkpoints")
+    steps = kept.manager.restore(6, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state["step"]
+    kept.close()
+    assert steps.tolist() == [6, 6, 4]
+
+
+class Fake:
+    def __init__(self, platform):
+        self.platform = platform
+
+
+@pytest.mark.parametrize(
+    ("platform", "count", "replicas", "data_parallel", "placement"),
+    [
+        ("cpu", 1, 5, 1, "loop"),
+        ("gpu", 1, 5, 1, "vmap"),
+        ("gpu", 4, 5, 1, "pmap"),
+        ("tpu", 8, 1, 1, "vmap"),
+        ("gpu", 4, 4, 2, "vmap"),
+        ("cpu", 4, 1, 4, "loop"),
+    ],
+)
+def test_the_placement_is_chosen_by_devices_and_seeds(platform, count, replicas, data_parallel, placement):
+    assert choose_placement("auto", replicas, data_parallel, [Fake(platform)] * count) == placement
+
+
+def test_seeds_of_several_processes_are_stacked_over_a_mesh_for_pmap_stays_within_one():
+    assert choose_placement("auto", 4, 1, [Fake("gpu")] * 4, several=True) == "vmap"
+    with pytest.raises(UserError, match="use vmap or loop"):
+        make_replicas(METHOD, STORE, 2, "pmap", several=True)
+
+
+@pytest.mark.parametrize(("number", "limit", "expected"), [(6, 4, 3), (5, 4, 1), (8, 4, 4), (3, 8, 3)])
+def test_replicas_spread_over_as_many_devices_as_divide_them(number, limit, expected):
+    assert largest_divisor(number, limit) == expected
+
+
+def test_too_many_devices_and_odd_batches_are_refused():
+    with pytest.raises(UserError, match=f"this machine has {jax.local_device_count()}"):
+        make_replicas(METHOD, STORE, 1, "loop", data_parallel=64)
+    with pytest.raises(UserError, match="pmap"):
+        make_replicas(METHOD, STORE, 2, "pmap", data_parallel=2)
+    with pytest.raises(UserError, match="labelled_batch 4"):
+        replicas.check_divisible(METHOD, 3)
