@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ BODIES = ("native", "cpu")
 FOLD = 2  # steps in one scan
 REPEATS = 5
 ENOUGH = 1.0  # seconds after which a contender is timed no more: native scans take that for a single call
-LAYERS = {  # name: (operation, input shape, kernel shape, stride)
+LAYERS: dict[str, tuple[Any, ...]] = {  # name: (operation, input shape, kernel shape, stride)
     "convolution 14x14x74 -> 7x7x128": (convolve, (BATCH, 14, 14, 74), (4, 4, 74, 128), 2),
     "convolution 14x14x64 -> 14x14x64": (convolve, (BATCH, 14, 14, 64), (3, 3, 64, 64), 1),
     "transposed 7x7x138 -> 14x14x64": (convolve_transposed, (BATCH, 7, 7, 138), (4, 4, 138, 64), 2),
@@ -40,7 +41,7 @@ LAYERS = {  # name: (operation, input shape, kernel shape, stride)
 
 def interleaved(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Median milliseconds a step of each contender of FOLD steps, called in turn, after one call of each to compile."""
-    seconds = {name: [] for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for call in contenders.values():
         jax.block_until_ready(call())
     for _ in range(REPEATS):

@@ -84,8 +84,8 @@ def timed(seconds: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
 def from_images(features: np.ndarray, seconds: dict[str, float]) -> None:
     """All that a graph method does once, with the seconds of each part."""
     targets, where = some_labels(len(features))
-    near = timed(seconds, "neighbours", lambda: build.neighbours(features, NEIGHBOURS))
-    graph = timed(seconds, "graph", lambda: build.build(*near, "gaussian"))
+    indices, distances = timed(seconds, "neighbours", lambda: build.neighbours(features, NEIGHBOURS))
+    graph = timed(seconds, "graph", lambda: build.build(indices, distances, "gaussian"))
     timed(seconds, "spreading", lambda: solve.spread_labels(graph, targets, 0.99))
     timed(seconds, "poisson", lambda: solve.poisson(graph, jnp.asarray(targets), where))
 
@@ -97,7 +97,8 @@ def about(kind: str, nodes: int, data_dir: Path | None) -> dict[str, Any]:
 
 def graph_line(scale: Scale, data_dir: Path | None) -> dict[str, Any]:
     """The whole way from images to labels."""
-    features, seconds = images(scale.nodes, data_dir), {}
+    features = images(scale.nodes, data_dir)
+    seconds: dict[str, float] = {}
     from_images(features[:200], {})
     memory = growth(lambda: from_images(features, seconds))
     numbers = {"seconds": sum(seconds.values()), "memory_mib": memory}
@@ -119,7 +120,7 @@ def spreading_line(scale: Scale, data_dir: Path | None) -> dict[str, Any]:
         model = LabelSpreading(kernel=lambda x, y: weights.copy(), alpha=ALPHA, max_iter=1000, tol=TOLERANCE)
         return model.fit(features, labels).label_distributions_
 
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "ours": functools.partial(solve.spread_labels, graph, targets, ALPHA, TOLERANCE),
         "scikit_learn": scikit,
     }
@@ -137,7 +138,8 @@ def whole_line(scale: Scale, data_dir: Path | None) -> dict[str, Any]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.semi_supervised import LabelSpreading
 
-    features, seconds = images(scale.nodes, data_dir), {}
+    features = images(scale.nodes, data_dir)
+    seconds: dict[str, float] = {}
     targets, where = some_labels(scale.nodes)
     labels = np.where(where, targets.argmax(1), -1)
     model = LabelSpreading(kernel="knn", n_neighbors=NEIGHBOURS + 1)

@@ -92,7 +92,7 @@ def fid_line(scale: Scale) -> dict[str, Any]:
     real, fake = features(scale.samples, scale.width)
     memory = growth(lambda: frechet.fid(real, fake))
     moments = frechet.gaussian([real]), frechet.gaussian([fake])
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "fid": functools.partial(frechet.fid, real, fake),
         "gaussian": functools.partial(frechet.gaussian, [real]),
         "distance": functools.partial(frechet.distance, *moments),
@@ -111,7 +111,7 @@ def prdc_line(scale: Scale) -> dict[str, Any]:
     """Precision, recall, density and coverage, beside the package where it is installed."""
     real, fake = features(scale.samples, scale.prdc_width)
     memory = growth(lambda: manifold.prdc(real, fake, NEIGHBOURS))
-    calls = {"prdc": functools.partial(manifold.prdc, real, fake, NEIGHBOURS)}
+    calls: dict[str, Callable[[], object]] = {"prdc": functools.partial(manifold.prdc, real, fake, NEIGHBOURS)}
     if importlib.util.find_spec("prdc"):
         calls["package"] = functools.partial(package, real, fake)
     seconds = medians(calls, scale.repeats)

@@ -75,7 +75,12 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(tuple(METHODS), 60_000, (1, 8), 2.0, 7, 100, 64, (20, 2, 5), 2048, {})
-SMALL = {"hidden": (16,), "generator_hidden": (16,), "discriminator_hidden": (16, 16), "classifier_hidden": (16,)}
+SMALL: dict[str, Any] = {
+    "hidden": (16,),
+    "generator_hidden": (16,),
+    "discriminator_hidden": (16, 16),
+    "classifier_hidden": (16,),
+}
 SMALL |= {"width": 4, "classifier_width": 4, "labelled_batch": 8, "unlabelled_batch": 8, "generated_batch": 8}
 QUICK = Scale(("supervised",), 1_000, (2,), 0.05, 3, 8, 4, (2, 1, 2), 256, SMALL)
 

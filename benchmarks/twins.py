@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from ssl_gen.datasets.dataset import Dataset
@@ -23,7 +24,6 @@ from ssl_gen.methods.adversarial.feature_matching import Config, State
 from ssl_gen.networks import conv
 from ssl_gen.types import Array, Batch, Phase, Tree
 
-Tensor = torch.Tensor
 Losses = dict[str, Tensor]  # name -> () nats
 Step = Callable[[Batch, Tensor | None], Losses]
 
@@ -137,7 +137,7 @@ def feature_matching(config: Config, state: State) -> Step:
         latents = torch.rand(len(batch.unlabelled), config.latent) if latents is None else latents
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = config.learning_rate * min((config.steps - done) / decay, 1)
-        known, unknown = ((images.flatten(1) + 1) / 2 for images in (batch.labelled, batch.unlabelled))
+        known, unknown = ((torch.flatten(images, 1) + 1) / 2 for images in (batch.labelled, batch.unlabelled))
         fake = dense_generator(generator, running, latents)
         log_z = [judge(discriminator, pixels)[0].logsumexp(-1) for pixels in (unknown, fake.detach())]
         losses = {

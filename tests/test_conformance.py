@@ -28,7 +28,6 @@ from ssl_gen.methods import METHODS
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.types import Batch, ImageSpec, TrainState
 
-
 KEY_AND_STEP = jax.random.key(0), jnp.int32(0)
 TRAINED = [name for name in METHODS if tiny(name).method.fit is None]  # test_solving.py has the others
 

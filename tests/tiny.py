@@ -27,8 +27,8 @@ STORE = Store(IMAGES)
 STEPS = 4
 ROUNDING = 1e-5  # of a term: a gradient below is none, it is what float32 leaves of softmax - softmax
 
-# Terms that the defaults switch off, so that the tests see every term of every method. Networks are dense, which compile
-# in a third of the time, but for a page a family: sgan, mean_teacher, autoencoder, the GAN of gan_self_training.
+# Terms that the defaults switch off, so that the tests see every term of every method. Networks are dense, as these
+# compile in a third of the time, but for a page a family: sgan, mean_teacher, autoencoder, gan_self_training's GAN.
 EVERYTHING = {
     "triple_gan": {
         "consistency": 1.0,
