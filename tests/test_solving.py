@@ -1,6 +1,5 @@
 """What every method that is fitted in one go promises, by being in METHODS, and the runs that such methods make."""
 
-import dataclasses
 import functools
 
 import jax
@@ -104,22 +103,19 @@ def test_permuting_hidden_labels_changes_no_bit_of_a_fitted_state(finished, tmp_
     assert same(*(fit.fit_seed(method, each, 0, None) for each in (data, permuted)))
 
 
-@pytest.mark.parametrize("earlier", ["pca", "m1"])
+@pytest.mark.parametrize("earlier", ["pca", "m2"])
 def test_a_fitted_method_sees_the_latents_of_an_earlier_run(finished, tmp_path, earlier):
-    encoder, folder = finished("pca"), finished("linear_on_pca")
-    if earlier == "m1":  # trained in steps
-        encoder = tmp_path / "encoder"
-        config = dataclasses.replace(tiny("m1").config, steps=4)
-        train.train("m1", config, finished.options("linear", encoder, replicas="loop", evaluators=()))
-        folder = train.train("linear", None, finished.options("linear", tmp_path, encoder=str(encoder))).folder
+    """Of a method that is fitted in one go itself, and of one that is trained in steps."""
+    encoder, folder = finished(earlier), finished("linear_on_pca")
+    if earlier == "m2":
+        options = finished.options("linear", tmp_path / "run", encoder=str(encoder), validation=100)
+        folder = train.train("linear", None, options).folder
     loaded, first = load.load(folder), load.load(encoder)
-    digits = load_data(finished.options("linear", folder)).dataset
-    images = scaled(digits.test_images[:7])
+    images = scaled(load_data(finished.options("linear", folder)).dataset.test_images[:7])
+    plain = linear.make(linear.Config(), first.record.data.spec)
     for state, latents in zip(loaded.states, first.states, strict=True):
         assert same(state.encoder, latents)
-        expected = linear.make(linear.Config(), digits.spec).classify(
-            state.inner, first.compiled.method.encode(latents, images)
-        )
+        expected = plain.classify(state.inner, first.compiled.method.encode(latents, images))
         found = loaded.compiled.method.classify(state, images)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
