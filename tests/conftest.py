@@ -1,6 +1,7 @@
 """Four virtual devices on the CPU, programs compiled fast rather than for speed and kept; set before jax starts."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Level 1, not 0: there XLA:CPU gets the gradient of max pooling wrong (NaN, jax 0.10.2).
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
 os.environ["NPROC"] = "8"  # on two cores, collectives of many virtual devices starve the thread pool
+os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # the processes share the cores already
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ssl_gen-tests-")  # features trained by the user stay out
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -19,12 +21,24 @@ import jax
 import pytest
 
 
-def pytest_collection_modifyitems(items):
+def group(nodeid):
     """Tests that share compiled programs stay in one process: those of a module, of conformance those of a method."""
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        method = callspec.params.get("name", "") if callspec and item.path.stem == "test_conformance" else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{method}"))
+    module, _, test = nodeid.partition("::")
+    if not module.endswith("test_conformance.py"):
+        return module
+    return module + re.split(r"[\]-]", test.partition("[")[2])[0]  # test_replicas_are_single_runs[m1-pmap] is of m1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """By `group`. Marks do not reach the scheduler: xdist 3.8 writes them where pytest 9.2 no longer reads."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
