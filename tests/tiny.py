@@ -28,8 +28,10 @@ STEPS = 4
 ROUNDING = 1e-5  # of a term: a gradient below is none, it is what float32 leaves of softmax - softmax
 
 # Terms that the defaults switch off, so that the tests see every term of every method. Networks are dense, as these
-# compile in a third of the time, but for a page a family: sgan, mean_teacher, autoencoder, gan_self_training's GAN.
+# compile in a third of the time, but for a page a family: sgan, supervised, autoencoder, gan_self_training's GAN.
 EVERYTHING = {
+    "supervised": {"network": "conv"},
+    "mean_teacher": {"network": "mlp"},
     "triple_gan": {
         "consistency": 1.0,
         "pseudo_label": 1.0,
@@ -86,7 +88,7 @@ def tiny(name: str, **changes: Any) -> Tiny:
             values[field.name] = SMALL[field.name]
         elif field.name.endswith("hidden"):
             values[field.name] = (4, 4)
-        elif field.name == "augmentation":
+        elif field.name in ("augmentation", "strong"):  # the strong one takes long to compile, and has its own tests
             values[field.name] = Augmentation(translate=1.0)
     config = module.Config(**values | EVERYTHING.get(name, {}) | changes)
     return Tiny(module, config, module.make(config, SPEC))
