@@ -60,8 +60,9 @@ class State(NamedTuple):
 
 def falling(rate: float, steps: int, step: Array) -> Array:
     """rate * 10^(-i / 7) in stage i = 0..7, which ends when (3^(i + 1) - 1) / (3^8 - 1) of the steps are done."""
-    stage = jnp.floor(jnp.log1p((3**STAGES - 1) * step / steps) / jnp.log(3.0))
-    return rate * 10 ** (-stage / (STAGES - 1))
+    done = jnp.asarray(step, jnp.float32)  # as int32 the product below would wrap at step 327,361
+    stage = jnp.floor(jnp.log1p((3**STAGES - 1) * done / steps) / jnp.log(3.0))
+    return rate * 10 ** (-jnp.minimum(stage, STAGES - 1) / (STAGES - 1))
 
 
 def schedule(config: Config) -> optax.ScalarOrSchedule:
