@@ -155,7 +155,7 @@ def parse_with_sampler(kind: Any, arguments: Sequence[str], program: str) -> tup
     from ssl_gen.runs.load import find_runs, sampler_of
     from ssl_gen.types import UserError
 
-    places = [Path(word) for word in arguments if not word.startswith("-") and Path(word).is_dir()]
+    places = named_runs(kind, arguments, program)
     samplers = [sampler_of(folder) for folder in find_runs(places)] if places else []
     if not samplers or not dataclasses.fields(samplers[0]):
         return parse(kind, arguments, program), {}
@@ -166,6 +166,20 @@ def parse_with_sampler(kind: Any, arguments: Sequence[str], program: str) -> tup
     extended.__doc__ = kind.__doc__
     asked = parse(extended, arguments, program)
     return asked, dataclasses.asdict(asked.sampler)
+
+
+def named_runs(kind: Any, arguments: Sequence[str], program: str) -> list[Path]:
+    """The folders that stand where a `kind` has its runs; where help is asked for, those that hold a run."""
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        return [Path(word) for word in arguments if (Path(word) / "run.json").is_file()]
+    words, rest = iter(arguments), []
+    for word in words:
+        if not word.startswith("--sampler."):
+            rest.append(word)
+        elif "=" not in word:
+            next(words, None)  # its value
+    asked = parse(kind, rest, program)
+    return list(asked.runs) if hasattr(asked, "runs") else [asked.run]
 
 
 def train(arguments: Sequence[str]) -> int:

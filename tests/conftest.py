@@ -43,7 +43,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """Finished runs by name, see `finished.py`: `finished("triple_gan")` is a folder."""
+    """Finished runs by name, see `finished.py`: `finished("m2")` is a folder."""
     from finished import Finished
 
     own = tmp_path_factory.getbasetemp()

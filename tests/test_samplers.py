@@ -143,6 +143,20 @@ def test_a_setting_that_cannot_be_is_answered_in_one_line(command, capsys, finis
     assert not (tmp_path / "out").exists() and (run / "final.json").read_text() == before
 
 
+def test_folders_that_are_no_runs_may_stand_beside_a_setting(capsys, finished, tmp_path):
+    """What is written to, and where the data lie, is not asked how it draws; the words come in any order."""
+    out = tmp_path / "out"
+    out.mkdir()
+    run = str(finished("m2"))
+    for words in ([*HALF, run, "--out", str(out)], ["--out", str(out), run, "--sampler.temperature=0.5"]):
+        assert cli.main(["sample", *words, "--count", "1"]) == 0
+    assert len(list(out.iterdir())) == 10
+    copy = str(finished.copy("m2", tmp_path / "run"))
+    assert cli.main(["evaluate", "--data-dir", str(tmp_path), *HALF, copy, "--metrics", "deviation_ratio"]) == 0
+    assert "deviation_ratio_temperature=0.5" in capsys.readouterr().out
+    assert "/no/such" in complaint(capsys, "sample", "/no/such/run", *HALF)
+
+
 def test_a_setting_that_cannot_be_is_a_user_error_in_python(trained, finished):
     run = load.load(trained)
     with pytest.raises(UserError, match="no sampler setting temprature: its sampler has temperature"):
