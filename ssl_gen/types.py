@@ -45,13 +45,20 @@ class Batch(NamedTuple):
     unlabelled: Array  # (U, H, W, C)
 
 
+class Average(NamedTuple):
+    """The exponential moving average (EMA) of a network over its updates: a network itself, statistics and all."""
+
+    params: Tree
+    stats: Tree  # those of a network with these params: see `players.update_ema`
+
+
 class TrainState(NamedTuple):
     """One trained network: everything its next update needs."""
 
     params: Tree
     stats: Tree  # linen's untrained collections (batch statistics, spectral-norm vectors)
     opt: Tree  # optax state
-    ema: Tree  # averaged params, () when the player keeps none
+    ema: Average | tuple[()]  # () when the player keeps none
 
 
 class Phase(NamedTuple):

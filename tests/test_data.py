@@ -7,8 +7,9 @@ from ssl_gen.datasets.batches import rows
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.classical import supervised
+from ssl_gen.methods.self_training import fixmatch, gan_self_training
 from ssl_gen.runs import train
-from ssl_gen.runs.data import check_pool, feed, initial_rows, load_data
+from ssl_gen.runs.data import check_alignment, check_pool, feed, initial_rows, load_data
 from ssl_gen.runs.options import Options, budget
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import Phase, UserError
@@ -24,6 +25,32 @@ def test_a_method_of_labels_alone_may_have_them_all():
     data = load_data(Options(labels="all", mask=Scheme(disjoint=True)))
     check_pool(data, supervised.make(supervised.Config(), data.dataset.spec).phases)
     assert initial_rows(data).unlabelled.shape == (1, 500)
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        Scheme(missing=(3,)),
+        Scheme(pool_imbalance=10.0),
+        Scheme(kind="long_tailed", imbalance=10.0),
+        Scheme(out_of_distribution=0.5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("module", [fixmatch, gan_self_training], ids=lambda module: module.__name__.split(".")[-1])
+def test_alignment_is_refused_where_the_pool_is_known_to_have_other_classes_than_the_labels(module, scheme):
+    with pytest.raises(UserError, match=r"add --config\.alignment False"):
+        check_alignment(module.Config(), scheme)
+    check_alignment(module.Config(alignment=False), scheme)
+    check_alignment(module.Config(), Scheme(kind="uniform", noise=0.2, disjoint=True))
+    check_alignment(supervised.Config(), scheme)
+
+
+def test_a_run_is_refused_before_it_starts_where_alignment_would_mislead(tmp_path):
+    options = Options(labels="100", mask=Scheme(missing=(3,)), out=tmp_path / "run")
+    with pytest.raises(UserError, match=r"add --config\.alignment False"):
+        train.train("fixmatch", fixmatch.Config(steps=1), options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_out_of_distribution_images_need_a_source():

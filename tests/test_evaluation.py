@@ -19,7 +19,7 @@ from ssl_gen.evaluation.reference import Reference, cached_features
 from ssl_gen.metrics import likelihood
 from ssl_gen.metrics.metric import Metric
 from ssl_gen.metrics.registry import METRICS, applicable
-from ssl_gen.types import Method, TrainState, UserError
+from ssl_gen.types import Average, Method, TrainState, UserError
 
 CLASSES, TEST, TRAIN = 3, 700, 40
 
@@ -261,7 +261,7 @@ def test_copies_of_labelled_images_are_flagged_beside_the_labelled_ones_alone():
 def test_the_players_measured_at_their_ema_are_named():
     class State(tuple):
         def _asdict(self):
-            kept = TrainState({"w": 1.0}, {}, (), {"w": 1.0})
+            kept = TrainState({"w": 1.0}, {}, (), Average({"w": 1.0}, {}))
             return {"mean": 0.5, "generator": kept._replace(ema=()), "classifier": kept}
 
     assert evaluated.averaged(State()) == ["classifier"]

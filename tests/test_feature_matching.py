@@ -134,7 +134,7 @@ def test_the_mean_discriminator_follows_every_update_at_the_rate_of_its_time_con
     expected = jax.tree.map(lambda *leaves: np.average(leaves, axis=0, weights=weights), *history)
     jax.tree.map(
         lambda mean, leaf: np.testing.assert_allclose(mean, leaf, rtol=1e-4, atol=1e-5),
-        states()[-1].discriminator.ema,
+        states()[-1].discriminator.ema.params,
         expected,
     )
 
@@ -143,10 +143,12 @@ def test_the_classifier_is_the_averaged_discriminator_without_noise():
     method, state = tiny("feature_matching", averaging=AVERAGING).method, states()[-1]
     images = SCALED[:5]
     discriminator = mlp.Discriminator(SPEC.classes, SPEC.classes, (4, 4))
-    variables = {"params": state.discriminator.ema, **state.discriminator.stats}
+    average = state.discriminator.ema
+    variables = {"params": average.params, **average.stats}
     expected = jax.nn.log_softmax(discriminator.apply(variables, images, None, train=False)[0])
     np.testing.assert_allclose(method.classify(state, images), expected, rtol=1e-5, atol=1e-6)
-    latest = state._replace(discriminator=state.discriminator._replace(ema=state.discriminator.params))
+    latest = average._replace(params=state.discriminator.params)
+    latest = state._replace(discriminator=state.discriminator._replace(ema=latest))
     assert not np.allclose(method.classify(latest, images), expected, atol=1e-4)
 
 

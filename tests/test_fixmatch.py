@@ -51,6 +51,13 @@ def test_running_means_keep_to_those_of_the_last_steps():
     np.testing.assert_allclose(marginals.guesses, guesses, rtol=1e-5)
 
 
+def test_the_mean_of_labels_stays_in_a_step_that_has_none():
+    before = Marginals(f32([0.4, 0.3, 0.2, 0.1]), f32(np.full(4, 0.25)))
+    after = update_marginals(before, jnp.zeros(0, jnp.int32), f32(np.log(Q)), 8)
+    np.testing.assert_allclose(after.labels, before.labels, rtol=1e-6)
+    np.testing.assert_allclose(after.guesses, 7 / 8 / 4 + Q.mean(0) / 8, rtol=1e-5)
+
+
 def batch_of(method):
     rows = Rows(*(part[0, 0] for part in some_rows(method, 0, 0, 1)))
     return Store(IMAGES).fetch(jnp.asarray(IMAGES), rows)
@@ -81,9 +88,10 @@ def test_guesses_of_the_ema_do_not_depend_on_running_statistics():
     method = tiny("fixmatch", teacher="average").method
     batch = batch_of(method)
     state = method.init(stream(0, INIT), batch)
-    assert jax.tree.leaves(state.teacher_stats)
-    other = jax.tree.map(lambda leaf: leaf + 3, (state.classifier.stats, state.teacher_stats))
-    astray = state._replace(classifier=state.classifier._replace(stats=other[0]), teacher_stats=other[1])
+    player = state.classifier
+    assert jax.tree.leaves(player.ema.stats)
+    stats, own = jax.tree.map(lambda leaf: leaf + 3, (player.stats, player.ema.stats))
+    astray = state._replace(classifier=player._replace(stats=stats, ema=player.ema._replace(stats=own)))
     step = jax.jit(lambda state: method.phases[0].step(state, stream(0, 0), jnp.int32(0), batch)[1])
     found, expected = (step(each)["classifier/pseudo_label"] for each in (astray, state))
     assert float(expected) > 0 and float(found) == float(expected)

@@ -1,5 +1,6 @@
 """You et al. 2023, with a GAN: who trains in which phase, on which images, with whose labels."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -14,6 +15,7 @@ from tiny import IMAGES, SPEC, first_rows, same, some_rows, tiny
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
+from ssl_gen.losses.thresholds import Marginals
 from ssl_gen.methods.self_training import gan_self_training
 from ssl_gen.types import Batch, UserError
 
@@ -43,7 +45,7 @@ def test_each_phase_trains_its_own_players():
     for index, phase in enumerate(method.phases):
         after, _ = jax.jit(phase.step)(started(), *FIRST, batch_of(method, index))
         moved.append({name for name in after._fields if not same(getattr(after, name), getattr(started(), name))})
-    taught = {"classifier", "teacher_stats"}
+    taught = {"classifier", "marginals"}
     assert moved == [taught, {"generator", "discriminator"}, taught]
 
 
@@ -133,7 +135,7 @@ def test_samples_are_drawn_by_the_ema_of_the_generator():
     first, second = (state.generator.params for state in states[1:])
     rate = gan_self_training.Config().generator_averaging  # the mean of two: weights (1 - rate) : 1
     mean = jax.tree.map(lambda a, b: ((1 - rate) * a + b) / (2 - rate), first, second)
-    chex.assert_trees_all_close(states[-1].generator.ema, mean, atol=1e-6)
+    chex.assert_trees_all_close(states[-1].generator.ema.params, mean, atol=1e-6)
     other = states[-1]._replace(generator=states[-1].generator._replace(params=first))
     samples = [method.sample(state, key, labels, method.sampler) for state in (other, states[-1])]
     np.testing.assert_array_equal(*samples)
@@ -160,3 +162,26 @@ def test_the_phases_have_all_steps_between_them(steps):
 def test_wrong_settings_are_refused(changes, what):
     with pytest.raises(UserError, match=what):
         gan_self_training.make(gan_self_training.Config(**changes), SPEC)
+
+
+@pytest.mark.parametrize("phase", [0, 2])
+def test_guesses_are_brought_to_the_class_frequencies_of_the_labels(phase, monkeypatch):
+    """In both phases of the classifier what is learnt is q times the ratio of the means, and q itself is counted."""
+    config, learnt = tiny("gan_self_training", **DENSE).config, []
+    monkeypatch.setattr(
+        gan_self_training, "confident_cross_entropy", lambda logits, teacher, threshold: learnt.append(teacher) or 0.0
+    )
+    method = gan_self_training.make(config, SPEC)
+    means = Marginals(jnp.array([0.6, 0.3, 0.1]), jnp.array([0.2, 0.3, 0.5]))
+    state = started()._replace(marginals=means)
+    after, _ = method.phases[phase].step(state, *FIRST, batch_of(method, phase))
+    plain = gan_self_training.make(dataclasses.replace(config, alignment=False), SPEC)
+    untouched, _ = plain.phases[phase].step(started()._replace(marginals=()), *FIRST, batch_of(plain, phase))
+    aligned, guesses = (np.exp(np.float64(each)) for each in learnt)
+    expected = guesses * np.array([3.0, 1.0, 0.2])
+    np.testing.assert_allclose(aligned, expected / expected.sum(1, keepdims=True), rtol=1e-3)
+    rate = 1 / config.memory
+    np.testing.assert_allclose(
+        after.marginals.guesses, (1 - rate) * np.array([0.2, 0.3, 0.5]) + rate * guesses.mean(0), rtol=1e-5
+    )
+    assert untouched.marginals == ()

@@ -139,7 +139,7 @@ def test_the_first_ema_of_the_student_is_its_params():
     method = tiny("meta_pseudo_labels", **PLAIN).method
     batch, before, *_ = stepped(1)
     student = step_of(method, 1)(before, jnp.int32(method.phases[0].steps), batch)[0].student
-    for mean, params in zip(numbers(student.ema), numbers(student.params), strict=True):
+    for mean, params in zip(numbers(student.ema.params), numbers(student.params), strict=True):
         np.testing.assert_allclose(mean, params, rtol=1e-5, atol=1e-7)
 
 

@@ -14,7 +14,7 @@ import pytest
 import ssl_gen
 from ssl_gen.core import gradient
 from ssl_gen.core.players import Player, update_ema
-from ssl_gen.types import TrainState
+from ssl_gen.types import Average, TrainState
 
 INPUTS = jax.random.normal(jax.random.key(0), (6, 4))
 KEYS = jax.random.split(jax.random.key(1), 3)
@@ -72,7 +72,7 @@ def test_a_player_starts_with_what_linen_and_optax_start_with():
 
 def test_a_player_keeps_an_ema_only_where_it_is_asked_to():
     assert STATE.ema == ()
-    assert_equal(dataclasses.replace(PLAYER, ema=True).init(KEYS[0], INPUTS).ema, STATE.params)
+    assert_equal(dataclasses.replace(PLAYER, ema=True).init(KEYS[0], INPUTS).ema, Average(STATE.params, STATE.stats))
 
 
 def test_a_player_may_start_in_training_with_a_key_a_stream_and_by_another_method():
@@ -119,10 +119,11 @@ def test_inference_is_the_networks_own_out_of_training():
 
 
 def test_inference_is_at_the_ema_where_there_is_one_unless_params_are_given():
-    averaging, state = dataclasses.replace(PLAYER, ema=True), STATE._replace(ema=halved(STATE.params))
-    assert_equal(averaging.infer(state, INPUTS), applied(STATE, halved(STATE.params), train=False))
+    mean = Average(halved(STATE.params), jax.tree.map(lambda leaf: leaf + 1, STATE.stats))
+    averaging, state = dataclasses.replace(PLAYER, ema=True), STATE._replace(ema=mean)
+    assert_equal(averaging.infer(state, INPUTS), applied(STATE._replace(stats=mean.stats), mean.params, train=False))
     assert_equal(averaging.infer(state, INPUTS, params=state.params), applied(STATE, train=False))
-    assert_equal(PLAYER.infer(STATE, INPUTS, params=halved(STATE.params)), averaging.infer(state, INPUTS))
+    assert_equal(PLAYER.infer(STATE, INPUTS, params=mean.params), applied(STATE, mean.params, train=False))
 
 
 # Updating
@@ -156,29 +157,66 @@ def test_an_update_keeps_the_statistics_of_its_own_pass():
     assert_equal(state.stats, PLAYER.run(STATE, STATE.params, INPUTS, rngs=RNGS)[1])
 
 
-# The EMA of the params
+# The EMA
+
+
+def recorded(history, start):
+    """A player with the EMA `start` that had each of some params and statistics after an update."""
+    state = TrainState(None, {}, (), start)
+    for step, (params, stats) in enumerate(history):
+        state = update_ema(state._replace(params=params, stats=stats), RATE, jnp.int32(step))
+    return state
+
+
+RATE = 0.3
+SEEN = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
+HISTORY = [(jnp.asarray(a), {"batch_stats": jnp.asarray(b), "constants": jnp.ones(3)}) for a, b in SEEN]
+ELSEWHERE = Average(jnp.full(3, 100.0), {"batch_stats": jnp.full(3, 100.0), "constants": jnp.zeros(3)})
 
 
 @pytest.mark.parametrize("rate", [1e-4, 0.01, 0.3, 1.0])
-def test_the_ema_of_params_is_the_weighted_mean_of_all_since_the_first_update(rate):
-    history = np.random.default_rng(0).normal(size=(6, 3))
-    player = TrainState(jnp.zeros(3), {}, (), jnp.full(3, 100.0))
-    for step, params in enumerate(history):
-        player = update_ema(player._replace(params=jnp.asarray(params, jnp.float32)), rate, jnp.int32(step))
+def test_the_ema_is_the_weighted_mean_of_params_and_statistics_since_the_first_update(rate):
+    state = TrainState(None, {}, (), ELSEWHERE)
+    for step, (params, stats) in enumerate(HISTORY):
+        state = update_ema(state._replace(params=params, stats=stats), rate, jnp.int32(step))
         weights = rate * (1 - rate) ** np.arange(step, -1, -1)
-        expected = (weights[:, None] * history[: step + 1]).sum(0) / weights.sum()
-        np.testing.assert_allclose(player.ema, expected, rtol=1e-4, atol=1e-4)
+        expected = (weights[:, None, None] * SEEN[: step + 1]).sum(0) / weights.sum()
+        found = state.ema.params, state.ema.stats["batch_stats"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(state.ema.stats["constants"], np.ones(3))
 
 
-@pytest.mark.parametrize("rate", [1e-4, 0.01, 0.3, 1.0])
-def test_the_ema_after_the_first_update_is_the_params(rate):
-    player = update_ema(TrainState(PARAMS, {}, (), jax.tree.map(jnp.ones_like, PARAMS)), rate, jnp.int32(0))
-    assert_close(player.ema, PARAMS, rtol=1e-5)
+def test_the_ema_leaves_the_player_itself():
+    state = recorded(HISTORY, ELSEWHERE)
+    assert (state.params, state.stats) == HISTORY[-1]
 
 
-def test_the_ema_leaves_the_params_themselves():
-    player = update_ema(TrainState(PARAMS, {}, (), PARAMS), 0.1, jnp.int32(3))
-    assert player.params is PARAMS
+def test_the_ema_takes_the_statistics_of_its_own_pass_where_it_makes_one():
+    """A pass at the EMA normalises by the batch, whatever statistics there were, and moves the EMA's alone."""
+    averaging = dataclasses.replace(PLAYER, ema=True)
+    before = STATE._replace(ema=Average(halved(STATE.params), jax.tree.map(lambda leaf: leaf + 1, STATE.stats)))
+    outputs, stats = averaging.run_ema(before, INPUTS, rngs=RNGS)
+    expected, moved = applied(
+        before._replace(stats=before.ema.stats), before.ema.params, train=True, rngs=RNGS, mutable=["batch_stats"]
+    )
+    assert_equal(outputs, expected)
+    assert_equal(stats, {"constants": before.ema.stats["constants"], **moved})
+    after = update_ema(before, 0.1, jnp.int32(3), stats)
+    assert_equal(after.ema.stats, stats)
+    assert after.stats is before.stats
+
+
+def test_averaged_params_need_averaged_statistics():
+    """Two networks of one layer whose inputs have mean 2 and deviation 3: what the mean network gets, is normalised."""
+    x = 2 + 3 * np.random.default_rng(1).normal(size=(1000, 1))
+    weights = np.array([1.0, 3.0])
+    histories = [(jnp.asarray([w]), {"batch_stats": jnp.asarray([w * x.mean(), (w * x).var()])}) for w in weights]
+    ema = recorded(histories, Average(jnp.zeros(1), {"batch_stats": jnp.zeros(2)})).ema
+    mean, variance = np.asarray(ema.stats["batch_stats"])
+    outputs = (float(ema.params[0]) * x - mean) / np.sqrt(variance)
+    latest = (float(ema.params[0]) * x - histories[-1][1]["batch_stats"][0]) / np.sqrt((3 * x).var())
+    assert abs(outputs.mean()) < 1e-5 < 0.1 < abs(latest.mean())
+    assert abs(outputs.std() - 1) < abs(latest.std() - 1)
 
 
 def test_a_player_without_an_ema_gets_none():
@@ -189,7 +227,7 @@ def test_a_player_without_an_ema_gets_none():
 # Precision
 
 NARROW = dataclasses.replace(PLAYER, ema=True, dtype=jnp.bfloat16)
-AVERAGED = STATE._replace(ema=STATE.params)
+AVERAGED = STATE._replace(ema=Average(STATE.params, STATE.stats))
 
 
 def types(tree):

@@ -17,7 +17,9 @@ import optax
 
 from ssl_gen.core import gradient
 from ssl_gen.core.gradient import Forward
-from ssl_gen.types import Array, Key, Metrics, TrainState, Tree
+from ssl_gen.types import Array, Average, Key, Metrics, TrainState, Tree
+
+MOVING = "batch_stats"  # the collection that a pass in training changes: batch norm's means, spectral norm's vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Player:
     name: str  # of its metrics: name/term
     network: nn.Module
     optimizer: optax.GradientTransformation
-    ema: bool = False  # does it keep an exponential moving average of its params?
+    ema: bool = False  # does it keep an exponential moving average of itself?
     dtype: Any = jnp.float32  # of products and convolutions; params, statistics, losses and outputs stay float32
 
     def init(
@@ -36,7 +38,8 @@ class Player:
         """The player before its first update. `rngs`: a key, or one a stream; `inputs` serve data-dependent starts."""
         variables = self.network.init(rngs, *inputs, train=train, method=method)
         params = variables.pop("params")
-        return TrainState(params, variables, self.optimizer.init(params), params if self.ema else ())
+        ema = Average(params, variables) if self.ema else ()
+        return TrainState(params, variables, self.optimizer.init(params), ema)
 
     def run(
         self,
@@ -49,9 +52,16 @@ class Player:
         """As in training, at `params`: the outputs, and the untrained collections after the pass."""
         variables = {"params": self._narrow(params), **state.stats}
         outputs, moved = self.network.apply(
-            variables, *self._narrow(inputs), train=True, rngs=rngs, method=method, mutable=["batch_stats"]
+            variables, *self._narrow(inputs), train=True, rngs=rngs, method=method, mutable=[MOVING]
         )
         return _widen(outputs), state.stats | moved
+
+    def run_ema(
+        self, state: TrainState, *inputs: Any, rngs: dict[str, Key] | None = None, method: str | None = None
+    ) -> tuple[Any, Tree]:
+        """As in training, at the EMA: the outputs, and its own collections after the pass, for `update_ema`."""
+        params, stats = kept(state)
+        return self.run(state._replace(stats=stats), params, *inputs, rngs=rngs, method=method)
 
     def forward(
         self, state: TrainState, *inputs: Any, rngs: dict[str, Key] | None = None, method: str | None = None
@@ -60,10 +70,11 @@ class Player:
         return gradient.forward(lambda params: self.run(state, params, *inputs, rngs=rngs, method=method), state.params)
 
     def infer(self, state: TrainState, *inputs: Any, params: Tree | None = None, method: str | None = None) -> Any:
-        """The outputs out of training, at the EMA of the params where there is one, else at the params, or as given."""
+        """The outputs out of training, at the EMA where there is one, else at the player's own params, or as given."""
+        stats = state.stats
         if params is None:
-            params = state.ema if self.ema else state.params
-        variables = {"params": self._narrow(params), **state.stats}
+            params, stats = kept(state) if self.ema else (state.params, state.stats)
+        variables = {"params": self._narrow(params), **stats}
         return _widen(self.network.apply(variables, *self._narrow(inputs), train=False, method=method))
 
     def descend(
@@ -76,16 +87,28 @@ class Player:
         return tree if self.dtype == jnp.float32 else _cast(tree, self.dtype)
 
 
-def update_ema(state: TrainState, rate: float | Array, step: Array) -> TrainState:
-    """Move the EMA of the params towards the current ones after update number `step` + 1; without one, nothing.
+def kept(state: TrainState) -> Average:
+    """The EMA of a player that keeps one."""
+    assert isinstance(state.ema, Average), "this player keeps no EMA"
+    return state.ema
+
+
+def update_ema(state: TrainState, rate: float | Array, step: Array, stats: Tree = None) -> TrainState:
+    """Move the EMA towards the player after update number `step` + 1; without one, nothing.
 
     The exponential mean with the given rate, corrected for its start (Kingma and Ba 2015, arXiv:1412.6980, sec. 3): the
-    weight of the newest params is rate / (1 - (1 - rate)^(step + 1)), which is 1 at the first update.
+    weight of the newest is rate / (1 - (1 - rate)^(step + 1)), which is 1 at the first update. Params and batch
+    statistics are averaged alike, for those of the player are not those of a network with its averaged params; where
+    the EMA makes passes of its own (`run_ema`), its statistics are theirs: `stats`. What else is untrained is copied.
     """
-    if isinstance(state.ema, tuple):
+    if not isinstance(state.ema, Average):
         return state
     size = rate / -jnp.expm1((step + 1.0) * jnp.log1p(-rate))  # 1 - (1 - rate)^n, exact for slow rates in float32
-    return state._replace(ema=optax.incremental_update(state.params, state.ema, size))
+    if stats is None:
+        stats = dict(state.stats)
+        if MOVING in stats:
+            stats[MOVING] = optax.incremental_update(stats[MOVING], state.ema.stats[MOVING], size)
+    return state._replace(ema=Average(optax.incremental_update(state.params, state.ema.params, size), stats))
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

@@ -33,6 +33,12 @@ class Scheme:
     out_of_distribution: float = 0.0  # fraction of the unlabelled pool that belongs to no class, in [0, 1)
     disjoint: bool = False  # keep the labelled images out of the unlabelled pool
 
+    @property
+    def representative(self) -> bool:
+        """May the classes be as frequent in the pool as among the labels, as far as the scheme says?"""
+        skewed = self.kind == "long_tailed" or self.pool_imbalance != 1
+        return not (skewed or self.missing or self.out_of_distribution)
+
 
 class Mask(NamedTuple):
     """What a run may know of the labels."""

@@ -153,7 +153,7 @@ def abilities(method: Method, reference: Reference) -> dict[str, bool]:
 
 
 def averaged(state: State) -> list[str]:
-    """The players of a state that are measured at the EMA of their params."""
+    """The players of a state that are measured at their EMA."""
     return [name for name, part in state._asdict().items() if hasattr(part, "ema") and jax.tree.leaves(part.ema)]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssl_gen.core.files import writing
+from ssl_gen.core.players import kept
 from ssl_gen.datasets import sources
 from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.datasets.store import Store
@@ -72,7 +73,7 @@ def train_features(
     if len(data.test_labels):
         outputs = inference.probabilities(compiled, state, data.test_images)
         error = classification.error(outputs, data.test_labels)
-    player = state.classifier
-    variables = jax.tree.map(np.asarray, {"params": player.ema, **player.stats})
+    params, stats = kept(state.classifier)
+    variables = jax.tree.map(np.asarray, {"params": params, **stats})
     training = {"steps": steps, "test_error": error, "sha256": data.sha256}
     return path, features.save(path, variables, dataset, data.spec, training), error

@@ -49,7 +49,9 @@ def uniform_marginals(classes: int) -> Marginals:
 
 
 def update_marginals(marginals: Marginals, labels: Array, teacher: Array, memory: int) -> Marginals:
-    """The running means after a step with labels (L,) and log q (U, K), of about the last `memory` steps."""
-    classes = teacher.shape[-1]
-    now = Marginals(jax.nn.one_hot(labels, classes).mean(0), jnp.exp(teacher).mean(0))
-    return optax.incremental_update(now, marginals, 1 / memory)
+    """The running means after a step with labels (L,) and log q (U, K), of about the last `memory` steps.
+
+    In a step without labels (L = 0) their mean stays.
+    """
+    now = jax.nn.one_hot(labels, teacher.shape[-1]).mean(0) if labels.shape[0] else marginals.labels
+    return optax.incremental_update(Marginals(now, jnp.exp(teacher).mean(0)), marginals, 1 / memory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,6 +91,15 @@ def check_pool(data: Data, phases: Sequence[Phase]) -> None:
     """Raise UserError where a phase wants unlabelled images and a mask leaves none."""
     if any(phase.unlabelled for phase in phases) and not all(len(mask.pool) for mask in data.masks):
         raise UserError("no image is left unlabelled: leave out --mask.disjoint or give fewer --labels")
+
+
+def check_alignment(config: Any, scheme: masking.Scheme) -> None:
+    """Raise UserError where a method brings guesses to the labels' class frequencies, and the pool has others."""
+    if getattr(config, "alignment", False) and not scheme.representative:
+        raise UserError(
+            "alignment takes the classes to be as frequent among all images as among the labels, and this --mask says "
+            "they are not: add --config.alignment False"
+        )
 
 
 def initial_rows(data: Data) -> Rows:

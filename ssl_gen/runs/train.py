@@ -21,7 +21,7 @@ from ssl_gen.reports.records import EncoderRecord, FinalRecord, RunRecord
 from ssl_gen.reports.run import page
 from ssl_gen.runs import evaluators
 from ssl_gen.runs.catalogue import find_method
-from ssl_gen.runs.data import Data, check_pool, feed, initial_rows, load_data
+from ssl_gen.runs.data import Data, check_alignment, check_pool, feed, initial_rows, load_data
 from ssl_gen.runs.evaluate import make_reference
 from ssl_gen.runs.fit import Encoder, check_encoder, check_options, extracted, fit_seeds, on_latents
 from ssl_gen.runs.load import load
@@ -96,6 +96,7 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
     method: Method = module.make(config, data.dataset.spec)
     check_options(name, method, options)
     check_pool(data, method.phases)
+    check_alignment(config, options.mask)
     encoder = None if options.encoder is None else open_encoder(options.encoder, options, data)
     reference = make_reference(data, options)
     every, asked = Every(1, 1, 1), []

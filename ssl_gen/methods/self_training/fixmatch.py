@@ -1,14 +1,18 @@
 """FixMatch: what the network is sure of on a slightly changed image, it must say of a strongly changed one.
 
 Sohn et al. 2020, "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence", arXiv:2001.07685,
-sec. 2; distribution alignment, an option: Berthelot et al. 2020, "ReMixMatch", arXiv:1911.09785, sec. 3.1.
+sec. 2; distribution alignment: Berthelot et al. 2020, "ReMixMatch", arXiv:1911.09785, sec. 3.1.
 
 With a(.) a weak and A(.) a strong augmentation, q = p(. | a(u)) and yh = argmax_k q_k, which carry no gradient,
 
     L = - E_(x,y) log p(y | a(x)) - w E_u 1[max_k q_k > threshold] log p(yh | A(u))
 
-With alignment q becomes q * (mean of labels) / (mean of q), brought to sum 1: the means are running ones. The paper's q
-is the network's own; with teacher "average" it is that of the EMA of the params, which classifies either way. Both are
+With alignment q becomes q * (mean of labels) / (mean of q), brought to sum 1: the means are running ones. Without it,
+as in the paper, a class of a few labels is easily swallowed by another one that looks like it. It takes the classes to
+be as frequent among the unlabelled images as among the labels; where they are not (classes without labels, foreign
+images, long tails) it is to be switched off.
+
+The paper's q is the network's own; with teacher "average" it is that of its EMA, which classifies either way. Both are
 made as in training: running statistics of batch norm are those of neither, and q by them goes astray while the params
 move.
 """
@@ -37,7 +41,7 @@ from ssl_gen.losses.thresholds import (
     update_marginals,
 )
 from ssl_gen.networks import classifiers
-from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
 
 PAPER = "Sohn et al. 2020, arXiv:2001.07685"
 
@@ -57,7 +61,7 @@ class Config:
     unlabelled_weight: float = 1.0  # w; paper
     threshold: float = 0.95  # of probability; paper
     teacher: Literal["student", "average"] = "student"  # whose guesses are learnt; average: the EMA's
-    alignment: bool = False  # of the guesses' classes to those of the labels; Berthelot et al. 2020
+    alignment: bool = True  # of the guesses' classes to those of the labels; Berthelot et al. 2020; paper: none
     memory: int = 128  # steps that the running means of alignment look back; Berthelot et al. 2020, code
     averaging: float = 0.01  # rate of the EMA, a step; ours; paper: 0.001
     augmentation: Augmentation = Augmentation(translate=2.0)  # the weak one; ours; paper: flip, crop 4
@@ -79,7 +83,6 @@ PHOTOGRAPHS = Config(  # paper, CIFAR-10
 
 class State(NamedTuple):
     classifier: TrainState
-    teacher_stats: Tree  # the untrained collections of the EMA; () where the student is the teacher
     marginals: Marginals | tuple[()]  # () without alignment
 
 
@@ -100,13 +103,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def init(key: Key, batch: Batch) -> State:
         player = classifier.init(key, batch.unlabelled)
-        teacher_stats = player.stats if config.teacher == "average" else ()
-        return State(player, teacher_stats, uniform_marginals(spec.classes) if config.alignment else ())
-
-    def averaged(state: State) -> TrainState:
-        """The player for a pass at its EMA."""
-        stats = state.teacher_stats if config.teacher == "average" else state.classifier.stats
-        return state.classifier._replace(stats=stats)
+        return State(player, uniform_marginals(spec.classes) if config.alignment else ())
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         keys = jax.random.split(key, 5)
@@ -117,10 +114,9 @@ def make(config: Config, spec: ImageSpec) -> Method:
         sizes = tuple(part.shape[0] for part in images)
         predicted = classifier.forward(state.classifier, interleave(*images), rngs={"dropout": keys[3]})
         if config.teacher == "student":
-            logits, teacher_stats = separate(predicted.outputs, sizes)[2], ()
+            logits, teacher_stats = separate(predicted.outputs, sizes)[2], None
         else:
-            player = averaged(state)
-            logits, teacher_stats = classifier.run(player, player.ema, weak, rngs={"dropout": keys[4]})
+            logits, teacher_stats = classifier.run_ema(state.classifier, weak, rngs={"dropout": keys[4]})
         guesses, marginals = jax.nn.log_softmax(logits), state.marginals
         teacher = distribution_alignment(guesses, marginals) if marginals else guesses
 
@@ -136,10 +132,10 @@ def make(config: Config, spec: ImageSpec) -> Method:
         metrics["classifier/confident"] = confident(teacher, config.threshold).mean()
         if marginals:
             marginals = update_marginals(marginals, batch.labels, guesses, config.memory)
-        return State(update_ema(player, config.averaging, step), teacher_stats, marginals), metrics
+        return State(update_ema(player, config.averaging, step, teacher_stats), marginals), metrics
 
     def classify(state: State, images: Array) -> Array:
-        return jax.nn.log_softmax(classifier.infer(averaged(state), images))
+        return jax.nn.log_softmax(classifier.infer(state.classifier, images))
 
     phase = Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step)
     return Method(init, (phase,), classify=classify)

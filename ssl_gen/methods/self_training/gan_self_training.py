@@ -12,10 +12,13 @@ s(x, y) the discriminator's logit of a pair, G(z, y) the generator,
                     L_G = - E s(G(z, y), y)
     3. retraining   L_C of 1 + g E_(z,y) CE(p(. | a(G(z, y))), y)                   y uniform
 
-Ours: the GAN; the EMA as FixMatch's teacher; the classifier goes on from the first phase, where the paper
-begins anew; images labelled by hand keep their label and have a share of their own in L_D. Three switches tell what
-each source is worth: labels and samples are switched in the third phase, guesses in the first as well. The first phase
-always has the labels, for nothing else tells of the classes.
+With alignment q is brought to the class frequencies of the labels (Berthelot et al. 2020, arXiv:1911.09785, sec. 3.1),
+see `fixmatch`, also for when to switch it off.
+
+Ours: the GAN; the EMA as FixMatch's teacher; the classifier goes on from the first phase, where the paper begins anew;
+images labelled by hand keep their label and have a share of their own in L_D. Three switches tell what each source is
+worth: labels and samples are switched in the third phase, guesses in the first as well. The first phase always has the
+labels, for nothing else tells of the classes.
 """
 
 from __future__ import annotations
@@ -36,7 +39,14 @@ from ssl_gen.core.samplers import NormalLatents
 from ssl_gen.core.schedules import annealed, kernels, partly_cosine
 from ssl_gen.losses import adversarial
 from ssl_gen.losses.classification import cross_entropy
-from ssl_gen.losses.thresholds import confident, confident_cross_entropy
+from ssl_gen.losses.thresholds import (
+    Marginals,
+    confident,
+    confident_cross_entropy,
+    distribution_alignment,
+    uniform_marginals,
+    update_marginals,
+)
 from ssl_gen.networks import classifiers, conv
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree, UserError
 
@@ -62,6 +72,8 @@ class Config:
     weight_decay: float = 5e-4  # of the classifier's kernels; Sohn et al. 2020
     guesses_weight: float = 1.0  # w; Sohn et al. 2020
     threshold: float = 0.9  # t, of probability; ours; Sohn et al. 2020: 0.95
+    alignment: bool = True  # of the guesses' classes to those of the labels; Berthelot et al. 2020; paper: none
+    memory: int = 128  # steps that the running means of alignment look back; Berthelot et al. 2020, code
     samples_weight: float = 1.0  # g; a generated image counts as much as one labelled by hand, as in the paper
     averaging: float = 0.01  # rate of the classifier's EMA, a step; ours
     augmentation: Augmentation = Augmentation(translate=2.0)  # the classifier's weak one; ours
@@ -88,7 +100,7 @@ class State(NamedTuple):
     generator: TrainState
     discriminator: TrainState
     classifier: TrainState
-    teacher_stats: Tree  # untrained collections of the EMA, which guesses as in training; () without guesses
+    marginals: Marginals | tuple[()]  # () without guesses or alignment
 
 
 def lengths(config: Config) -> tuple[int, int, int]:
@@ -147,20 +159,15 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def init(key: Key, batch: Batch) -> State:
         keys = jax.random.split(key, 4)
         latents = jax.random.normal(keys[0], (batch.labels.shape[0], config.latent))
-        c = classifier.init(keys[3], batch.unlabelled)
         return State(
             generator.init(keys[1], latents, batch.labels, train=True),
             discriminator.init(keys[2], batch.labelled, batch.labels, train=True),
-            c,
-            c.stats if config.from_guesses else (),
+            classifier.init(keys[3], batch.unlabelled),
+            uniform_marginals(spec.classes) if config.from_guesses and config.alignment else (),
         )
 
-    def averaged(state: State) -> TrainState:
-        """The classifier for a pass at its EMA."""
-        return state.classifier._replace(stats=state.teacher_stats) if config.from_guesses else state.classifier
-
     def classify(state: State, images: Array) -> Array:
-        return jax.nn.log_softmax(classifier.infer(averaged(state), images))
+        return jax.nn.log_softmax(classifier.infer(state.classifier, images))
 
     def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
         latents = shard_batch(sampler.draw(key, labels.shape[0], config.latent))
@@ -170,15 +177,17 @@ def make(config: Config, spec: ImageSpec) -> Method:
         state: State, key: Key, step: Array, batch: Batch, taught: dict[str, tuple[Array, Array]]
     ) -> tuple[State, Metrics]:
         """One update of the classifier by guesses, if they are on, and by the images and labels of other sources."""
-        keys, teacher_stats = jax.random.split(key, 6), state.teacher_stats
+        keys, teacher_stats, marginals = jax.random.split(key, 6), None, state.marginals
         weak_keys = {"supervised": keys[0], "samples": keys[1]}
         images = {name: augment(config.augmentation, weak_keys[name], pair[0]) for name, pair in taught.items()}
         targets = {name: labels for name, (_, labels) in taught.items()}
         if config.from_guesses:
             weak = augment(config.augmentation, keys[2], batch.unlabelled)
-            player = averaged(state)
-            guesses, teacher_stats = classifier.run(player, player.ema, weak, rngs={"dropout": keys[5]})
-            targets["guesses"] = jax.nn.log_softmax(guesses)
+            logits, teacher_stats = classifier.run_ema(state.classifier, weak, rngs={"dropout": keys[5]})
+            guesses = targets["guesses"] = jax.nn.log_softmax(logits)
+            if marginals:
+                targets["guesses"] = distribution_alignment(guesses, marginals)
+                marginals = update_marginals(marginals, batch.labels, guesses, config.memory)
             images["guesses"] = augment(config.strong, keys[3], batch.unlabelled)
         predicted = classifier.forward(state.classifier, interleave(*images.values()), rngs={"dropout": keys[4]})
 
@@ -190,8 +199,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
         player, metrics = classifier.descend(state.classifier, loss, predicted)
         if config.from_guesses:
             metrics["classifier/confident"] = confident(targets["guesses"], config.threshold).mean()
-        player = update_ema(player, config.averaging, step)
-        return state._replace(classifier=player, teacher_stats=teacher_stats), metrics
+        player = update_ema(player, config.averaging, step, teacher_stats)
+        return state._replace(classifier=player, marginals=marginals), metrics
 
     def warm_up(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         return train_classifier(state, key, step, batch, {"supervised": (batch.labelled, batch.labels)})

@@ -61,7 +61,6 @@ PHOTOGRAPHS = Config(  # official CIFAR-10 script
 
 class State(NamedTuple):
     classifier: TrainState  # the student; its EMA is the teacher
-    teacher_stats: Tree  # the teacher's untrained collections
 
 
 def ramp_up(step: Array, length: float) -> Array:
@@ -101,16 +100,14 @@ def make(config: Config, spec: ImageSpec) -> Method:
     up, _ = lengths(config)
 
     def init(key: Key, batch: Batch) -> State:
-        player = classifier.init(key, batch.unlabelled)
-        return State(player, player.stats)
+        return State(classifier.init(key, batch.unlabelled))
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         student_keys, teacher_keys = jax.random.split(key, (2, 2))
         images = interleave(batch.labelled, batch.unlabelled)
         sizes = batch.labelled.shape[0], batch.unlabelled.shape[0]
         views = [augment(config.augmentation, keys[0], images) for keys in (student_keys, teacher_keys)]
-        player = state.classifier._replace(stats=state.teacher_stats)
-        teacher, teacher_stats = classifier.run(player, player.ema, views[1], rngs={"dropout": teacher_keys[1]})
+        teacher, teacher_stats = classifier.run_ema(state.classifier, views[1], rngs={"dropout": teacher_keys[1]})
 
         def loss(params: Tree) -> tuple[Terms, Tree]:
             logits, stats = classifier.run(state.classifier, params, views[0], rngs={"dropout": student_keys[1]})
@@ -121,10 +118,10 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         player, metrics = classifier.descend(state.classifier, loss)
         rate = jnp.where(step < up, *config.averaging)
-        return State(update_ema(player, rate, step), teacher_stats), metrics
+        return State(update_ema(player, rate, step, teacher_stats)), metrics
 
     def classify(state: State, images: Array) -> Array:
-        return jax.nn.log_softmax(classifier.infer(state.classifier._replace(stats=state.teacher_stats), images))
+        return jax.nn.log_softmax(classifier.infer(state.classifier, images))
 
     phase = Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step)
     return Method(init, (phase,), classify=classify)
