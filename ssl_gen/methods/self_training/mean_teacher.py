@@ -73,6 +73,39 @@ def ramp_down(step: Array, length: float, steps: int) -> Array:
     return jnp.exp(-12.5 * jnp.square(1 - jnp.minimum((steps - step) / length, 1)))
 
 
+class Moments(NamedTuple):
+    """What Adam keeps when b1 and b2 change from step to step."""
+
+    mean: Tree  # of gradients
+    square: Tree  # of their squares
+    missing: tuple[Array, Array]  # the products of all b1 and of all b2 so far: the weight of what came before step 0
+
+
+def adam_step(learning_rate: Array, b1: Array, b2: Array, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam with the b1 and b2 of this step, the earlier steps' having been others.
+
+    The moments are divided by the weights that they hold, 1 - b_1 b_2 ... b_t. optax's adam divides by 1 - b^t with
+    the b of now, so that a b2 that grows at step t shrinks that update by the root of (1 - b^t) of new over old b2.
+    Source: Kingma and Ba 2015, arXiv:1412.6980, sec. 3; TensorFlow's AdamOptimizer, which the official script uses.
+    """
+
+    def init(params: Tree) -> Moments:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return Moments(zeros, zeros, (jnp.ones(()), jnp.ones(())))
+
+    def update(gradient: Tree, state: Moments, params: Tree | None = None) -> tuple[Tree, Moments]:
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, gradient)
+        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.square, gradient)
+        missing = state.missing[0] * b1, state.missing[1] * b2
+
+        def change(m: Array, v: Array) -> Array:
+            return -learning_rate * m / (1 - missing[0]) / (jnp.sqrt(v / (1 - missing[1])) + eps)
+
+        return jax.tree.map(change, mean, square), Moments(mean, square, missing)
+
+    return optax.GradientTransformation(init, update)
+
+
 def adam(config: Config) -> optax.GradientTransformation:
     """Adam whose rate rises and falls with the ramps, and its b1 and b2 with them; official script."""
     up, down = lengths(config)
@@ -80,7 +113,7 @@ def adam(config: Config) -> optax.GradientTransformation:
     def falling(step: Array) -> Array:
         return ramp_down(step, down, config.steps)
 
-    return optax.inject_hyperparams(optax.adam)(
+    return optax.inject_hyperparams(adam_step)(
         learning_rate=lambda step: config.learning_rate * ramp_up(step, up) * falling(step),
         b1=lambda step: config.b1[1] + (config.b1[0] - config.b1[1]) * falling(step),
         b2=lambda step: jnp.where(step < up, *config.b2),
