@@ -53,7 +53,7 @@ GAN = conditional_gan.Config(
     b2=0.999,
     averaging=0.01,
 )
-FEW = dataclasses.replace(GAN, augmentation=Augmentation(translate=3.5, cutout=0.5))  # Zhao et al. 2020
+FEW = dataclasses.replace(GAN, augmentation=Augmentation(shift=28 // 8, cutout=0.5))  # Zhao et al. 2020, code
 TRIPLE = triple_gan.Config(
     steps=1_800,
     warm_up=0.1,

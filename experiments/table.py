@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import tracked
+from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.plain import to_plain
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare import entries as compared
@@ -40,6 +41,8 @@ TINY_STEPS = 20  # with --tiny: enough to pass through every part
 # Options that say where and how a row runs, and change no number
 WHERE: tuple[str, ...] = ("out", "data_dir", "replicas", "data_parallel", "distributed", "checkpoint_every")
 WHERE += ("evaluators", "tensorboard", "quiet")
+# Settings that are younger than records, at the values that change nothing: with them a row is the one it was before
+LATER: Mapping[type, Mapping[str, Any]] = {Augmentation: {"shift": 0}}
 
 
 class Row(NamedTuple):
@@ -60,7 +63,16 @@ def of_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
 def setting(row: Row) -> dict[str, Any]:
     """All of a row that its numbers depend on, as JSON keeps it; not where it runs or writes."""
     options = of_numbers(to_plain(row.options))
-    return {"method": row.method, "config": to_plain(row.config), "options": options}
+    return {"method": row.method, "config": settled(row.config), "options": options}
+
+
+def settled(value: Any) -> Any:
+    """`to_plain` without the settings in LATER that stand at their value there."""
+    if not dataclasses.is_dataclass(value):
+        return to_plain(value)
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    later = LATER.get(type(value), {})
+    return {key: settled(each) for key, each in fields.items() if key not in later or each != later[key]}
 
 
 def fingerprint(row: Row) -> str:

@@ -1,5 +1,6 @@
 """Random changes of images, against the same changes made pixel by pixel in numpy."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from ssl_gen.augmentation import Augmentation, augment, operations, random_affine, recolour
-from ssl_gen.augmentation.geometry import affine, crop, cutout
+from ssl_gen.augmentation import DIFF_AUGMENT, Augmentation, augment, operations, random_affine, recolour
+from ssl_gen.augmentation.geometry import affine, crop, cutout, shifted
 from ssl_gen.augmentation.operations import operate, random_operations
 
 KEY = jax.random.key(3)
@@ -17,7 +18,7 @@ AFFINE = jax.jit(affine)
 CROP = jax.jit(crop)
 TALL = np.random.default_rng(0).uniform(-1, 1, (4, 7, 5, 3)).astype(np.float32)
 SQUARE = np.random.default_rng(1).uniform(-1, 1, (2, 6, 6, 1)).astype(np.float32)
-EVERYTHING = Augmentation(2, 30, scale=0.2, shear=0.2, noise=0.3, cutout=0.4, flip=True, crop=2, operations=1)
+EVERYTHING = Augmentation(2, 30, scale=0.2, shear=0.2, noise=0.3, cutout=0.4, flip=True, crop=2, shift=2, operations=1)
 PIXELS = np.random.default_rng(2).integers(30, 200, (12, 10, 3), np.uint8)  # neither black nor white
 
 
@@ -181,6 +182,35 @@ def test_crops_reach_as_far_as_asked_for_and_no_farther():
     assert set(np.round((moved + 1) * 7.5).astype(int)) == set(range(5, 12))
 
 
+@pytest.mark.parametrize("shift", [(0, 0), (3, 0), (-2, 1), (6, -4), (-9, 9)])
+def test_a_shift_for_discriminators_moves_whole_pixels_and_brings_in_grey(shift):
+    down, right = shift
+    wide = np.pad(TALL, ((0, 0), (9, 9), (9, 9), (0, 0)))
+    shifts = jnp.tile(jnp.array(shift), (len(TALL), 1))
+    expected = wide[:, 9 + down : 16 + down, 9 + right : 14 + right]
+    np.testing.assert_array_equal(shifted(jnp.asarray(TALL), shifts), expected)
+
+
+def test_shifts_are_whole_pixels_as_far_as_asked_for_each_as_likely():
+    spot = np.zeros((700, 9, 9, 1), np.float32)
+    spot[:, 4, 4] = 1
+    found = np.asarray(jitted(Augmentation(shift=3))(KEY, spot))
+    assert set(np.unique(found)) == {0, 1}  # neither blurred nor lost
+    for axis in (1, 2):
+        places = found.max(3 - axis)[..., 0].argmax(1)
+        np.testing.assert_allclose(np.bincount(places, minlength=9) / 700, [0, *[1 / 7] * 7, 0], atol=0.06)
+
+
+def test_what_discriminators_see_of_photographs_is_what_the_authors_show_them():
+    # Zhao et al. 2020, DiffAugment_tf.py, at 32 pixels: brightness and contrast within 0.5, saturation within 1, shifts
+    # of an eighth, squares of a half; cutout's are centred on the corner of a pixel, from the border to the border.
+    expected = {"brightness": 0.5, "saturation": 1.0, "contrast": 0.5, "shift": 32 // 8, "cutout": 0.5}
+    assert {name: value for name, value in dataclasses.asdict(DIFF_AUGMENT).items() if value} == expected
+    for offset in range(33):  # at each offset - 8 to offset + 7, cut at the border
+        covered = np.asarray(cutout(jnp.ones((1, 32, 32, 1)), jnp.array([[offset / 32, 0.5]]), 0.5))[0, :, 16, 0] == 0
+        np.testing.assert_array_equal(np.flatnonzero(covered), np.arange(max(offset - 8, 0), min(offset + 8, 32)))
+
+
 @jax.jit
 def one_operation(images, chosen, levels):
     return operate(images, jnp.full(len(images), chosen), jnp.full(len(images), levels))
@@ -242,7 +272,7 @@ def test_operations_are_drawn_alike_and_spare_half_of_the_images():
 def test_a_batch_divided_over_devices_is_augmented_where_its_images_are():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     divided = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    config = Augmentation(crop=1, operations=1)
+    config = Augmentation(crop=1, shift=1, operations=1)
     change = jax.jit(lambda images: augment(config, KEY, images), in_shardings=divided, out_shardings=divided)
     compiled = change.lower(jnp.zeros((8, 8, 8, 3))).compile().as_text()
     for movement in ("all-gather", "all-to-all", "collective-permute", "all-reduce"):
@@ -266,8 +296,9 @@ def test_images_stay_images():
         Augmentation(noise=0.1),
         Augmentation(cutout=0.5),
         Augmentation(crop=3),
+        Augmentation(shift=3),
     ],
-    ids=["translate", "rotate", "scale", "shear", "noise", "cutout", "crop"],
+    ids=["translate", "rotate", "scale", "shear", "noise", "cutout", "crop", "shift"],
 )
 def test_each_image_of_a_batch_is_changed_on_its_own(config):
     changed = np.asarray(jitted(config)(KEY, np.tile(TALL[:1], (4, 1, 1, 1))))
@@ -312,7 +343,7 @@ def test_each_amount_of_colour_is_drawn_within_its_range(share):
 
 def test_every_pixel_has_a_gradient_through_what_a_discriminator_is_shown():
     """Differentiable augmentation trains the generator: no pixel is clipped or rounded, cutout alone hides some."""
-    config = Augmentation(translate=1, brightness=0.5, saturation=1.0, contrast=0.5)
+    config = Augmentation(shift=1, brightness=0.5, saturation=1.0, contrast=0.5)
     weights = np.random.default_rng(3).uniform(0.5, 1, TALL.shape).astype(np.float32)
     gradient = jax.grad(lambda images: (weights * jitted(config)(KEY, images)).sum())(jnp.asarray(TALL))
     inner = np.asarray(gradient)[:, 1:-1, 1:-1]

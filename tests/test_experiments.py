@@ -1,5 +1,6 @@
 """The experiments run, and README says what their records say."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments import digits_demo, mnist_orderings, readme, table, tracked
+from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features
 from ssl_gen.methods import METHODS
@@ -68,6 +70,17 @@ def test_a_record_that_is_made_again_of_the_same_runs_is_the_same(path):
         lacking = [key for key in ("unmeasured", "averaged") if not row[key] and key not in there["rows"][name]]
         assert {key: value for key, value in row.items() if key not in lacking} == there["rows"][name]
     assert list(again["rows"]) == list(there["rows"]) and again["metrics"] == there["metrics"]
+
+
+@pytest.mark.parametrize("kind", table.LATER, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_a_setting_younger_than_the_records_makes_another_row_only_where_it_changes_something(kind):
+    off = table.LATER[kind]
+    value = dataclasses.replace(kind(), **off)
+    before = {key: each for key, each in to_plain(value).items() if key not in off}
+    assert off and len(before) + len(off) == len(dataclasses.fields(kind))
+    assert {key: each for key, each in table.settled(value).items() if key in before} == table.settled(value)
+    for key in off:
+        assert table.settled(dataclasses.replace(value, **{key: "another"}))[key] == "another"
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ssl_gen.augmentation.geometry import affine, crop, cutout, placing
+from ssl_gen.augmentation.geometry import affine, crop, cutout, placing, shifted
 from ssl_gen.augmentation.operations import operate, random_operations
 from ssl_gen.types import Array, Key
 
@@ -27,6 +27,7 @@ class Augmentation:
     saturation: float = 0.0  # share of the distance from grey; Zhao et al. 2020: 1
     contrast: float = 0.0  # share of the distance from the image's mean; Zhao et al. 2020: 0.5
     crop: int = 0  # whole pixels, along each side; the border is mirrored; photographs of 32 x 32: 4
+    shift: int = 0  # whole pixels, along each side; grey (0) comes in; Zhao et al. 2020, code: an eighth of the side
     operations: int = 0  # changes of place, colour or contrast, one after the other (RandAugment); photographs: 2
 
 
@@ -34,18 +35,19 @@ STRONG_DIGITS = Augmentation(translate=2.0, rotate=20.0, scale=0.2, shear=0.2, c
 
 # Photographs of 32 x 32 pixels: the weak changes of every classifier since Zagoruyko and Komodakis 2016,
 # arXiv:1605.07146, sec. 3; FixMatch's strong ones (Sohn et al. 2020, arXiv:2001.07685, app. E); what a discriminator
-# with few images sees (Zhao et al. 2020, arXiv:2006.10738, sec. 3).
+# with few images sees (Zhao et al. 2020, arXiv:2006.10738, sec. 3 and code, DiffAugment_tf.py).
 WEAK_PHOTOGRAPHS = Augmentation(flip=True, crop=4)
 STRONG_PHOTOGRAPHS = dataclasses.replace(WEAK_PHOTOGRAPHS, operations=2, cutout=0.5)
-DIFF_AUGMENT = Augmentation(translate=4.0, cutout=0.5, brightness=0.5, saturation=1.0, contrast=0.5)
+DIFF_AUGMENT = Augmentation(shift=4, cutout=0.5, brightness=0.5, saturation=1.0, contrast=0.5)
 
 
 def augment(config: Augmentation, key: Key, images: Array) -> Array:
-    """images (B, H, W, C) in [-1, 1] -> the same, each changed on its own; pixels from outside repeat the edge.
+    """images (B, H, W, C) in [-1, 1] -> the same, each changed on its own; affine changes repeat the edge.
 
     Brightness, saturation and contrast may leave [-1, 1]: clipped pixels would have no gradient in the images.
     """
-    affine_key, flip_key, noise_key, cutout_key, crop_key, operations_key, colour_key = jax.random.split(key, 7)
+    keys = jax.random.split(key, 8)
+    affine_key, flip_key, noise_key, cutout_key, crop_key, operations_key, colour_key, shift_key = keys
     if config.brightness or config.saturation or config.contrast:
         draw = jax.random.uniform(colour_key, (images.shape[0], 3), minval=-1.0, maxval=1.0)
         images = recolour(images, draw * jnp.array([config.brightness, config.saturation, config.contrast]))
@@ -54,6 +56,9 @@ def augment(config: Augmentation, key: Key, images: Array) -> Array:
         images = jnp.where(flipped, images[:, :, ::-1], images)
     if config.crop:
         images = crop(images, jax.random.randint(crop_key, (images.shape[0], 2), -config.crop, config.crop + 1))
+    if config.shift:
+        shifts = jax.random.randint(shift_key, (images.shape[0], 2), -config.shift, config.shift + 1)
+        images = shifted(images, shifts)
     if config.translate or config.rotate or config.scale or config.shear:
         images = affine(images, *random_affine(config, affine_key, images.shape[0]))
     if config.operations:

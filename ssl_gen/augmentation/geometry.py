@@ -57,8 +57,21 @@ def crop(images: Array, shifts: Array) -> Array:
     return jax.vmap(move)(images, shifts)
 
 
+def shifted(images: Array, shifts: Array) -> Array:
+    """Output pixel p takes input pixel p + shift, grey (0) where there is none: images (B, H, W, C), shifts (B, 2) int.
+
+    Source: Zhao et al. 2020, arXiv:2006.10738, code, rand_translation.
+    """
+
+    def move(image: Array, shift: Array) -> Array:
+        rows, columns = (jnp.arange(side) + by for side, by in zip(image.shape[:2], shift, strict=True))
+        return image.at[rows[:, None], columns].get(mode="fill", fill_value=0.0, wrap_negative_indices=False)
+
+    return jax.vmap(move)(images, shifts)
+
+
 def cutout(images: Array, centres: Array, share: float) -> Array:
-    """Grey (0) rectangles share * H by share * W about centres (B, 2) in [0, 1].
+    """Grey (0) rectangles share * H by share * W, of whole pixels, about centres (B, 2) in [0, 1].
 
     Source: DeVries and Taylor 2017, arXiv:1708.04552.
     """

@@ -67,7 +67,7 @@ class Config:
     b1: float = 0.0  # Adam; sec. 5; Odena et al. 2017: 0.5
     b2: float = 0.9  # Adam; sec. 5; Odena et al. 2017: 0.999
     averaging: float = 0.0  # rate of the mean params that samples are drawn from, a step; 0: none
-    augmentation: Augmentation = Augmentation()  # of every image judged; Zhao et al. 2020: cutout 0.5, translate H / 8
+    augmentation: Augmentation = Augmentation()  # of every image judged; Zhao et al. 2020: cutout 0.5, shift H / 8
 
 
 PHOTOGRAPHS = Config(averaging=1e-3, augmentation=DIFF_AUGMENT)  # official CIFAR-10 config; Zhao et al. 2020

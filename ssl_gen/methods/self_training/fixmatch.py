@@ -57,7 +57,9 @@ class Config:
     dropout: float = 0.0  # of hidden units; paper: none
     optimizer: Literal["adamw", "sgd"] = "adamw"  # ours; paper: sgd, Nesterov momentum 0.9
     learning_rate: float = 2e-3  # at the start, falling along cos(7 pi t / 16 T); ours; paper: 0.03 with sgd
-    weight_decay: float = 5e-4  # of kernels; paper, with sgd
+    weight_decay: float = (
+        5e-4  # of kernels; paper, in the gradient of sgd; adamw's is times the rate, 1e-6 a step: inert
+    )
     unlabelled_weight: float = 1.0  # w; paper
     threshold: float = 0.95  # of probability; paper
     teacher: Literal["student", "average"] = "student"  # whose guesses are learnt; average: the EMA's

@@ -53,7 +53,7 @@ class Config:
     dropout: float = 0.2  # of hidden units, of both; official code
     learning_rate: float = 2e-3  # AdamW, both, at the start, falling along cos(7 pi t / 16 T); ours
     fine_tuning_rate: float = 1e-4  # AdamW, the student's at the end; ours; paper: 1e-6 with SGD
-    weight_decay: float = 5e-4  # of kernels; official code
+    weight_decay: float = 5e-4  # of kernels; official: in SGD's gradient; AdamW's is times the rate, 1e-6 a step: inert
     consistency: float = 1.0  # c; ours; official code: 8
     ramp: float = 0.1  # share of the steps over which r(t) rises from 0 to 1; ours; official code: 1 / 60
     temperature: float = 0.7  # of the consistency's targets; official code
