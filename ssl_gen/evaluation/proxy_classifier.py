@@ -73,7 +73,7 @@ def train_features(
     if len(data.test_labels):
         outputs = inference.probabilities(compiled, state, data.test_images)
         error = classification.error(outputs, data.test_labels)
-    params, stats = kept(state.classifier)
-    variables = jax.tree.map(np.asarray, {"params": params, **stats})
+    # The EMA's params beside the latest statistics: the extractors that records name were made so, and a hash names one
+    variables = jax.tree.map(np.asarray, {"params": kept(state.classifier).params, **state.classifier.stats})
     training = {"steps": steps, "test_error": error, "sha256": data.sha256}
     return path, features.save(path, variables, dataset, data.spec, training), error
