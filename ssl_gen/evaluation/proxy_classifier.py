@@ -69,11 +69,13 @@ def train_features(
         path.parent.mkdir(parents=True, exist_ok=True)
     known = np.flatnonzero(data.train_labels >= 0)
     compiled, state = train_classifier(data.train_images[known], data.train_labels[known], config, data.spec, quiet)
+    # The EMA's params beside the latest statistics: the nets that records name were made so, and a hash names one
+    net = kept(state.classifier)._replace(stats=state.classifier.stats)
+    state = state._replace(classifier=state.classifier._replace(ema=net))
     error = None
     if len(data.test_labels):
         outputs = inference.probabilities(compiled, state, data.test_images)
         error = classification.error(outputs, data.test_labels)
-    # The EMA's params beside the latest statistics: the extractors that records name were made so, and a hash names one
-    variables = jax.tree.map(np.asarray, {"params": kept(state.classifier).params, **state.classifier.stats})
+    variables = jax.tree.map(np.asarray, {"params": net.params, **net.stats})
     training = {"steps": steps, "test_error": error, "sha256": data.sha256}
     return path, features.save(path, variables, dataset, data.spec, training), error
