@@ -10,6 +10,7 @@ from tiny import IMAGES, SPEC, STEPS, first_rows, some_rows, tiny
 
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
+from ssl_gen.core.schedules import annealed
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.adversarial.feature_matching import matching, unsupervised
 from ssl_gen.networks import mlp
@@ -112,6 +113,14 @@ def test_the_learning_rate_is_constant_until_the_last_share_of_the_steps_and_0_a
     left = np.arange(steps, -1, -1) / steps  # share of the steps before each update
     expected = np.full(steps + 1, rate) if anneal == 0 else rate * np.minimum(1, left / anneal)
     np.testing.assert_allclose(moves, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_photographs_have_the_rate_and_the_mean_of_the_official_script():
+    config = feature_matching.PHOTOGRAPHS
+    rate = annealed(config.learning_rate, config.steps, config.anneal)
+    for epoch in (0, 400, 799, 900, 1100, 1200):  # of 500 steps; train_cifar_feature_matching.py
+        np.testing.assert_allclose(rate(500 * epoch), 3e-4 * min(3 - epoch / 400, 1), rtol=1e-4, atol=1e-9)
+    assert round(config.averaging * config.steps) == 1 / 0.0001
 
 
 def test_the_scales_of_the_hidden_layers_stay_and_that_of_the_output_moves():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen.networks import conv, mlp
+from ssl_gen.networks import conv, conv9, mlp
 from ssl_gen.networks.layers import GaussianNoise, WeightNormDense
 from ssl_gen.networks.normalisation import ConditionalBatchNorm, Dense, SpectralNorm
 from ssl_gen.types import UserError
@@ -55,6 +55,11 @@ def networks(shape):
         "discriminator, weight norm": (
             conv.Discriminator(2, **narrow(normalisation="weight", input_noise=0.1)),
             (images(shape), LABELS),
+            (BATCH, 2),
+        ),
+        "discriminator of 9 layers, unconditional": (
+            conv9.Discriminator(2, 4, (0.2, 0.5, 0.5)),
+            (images(shape), None),
             (BATCH, 2),
         ),
         "discriminator, spectral norm and projection": (
@@ -151,6 +156,44 @@ def test_the_first_maps_of_a_generator_with_conditional_batch_norm_know_the_labe
     latents, labels = jnp.ones((3, 4)), jnp.arange(3)
     images, _ = generator.init_with_output(jax.random.key(0), latents, labels, train=False)
     assert jnp.abs(images[0] - images[1]).max() > 0.01
+
+
+@pytest.mark.parametrize("width", [64, 96])  # SVHN, CIFAR-10
+def test_the_discriminator_of_9_layers_has_those_of_the_official_script(width):
+    network = conv9.Discriminator(10, width)
+    photographs = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    (logits, features), variables = jax.eval_shape(
+        lambda x: network.init_with_output(keys(), x, None, train=True), photographs
+    )
+    first, second = width, 2 * width
+    kernels = [(3, 3, 3, first), *[(3, 3, first, first)] * 2, (3, 3, first, second), *[(3, 3, second, second)] * 3]
+    kernels += [(1, 1, second, second)] * 2
+    found = [variables["params"][f"Convolution_{layer}"] for layer in range(9)]
+    assert [layer["direction"].shape for layer in found] == kernels
+    assert all("scale" not in layer for layer in found) and len(variables["constants"]) == 9
+    assert variables["params"]["WeightNormDense_0"]["direction"].shape == (second, 10)
+    assert logits.shape == (2, 10) and features.shape == (2, second)
+
+
+def test_the_logits_of_the_discriminator_of_9_layers_start_small():
+    logits, _ = started(conv9.Discriminator(3, 4), draw(50, 8, 8, 1), None)[0]
+    np.testing.assert_allclose(logits.std(0), 0.1, atol=1e-3)
+
+
+def test_the_noise_of_discriminators_is_in_units_of_pixels_in_0_to_1():
+    """A dense network flattens to [0, 1] first; a convolutional one sees [-1, 1]: twice as much is the same."""
+    pixels = images((8, 8, 1))
+    for network, unit in (
+        (mlp.Discriminator(1, 2, (4,), 0.1), 1.0),
+        (conv.Discriminator(1, 2, 4, input_noise=0.1), 2.0),
+    ):
+        _, variables = network.init_with_output(keys(), pixels, None, train=True)
+        _, kept = network.apply(
+            variables, pixels, None, train=True, rngs=keys(), capture_intermediates=True, mutable="intermediates"
+        )
+        noisy = kept["intermediates"]["GaussianNoise_0"]["__call__"][0].reshape(BATCH, -1)
+        added = noisy - (pixels.reshape(BATCH, -1) + (2 - unit)) * unit / 2
+        np.testing.assert_allclose(added.std(), 0.1 * unit, rtol=0.1)
 
 
 @pytest.mark.parametrize("layer", [WeightNormDense(4, init_deviation=0.5), WeightNormDense(4, train_scale=False)])

@@ -107,7 +107,7 @@ class Discriminator(nn.Module):
     width: int = 64
     conditioning: str = "concatenate"
     normalisation: str = "none"
-    input_noise: float = 0.0
+    input_noise: float = 0.0  # deviation, pixels in [0, 1], as in `mlp`
     dropout: float = 0.0  # after every stage
     use_bias: bool = True  # of the logits; False where only their differences count
     body: str | None = None
@@ -116,7 +116,7 @@ class Discriminator(nn.Module):
     def __call__(self, images: Array, labels: Array | None, train: bool) -> tuple[Array, Array]:
         concatenate = choose("conditioning", self.conditioning, ("concatenate", "projection")) == "concatenate"
         maps = labels if concatenate else None
-        x = GaussianNoise(self.input_noise)(images, train)
+        x = GaussianNoise(2 * self.input_noise)(images, train)  # of pixels in [-1, 1]
         for stage in widths(self.width, images.shape[1:3]):
             x = beside(x, maps, self.classes)
             x = Convolution(stage, SIZE, 2, normalisation=self.normalisation, train_scale=False, body=self.body)(

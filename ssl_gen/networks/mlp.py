@@ -70,7 +70,7 @@ class Discriminator(nn.Module):
     outputs: int
     classes: int
     hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)
-    input_noise: float = 0.3
+    input_noise: float = 0.3  # deviation, pixels in [0, 1]
     noise: float = 0.5
     conditioning: str = "concatenate"
     use_bias: bool = True  # of the logits; False where only their differences count

@@ -58,7 +58,7 @@ class Config:
     latent: int = 128  # width of z ~ N(0, 1); official CIFAR-10 config
     generator_hidden: tuple[int, ...] = (500, 500)  # units a layer of an mlp; Salimans et al. 2016
     discriminator_hidden: tuple[int, ...] = (500, 500)  # units a layer of an mlp; ours
-    input_noise: float = 0.0  # deviation in the discriminator; Odena et al. 2017: noise, dropout
+    input_noise: float = 0.0  # deviation in the discriminator, pixels in [0, 1]; Odena et al. 2017: noise, dropout
     noise: float = 0.0  # deviation before the mlp discriminator's other layers
     width: int = 64  # channels of the first layer of conv networks; Miyato et al. 2018, table 3
     normalisation: Literal["none", "spectral", "weight"] = "spectral"  # of a conv discriminator; sec. 5

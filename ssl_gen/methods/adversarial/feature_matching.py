@@ -9,8 +9,10 @@ The K logits l(x) double as a real/fake score: with the "fake" logit fixed at 0 
     L_uns  = - 1/2 E_u log D(u) - 1/2 E_z log(1 - D(G(z)))
     L_G    = || E_u f(u) - E_z f(G(z)) ||^2 / F
 
-with f the last hidden layer. The official script draws a second batch of unlabelled images for L_G; here both players
-see the same one. Classification uses the EMA of the discriminator's params.
+with f the last hidden layer. For L_G the official scripts draw a second batch of unlabelled images and other latents z;
+here both players see the same images, real and generated, each under noise or dropout of its own. Classification uses
+the EMA of the discriminator's params. The conv discriminator is the scripts' for SVHN and CIFAR-10; the generator
+beside it is ours: kernels of 4 x 4 pixels, not 5 x 5, batch norm with scales, an output without weight norm.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from ssl_gen.core.players import Player, update_ema
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.adversarial import judged_fake, judged_real
 from ssl_gen.losses.classification import cross_entropy
-from ssl_gen.networks import conv, mlp
+from ssl_gen.networks import conv, conv9, mlp
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, NoSettings, Phase, TrainState, Tree
 
 PAPER = "Salimans et al. 2016, arXiv:1606.03498"
@@ -45,20 +47,22 @@ class Config:
     latent: int = 100  # width of z ~ U(0, 1); official MNIST script
     generator_hidden: tuple[int, ...] = (500, 500)  # units a layer; official MNIST script
     discriminator_hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)  # units a layer; official MNIST script
-    input_noise: float = 0.3  # deviation, pixels in [0, 1]; official MNIST script
-    noise: float = 0.5  # deviation before every other layer; official MNIST script
-    width: int = 64  # channels of the first layer of conv networks; official SVHN script
+    input_noise: float = 0.3  # deviation in an mlp discriminator, pixels in [0, 1]; official MNIST script
+    noise: float = 0.5  # deviation before the mlp discriminator's other layers; official MNIST script
+    width: int = 64  # channels of a conv discriminator's first layers; official SVHN script; CIFAR-10: 96
+    generator_width: int = 128  # channels of a conv generator's last maps; official SVHN and CIFAR-10 scripts
+    dropout: tuple[float, float, float] = (0.2, 0.5, 0.5)  # of a conv discriminator, see `conv9`; official scripts
     learning_rate: float = 3e-3  # Adam, both players; official MNIST script
-    anneal: float = 0.5  # share of the steps, at the end, over which the rate falls to 0; ours, official: 0
+    anneal: float = 0.5  # share of the steps, at the end, over which the rate falls to 0; ours; MNIST 0, others 1/3
     b1: float = 0.5  # Adam; official MNIST script
     eps_root: float = 1e-8  # Adam, under the root: updates shrink once gradients fall below 1e-4; official MNIST script
     unlabelled_weight: float = 1.0  # weight of L_uns; official MNIST script
     distance: Literal["squared", "absolute"] = "squared"  # of mean features; official: absolute for SVHN and CIFAR
-    averaging: float = 1 / 18  # time constant of the mean params, in runs; official: 1e-4 a step for 180,000 steps
+    averaging: float = 1 / 18  # time constant of the mean params, in runs; official: 10,000 steps (of 180,000)
 
 
-PHOTOGRAPHS = Config(  # official SVHN and CIFAR-10 scripts
-    network="conv", steps=600_000, learning_rate=3e-4, distance="absolute"
+PHOTOGRAPHS = Config(  # official CIFAR-10 script (train_cifar_feature_matching.py), 1,200 epochs of 50,000 images
+    network="conv", steps=600_000, width=96, learning_rate=3e-4, anneal=1 / 3, distance="absolute", averaging=1 / 60
 )
 
 
@@ -86,12 +90,13 @@ def matching(real: Array, fake: Array, distance: str) -> Array:
 
 def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module]:
     """Generator, discriminator."""
-    classes, noise = spec.classes, config.input_noise
+    classes = spec.classes
     if config.network == "mlp":
+        noise = config.input_noise, config.noise
         generator = mlp.Generator(spec.shape, classes, config.generator_hidden)
-        return generator, mlp.Discriminator(classes, classes, config.discriminator_hidden, noise, config.noise)
-    discriminator = conv.Discriminator(classes, classes, config.width, normalisation="weight", input_noise=noise)
-    return conv.Generator(spec.shape, classes, config.width), discriminator
+        return generator, mlp.Discriminator(classes, classes, config.discriminator_hidden, *noise)
+    discriminator = conv9.Discriminator(classes, config.width, config.dropout)
+    return conv.Generator(spec.shape, classes, config.generator_width), discriminator
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
@@ -109,7 +114,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         latents = jax.random.uniform(keys[0], (images.shape[0], config.latent))
         return State(
             generator.init(keys[1], latents, None, train=True),
-            discriminator.init({"params": keys[2], "noise": keys[3]}, images, None, train=True),
+            discriminator.init({"params": keys[2], "noise": keys[3], "dropout": keys[3]}, images, None, train=True),
         )
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
@@ -119,10 +124,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
         images = batch.labelled, batch.unlabelled, fake.outputs
         sizes = tuple(part.shape[0] for part in images)
 
+        def judge(player: TrainState, params: Tree, images: Array, key: Key) -> tuple[tuple[Array, Array], Tree]:
+            return discriminator.run(player, params, images, None, rngs={"noise": key, "dropout": key})
+
         def discriminator_loss(params: Tree) -> tuple[Terms, Tree]:
-            (logits, _), stats = discriminator.run(
-                state.discriminator, params, interleave(*images), None, rngs={"noise": keys[1]}
-            )
+            (logits, _), stats = judge(state.discriminator, params, interleave(*images), keys[1])
             labelled, real, generated = separate(logits, sizes)
             real_loss, fake_loss = unsupervised(real, generated)
             return {
@@ -136,7 +142,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         def generator_loss(images: Array) -> Terms:
             both = interleave(batch.unlabelled, images)
-            (_, features), _ = discriminator.run(d, d.params, both, None, rngs={"noise": keys[2]})
+            (_, features), _ = judge(d, d.params, both, keys[2])
             real, generated = separate(features, sizes[1:])
             return {"matching": matching(real, generated, config.distance)}
 

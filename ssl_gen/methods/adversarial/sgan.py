@@ -45,7 +45,7 @@ class Config:
     latent: int = 100  # width of z ~ N(0, 1); Radford et al. 2016
     generator_hidden: tuple[int, ...] = (500, 500)  # units a layer of an mlp; Salimans et al. 2016
     discriminator_hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)  # units a layer of an mlp; Salimans et al. 2016
-    input_noise: float = 0.0  # deviation in the discriminator; Salimans et al. 2016: 0.3
+    input_noise: float = 0.0  # deviation in the discriminator, pixels in [0, 1]; Salimans et al. 2016: 0.3
     noise: float = 0.0  # deviation before the mlp discriminator's other layers; Salimans et al. 2016: 0.5
     width: int = 64  # channels of the first layer of conv networks; Radford et al. 2016
     dropout: float = 0.0  # after every stage of a conv discriminator

@@ -61,7 +61,7 @@ class Config:
     encoder_hidden: tuple[int, ...] = (500, 500)  # units a layer of an mlp; ours
     decoder_hidden: tuple[int, ...] = (500, 500)  # units a layer of an mlp; Salimans et al. 2016, MNIST
     discriminator_hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)  # units a layer; Salimans et al. 2016, MNIST
-    input_noise: float = 0.0  # deviation in the discriminator; Salimans et al. 2016: 0.3
+    input_noise: float = 0.0  # deviation in the discriminator, pixels in [0, 1]; Salimans et al. 2016: 0.3
     noise: float = 0.0  # deviation before the mlp discriminator's other layers; Salimans et al. 2016: 0.5
     dropout: float = 0.0  # after the conv discriminator's stages; ours: none
     width: int = 64  # channels of the first layer of conv networks; paper, table 1
