@@ -161,7 +161,7 @@ def method_line(name: str, seeds: int, scale: Scale) -> dict[str, Any]:
     """One method with so many seeds; seconds: to run one step of each, to compile it, to compile and run `init`."""
     module, data = METHODS[name], random_data(scale.images, seeds)
     changes = preset(module, scale)
-    method = module.make(module.Config(**changes), SPEC)
+    method = module.make(module.Config(**changes), data.spec)
     program = make_replicas(method, Store(data.dataset.train_images), seeds, longest=LONGEST)
     start = time.perf_counter()
     states = jax.block_until_ready(program.init(range(seeds), initial_rows(data)))

@@ -31,6 +31,8 @@ class ImageSpec(NamedTuple):
     width: int  # pixels
     channels: int
     classes: int  # K
+    labelled: int | None = None  # images with a visible label; None: not known, as long as there is no mask
+    unlabelled: int | None = None  # images of the pool, which holds the labelled ones too unless they are kept out
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import pytest
 
 from ssl_gen.datasets.dataset import HIDDEN, OUT_OF_DISTRIBUTION, Dataset, hold_out, with_out_of_distribution
 from ssl_gen.datasets.sources import load
-from ssl_gen.types import UserError
+from ssl_gen.types import ImageSpec, UserError
 
 RANDOM = np.random.default_rng(0)
 
@@ -50,7 +50,7 @@ def test_arrays_come_back_as_saved(tmp_path):
 def test_grey_arrays_without_a_channel_axis_and_the_names_of_keras_are_read(tmp_path):
     made = arrays(train_images=np.zeros((20, 9, 8), np.uint8), test_images=np.zeros((8, 9, 8), np.uint8))
     np.savez(tmp_path / "x.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), made.values(), strict=True)))
-    assert load(f"npz:{tmp_path / 'x.npz'}").spec == (9, 8, 1, 4)
+    assert load(f"npz:{tmp_path / 'x.npz'}").spec == ImageSpec(9, 8, 1, 4)
 
 
 def test_unlabelled_images_join_the_training_images_as_hidden(tmp_path):

@@ -114,7 +114,7 @@ def test_a_step_keeps_the_tree_shapes_and_dtypes_of_the_state(name):
 
 def test_the_settings_for_photographs_fit_photographs(name):
     """Shapes alone: nothing is compiled. `experiments/photographs.py` trains with them."""
-    photographs = ImageSpec(32, 32, 3, 10)
+    photographs = ImageSpec(32, 32, 3, 10, 100, 1_000)
     method = METHODS[name].make(METHODS[name].PHOTOGRAPHS, photographs)
 
     def batch(labelled, unlabelled):

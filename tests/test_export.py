@@ -8,14 +8,16 @@ import sys
 import jax
 import numpy as np
 import pytest
+from finished import RECIPES
 from safetensors.numpy import load_file, save_file
 from tiny import SPEC, tiny
 
 from ssl_gen import cli
+from ssl_gen.methods import METHODS
 from ssl_gen.reports import records
 from ssl_gen.reports.records import Stop
-from ssl_gen.runs import export, load
-from ssl_gen.types import Batch, UserError
+from ssl_gen.runs import export, load, train
+from ssl_gen.types import Batch, ImageSpec, UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), np.uint8)
 STRANGER = """
@@ -76,6 +78,18 @@ def test_an_export_comes_back_equal_to_its_run(pair, run):
     np.testing.assert_allclose(back.classify(IMAGES), loaded.classify(IMAGES), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(back.sample(label=3, count=5, seed=2), loaded.sample(label=3, count=5, seed=2))
     assert back.metrics == loaded.metrics and back.temperatures == loaded.temperatures
+
+
+def test_the_method_of_a_run_and_of_its_export_is_made_for_what_it_was_trained_on(pair, finished, monkeypatch):
+    made, module = [], METHODS["m2"]
+    make = module.make
+    monkeypatch.setattr(module, "make", lambda config, spec: made.append(spec) or make(config, spec))
+    train.prepare("m2", RECIPES["m2"].config, finished.options("m2", finished("m2")))
+    load.load(finished("m2"))
+    load.sampler_of(finished("m2"))
+    export.load(pair)
+    pool = 1_297 - 100  # digits, without the validation images
+    assert made == [ImageSpec(8, 8, 1, 10, 30, pool)] * 4
 
 
 def test_programs_give_a_stranger_what_the_run_gives(pair, run, tmp_path):

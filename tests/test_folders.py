@@ -8,7 +8,7 @@ from PIL import Image
 
 from ssl_gen.datasets.dataset import HIDDEN, Dataset
 from ssl_gen.datasets.sources import load
-from ssl_gen.types import UserError
+from ssl_gen.types import ImageSpec, UserError
 
 
 def picture(path: Path, level: int = 0, size: tuple[int, int] = (10, 12), mode: str = "RGB", **options) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_a_flat_folder_takes_its_labels_from_labels_csv_and_the_rest_is_hidden(t
 
 
 def test_all_grey_pictures_keep_one_channel(tmp_path):
-    assert read(two_classes(tmp_path, mode="L")).spec == (12, 10, 1, 2)
+    assert read(two_classes(tmp_path, mode="L")).spec == ImageSpec(12, 10, 1, 2)
 
 
 def test_one_colour_picture_makes_all_three_channels(tmp_path):

@@ -76,6 +76,11 @@ def test_a_disjoint_pool_is_every_image_but_the_labelled():
     np.testing.assert_array_equal(made.pool, np.flatnonzero(made.labels == HIDDEN))
 
 
+@pytest.mark.parametrize(("scheme", "pool"), [({}, 200), ({"disjoint": True}, 180)])
+def test_a_mask_counts_its_labels_and_its_pool(scheme, pool):
+    assert (mask(20, **scheme).visible, len(mask(20, **scheme).pool)) == (20, pool)
+
+
 @pytest.mark.parametrize("kind", ["symmetric", "class_dependent"])
 def test_noise_replaces_exactly_its_fraction_and_changes_no_choice_of_images(kind):
     clean, noisy = mask(100).labels, mask(100, noise=0.3, noise_kind=kind).labels

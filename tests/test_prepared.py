@@ -14,7 +14,7 @@ from PIL import Image
 from ssl_gen.datasets.dataset import HIDDEN
 from ssl_gen.datasets.prepared import prepare
 from ssl_gen.datasets.sources import DATASETS, load
-from ssl_gen.types import UserError
+from ssl_gen.types import ImageSpec, UserError
 
 ROOT = Path(__file__).parent.parent
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
@@ -67,7 +67,7 @@ def tiny(tmp_path_factory):
 
 def test_a_prepared_set_is_read_with_validation_as_test_and_all_images_at_one_size(tiny):
     data = load("tiny_pictures", tiny)
-    assert data.spec == (32, 32, 3, 2) and data.class_names == ("ant", "bee") and len(data.test_labels) == 4
+    assert data.spec == ImageSpec(32, 32, 3, 2) and data.class_names == ("ant", "bee") and len(data.test_labels) == 4
     assert load("tiny_pictures", tiny, size=16).train_images.shape[1:] == (16, 16, 3)
     labelled = data.train_labels != HIDDEN
     np.testing.assert_array_equal(data.train_images[labelled][:, 0, 0, 0] // 40 % 2, data.train_labels[labelled])
@@ -118,7 +118,7 @@ def test_a_set_of_tensorflow_datasets_is_loaded_by_its_name(tmp_path):
         data = load("cifar10", tmp_path)
         records = list(tfds.data_source("cifar10", split="train", data_dir=tmp_path))
     np.testing.assert_array_equal(data.train_images, [record["image"] for record in records])
-    assert data.spec == (32, 32, 3, 10) and len(data.test_labels) == 7
+    assert data.spec == ImageSpec(32, 32, 3, 10) and len(data.test_labels) == 7
 
 
 def test_a_set_that_is_not_prepared_says_how_to_prepare_it(tmp_path, no_tensorflow):

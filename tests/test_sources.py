@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from ssl_gen.datasets import dataset, idx, shapes
 from ssl_gen.datasets.sources import load
-from ssl_gen.types import UserError
+from ssl_gen.types import ImageSpec, UserError
 
 ROOT = Path(__file__).parent.parent
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
@@ -34,7 +34,7 @@ def rows(images: np.ndarray) -> list[bytes]:
 
 def test_digits_are_the_bundled_ones_split_1297_to_500():
     data, bundle = load("digits"), load_digits()
-    assert data.spec == (8, 8, 1, 10) and len(data.train_labels) == 1297 and len(data.test_labels) == 500
+    assert data.spec == ImageSpec(8, 8, 1, 10) and len(data.train_labels) == 1297 and len(data.test_labels) == 500
     every = np.rint(bundle.images * 255 / 16).astype(np.uint8)
     assert rows(np.concatenate([data.train_images, data.test_images])) == rows(every)
 
@@ -141,7 +141,7 @@ def test_a_data_dir_that_is_not_there_is_named(tmp_path):
 
 def test_shapes_are_made_as_their_name_says():
     assert load("shapes:64x48x1:60").train_images.shape == (60, 64, 48, 1)
-    assert load("shapes:16:60").spec == (16, 16, 3, 10)
+    assert load("shapes:16:60").spec == ImageSpec(16, 16, 3, 10)
     assert load("shapes:60").spec.height == 60
     assert load("shapes", size=8).train_images.shape == (5000, 8, 8, 3)
 

@@ -1,5 +1,6 @@
 """Kingma and Welling 2014, Kingma et al. 2014: bounds and weights of whole models, got another way as well."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,10 +14,12 @@ from tiny import IMAGES, SPEC, first_rows, tiny
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
 from ssl_gen.core.keys import INIT, OBSERVED, stream
+from ssl_gen.losses.likelihood import semi_supervised_terms
+from ssl_gen.methods import METHODS
 from ssl_gen.methods.variational import stacked_m1_m2, vae
 from ssl_gen.networks.mlp import Perceptron
 from ssl_gen.networks.variational import Autoencoder, autoencoder
-from ssl_gen.types import Batch, TrainState
+from ssl_gen.types import Batch, TrainState, UserError
 
 NAMES = ["vae", "m1", "m2", "stacked_m1_m2"]
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
@@ -170,6 +173,47 @@ def test_the_stacked_model_adds_up_the_bounds_of_every_class_on_draws_of_the_fir
     )
     log_q = np.float64(jax.nn.log_softmax(logits))
     check_terms(metrics, "m2", cost, labelled, LABELS, unlabelled, noise, log_q)
+
+
+COUNTS = {  # images with labels, of the pool, l, 1 / N
+    "100 of the paper's 50,000, kept out of the pool": (100, 49_900, 0.002, 2e-5),
+    "3,000 of them": (3_000, 47_000, 0.06, 2e-5),
+    "100 of 1,297, in the pool too": (100, 1_297, 100 / 1_397, 1 / 1_397),
+    "all, in the pool too": (1_297, 1_297, 0.5, 1 / 2_594),
+}
+
+
+@pytest.mark.parametrize("case", COUNTS)
+@pytest.mark.parametrize("name", ["m1", "m2", "stacked_m1_m2"])
+def test_the_share_of_labels_and_the_prior_of_the_weights_are_those_of_the_mask(name, case, monkeypatch):
+    labelled, unlabelled, share, l2 = COUNTS[case]
+    config, module, shares, decays = tiny(name).config, METHODS[name], [], []
+    monkeypatch.setattr(module.optax, "add_decayed_weights", lambda rate: decays.append(rate) or optax.identity())
+    if name != "m1":
+
+        def terms(costs, log_q, labels, share, alpha):
+            shares.append(share)
+            return semi_supervised_terms(costs, log_q, labels, share, alpha)
+
+        monkeypatch.setattr(module, "semi_supervised_terms", terms)
+    method = module.make(config, SPEC._replace(labelled=labelled, unlabelled=unlabelled))
+    state = jax.eval_shape(method.init, stream(0, INIT), BATCH)
+    jax.eval_shape(method.phases[-1].step, state, stream(0, 0), jnp.int32(0), BATCH)
+    assert shares == ([] if name == "m1" else [pytest.approx(share)])
+    assert decays and all(decay == pytest.approx(l2) for decay in decays)
+
+
+@pytest.mark.parametrize("name", ["m1", "m2", "stacked_m1_m2"])
+def test_where_the_numbers_of_images_are_not_known_the_setting_is_asked_for(name):
+    module, unknown, given = METHODS[name], SPEC._replace(unlabelled=None), {"l2": 2e-5}
+    with pytest.raises(UserError, match="depends on how many images there are") as error:
+        module.make(tiny(name).config, unknown)
+    assert "\n" not in str(error.value)
+    if name != "m1":
+        with pytest.raises(UserError, match="labelled_share depends"):
+            module.make(dataclasses.replace(tiny(name).config, **given), unknown)
+        given |= {"labelled_share": 0.002}
+    assert module.make(dataclasses.replace(tiny(name).config, **given), unknown).phases
 
 
 @pytest.mark.parametrize("phase", [0, 1])

@@ -18,7 +18,7 @@ from ssl_gen.datasets.store import Store
 from ssl_gen.methods import METHODS
 from ssl_gen.types import Batch, ImageSpec, Method
 
-SPEC = ImageSpec(8, 8, 1, 3)
+SPEC = ImageSpec(8, 8, 1, 3, 12, 24)
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, *SPEC.shape), np.uint8)
 LABELS = (np.arange(24) % 3).astype(np.int32)
 VISIBLE = np.where(np.arange(24) < 12, LABELS, -1).astype(np.int32)

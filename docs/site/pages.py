@@ -181,7 +181,9 @@ def method_page(name: str, module: ModuleType, entry: dict[str, Any]) -> str:
         boxed(table(header, rows)),
     ]
     if entry["sampler"]:
-        sampler = type(method_of(module).sampler)
+        from ssl_gen.runs.catalogue import example
+
+        sampler = type(example(module).sampler)
         parts += [
             "## Sampler",
             "How samples are drawn; `--sampler.NAME VALUE` of `sample`, `evaluate` and `export`, no training needed.",
@@ -196,12 +198,6 @@ def method_page(name: str, module: ModuleType, entry: dict[str, Any]) -> str:
             ),
         ]
     return "\n\n".join(parts) + "\n"
-
-
-def method_of(module: ModuleType) -> Any:
-    from ssl_gen.types import ImageSpec
-
-    return module.make(module.Config(), ImageSpec(8, 8, 1, 10))
 
 
 def method_pages() -> dict[str, str]:

@@ -48,6 +48,11 @@ class Mask(NamedTuple):
     pool: np.ndarray  # (M,) int32, rows of the unlabelled pool, ascending
     sha256: str  # hex digest over the data's, the visible labels and the pool
 
+    @property
+    def visible(self) -> int:
+        """Labels; no seed changes their number, nor the pool's."""
+        return int((self.labels >= 0).sum())
+
 
 def make_mask(
     dataset_name: str,

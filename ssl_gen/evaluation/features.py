@@ -143,7 +143,7 @@ def trained_path(dataset: str, spec: ImageSpec) -> Path:
 
 def save(path: Path, variables: Tree, dataset: str, spec: ImageSpec, training: dict[str, Any]) -> str:
     """Write a trained net; returns its extractor's name. Raises UserError where the file cannot be written."""
-    said = {"kind": KIND, "dataset": dataset, "spec": list(spec), "width": WIDTH, **training}
+    said = {"kind": KIND, "dataset": dataset, "spec": [*spec.shape, spec.classes], "width": WIDTH, **training}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(flat(variables), path, {"ssl_gen": json.dumps(said)})
@@ -166,8 +166,9 @@ def trained(path: Path, spec: ImageSpec) -> Extractor:
     said = description(path)
     if said is None:
         raise UserError(f"{path} holds no trained net: run `ssl-gen train-features` again")
-    if tuple(said["spec"]) != tuple(spec):
-        raise UserError(f"{path} sees (H, W, C, K) {said['spec']}, not {list(spec)}: train features on this data set")
+    wanted = [*spec.shape, spec.classes]
+    if said["spec"] != wanted:
+        raise UserError(f"{path} sees (H, W, C, K) {said['spec']}, not {wanted}: train features on this data set")
     variables = traverse_util.unflatten_dict(load_file(path), sep="/")
     plain = re.sub(r"[^\w.]+", "-", said["dataset"]).strip("-")
     return convolutional(plain, Architecture("convnet", spec.classes, said["width"]), variables, knows_classes=True)

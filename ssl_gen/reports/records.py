@@ -99,6 +99,10 @@ class RunRecord:
     created: str  # ISO 8601, UTC
     encoder: EncoderRecord | None = None
 
+    @property
+    def spec(self) -> ImageSpec:
+        return spec_of(self.data, self.masks)
+
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
@@ -169,6 +173,11 @@ class LatentsRecord:
     pictures: list[Picture]
     errors: dict[str, dict[str, float]]  # classifier -> percent wrong from latents, from pixels
     left_out: list[str]
+
+
+def spec_of(data: DataRecord, masks: Sequence[MaskRecord]) -> ImageSpec:
+    """What the method of a run was made for; every seed's mask has as many labels and images."""
+    return data.spec._replace(labelled=masks[0].visible, unlabelled=masks[0].pool)
 
 
 def to_json(record: Any) -> dict[str, Any]:

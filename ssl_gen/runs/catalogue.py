@@ -10,7 +10,7 @@ from typing import Any
 from ssl_gen.datasets.sources import DATASETS
 from ssl_gen.methods import METHODS, family
 from ssl_gen.metrics.registry import METRICS
-from ssl_gen.types import ImageSpec, UserError
+from ssl_gen.types import ImageSpec, Method, UserError
 
 ABILITIES = ("sample", "conditional", "classify", "encode", "decode")
 
@@ -21,6 +21,11 @@ def find_method(name: str) -> types.ModuleType:
         near = difflib.get_close_matches(name, METHODS, cutoff=0.4) or list(METHODS)
         raise UserError(f"there is no method {name}; did you mean {' or '.join(near)}?")
     return METHODS[name]
+
+
+def example(module: types.ModuleType) -> Method:
+    """A method at its defaults, for small images: to ask what it can do."""
+    return module.make(module.Config(), ImageSpec(8, 8, 1, 10, 100, 1_000))
 
 
 def with_steps(name: str, config: Any, steps: int) -> Any:
@@ -47,7 +52,7 @@ def catalogue(what: str) -> list[dict[str, Any]]:
         ]
     entries = []
     for name, module in METHODS.items():
-        method = module.make(module.Config(), ImageSpec(8, 8, 1, 10))
+        method = example(module)
         entries.append(
             {
                 "name": name,

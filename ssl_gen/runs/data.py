@@ -12,7 +12,7 @@ from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.datasets.dataset import Dataset, conform, hold_out, with_missing_pixels, with_out_of_distribution
 from ssl_gen.runs.options import Options, budget
 from ssl_gen.training.segments import Segment
-from ssl_gen.types import Phase, UserError
+from ssl_gen.types import ImageSpec, Phase, UserError
 
 INITIAL = 500  # images of a kind for data-dependent initialisation; Salimans et al. 2016, code
 
@@ -25,6 +25,12 @@ class Data(NamedTuple):
     validation: tuple[np.ndarray, np.ndarray]  # images (V, H, W, C) uint8, labels (V,)
     out_of_distribution: np.ndarray | None = None  # (M, H, W, C) uint8, test images of another data set
     source_sha256: str = ""  # of the data set as it was read, before images were held out, damaged or added
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Of the images, and how many there are to learn from."""
+        mask = self.masks[0]
+        return self.dataset.spec._replace(labelled=mask.visible, unlabelled=len(mask.pool))
 
 
 def load_data(options: Options) -> Data:

@@ -28,7 +28,7 @@ from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation.inference import compiled, sampling_key
 from ssl_gen.metrics.statistics import Summary
-from ssl_gen.reports.records import DataRecord, EncoderRecord, FinalRecord, MaskRecord, RunRecord
+from ssl_gen.reports.records import DataRecord, EncoderRecord, FinalRecord, MaskRecord, RunRecord, spec_of
 from ssl_gen.runs.blueprint import blueprint
 from ssl_gen.runs.fit import shapes
 from ssl_gen.runs.load import Run, changed_sampler
@@ -113,7 +113,7 @@ def save(path: str | Path, out: str | Path, replica: int = 0, **settings: Any) -
     if replica not in run.temperatures:
         raise UserError(f"replica {replica} of {path} stopped while it trained: export another one")
     method, state = run.compiled.method._replace(sampler=run.sampler(**settings)), run.states[replica]
-    spec = run.record.data.spec
+    spec = run.record.spec
     functions = programs(method, jax.eval_shape(lambda: state), run.temperatures[replica])
     if not functions:
         raise UserError(f"{run.record.method} neither classifies nor samples: there is nothing to export")
@@ -216,7 +216,7 @@ def describe(
         platforms=list(PLATFORMS),
         how_to_load=HOW_TO.splitlines(),
         metrics=metrics,
-        programs=manual(method, record.data.spec, functions),
+        programs=manual(method, record.spec, functions),
         weights={"file": WEIGHTS, "sha256": sha256},
     )
 
@@ -229,7 +229,7 @@ def fitted_shapes(run: Run, replica: int) -> dict[str, Any]:
     encoder = run.record.encoder
     if not encoder:
         return {"shapes": shapes(stacked)}
-    fitted = blueprint(encoder.method, encoder.config, None, run.record.data.spec).method.fit
+    fitted = blueprint(encoder.method, encoder.config, None, run.record.spec).method.fit
     return {"shapes": shapes(stacked.inner), "encoder_shapes": shapes(stacked.encoder) if fitted else None}
 
 
@@ -254,8 +254,7 @@ def load(path: str | Path) -> Run:
         raise UserError(f"{path} holds no {CARD}: give the --out of `ssl-gen export`")
     card = read_card(path / CARD)
     weights = read_weights(path / WEIGHTS, card)
-    spec = card.data.spec
-    plan = blueprint(card.method, card.config, card.encoder, spec)
+    plan = blueprint(card.method, card.config, card.encoder, spec_of(card.data, card.masks))
     stacked = plan.states_like(card.shapes, 1)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
     found = {name: leaf for name, leaf in named(like).items() if name in weights}

@@ -121,7 +121,7 @@ def load(path: str | Path) -> Run:
     if not path.is_dir():
         raise UserError(f"there is no run folder {path}")
     record, final = load_run(path), load_final(path)
-    plan = blueprint(record.method, record.config, record.encoder, record.data.spec)
+    plan = blueprint(record.method, record.config, record.encoder, record.spec)
     kept = read_newest(path / "checkpoints", lambda note: plan.kept_like(note, len(record.seeds)))
     if kept is None:
         raise UserError(f"{path} holds no checkpoint yet; its run was stopped too early: {record.command}")
@@ -180,4 +180,4 @@ def changed_sampler(method: Method, settings: dict[str, Any]) -> Any:
 def sampler_of(folder: Path) -> Any:
     """How the method of a run draws samples unless asked for otherwise, from its record alone."""
     record = load_run(folder)
-    return blueprint(record.method, record.config, record.encoder, record.data.spec).method.sampler
+    return blueprint(record.method, record.config, record.encoder, record.spec).method.sampler

@@ -126,6 +126,7 @@ def describe(
 ) -> RunRecord:
     """run.json."""
     dataset = data.dataset
+    height, width, channels = dataset.spec.shape
     return RunRecord(
         format=FORMAT,
         method=name,
@@ -135,7 +136,10 @@ def describe(
         sampler=to_plain(method.sampler),
         dataset=options.dataset,
         data=DataRecord(
-            **dataset.spec._asdict(),
+            height=height,
+            width=width,
+            channels=channels,
+            classes=dataset.spec.classes,
             class_names=list(dataset.class_names),
             train=len(dataset.train_labels),
             test=len(dataset.test_labels),
@@ -145,7 +149,7 @@ def describe(
         ),
         labels=options.labels if options.labels == "all" else int(options.labels),
         mask=to_plain(options.mask),
-        masks=[MaskRecord(m.name, m.sha256, int((m.labels >= 0).sum()), len(m.pool)) for m in data.masks],
+        masks=[MaskRecord(m.name, m.sha256, m.visible, len(m.pool)) for m in data.masks],
         seeds=list(range(options.seeds)),
         options=to_plain(options),
         steps=sum(phase.steps for phase in method.phases),

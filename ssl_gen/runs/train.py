@@ -93,7 +93,7 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
     if options.tensorboard:
         check_events()
     data = load_data(options)
-    method: Method = module.make(config, data.dataset.spec)
+    method: Method = module.make(config, data.spec)
     check_options(name, method, options)
     check_pool(data, method.phases)
     check_alignment(config, options.mask)

@@ -6,6 +6,8 @@ discriminative model"; constants from the official MNIST script. With q(z | x) =
     first    E_u [ - E_q(z|u) log p(u | z) + KL(q(z | u) || N(0, I)) ]
     second   - E_(x,y) E_q(z|x) log p(y | z)
 
+The prior of the weights, N(0, 1), adds |w|^2 / 2 N to each, N the images of the mask, labelled and unlabelled.
+
 p(y | z) is multinomial regression, or a dense network; the table of the paper has a transductive SVM in its place,
 which sees the unlabelled images' latents too. It is given draws of z in training and the mean otherwise, and only the
 latents whose means deviate by more than 0.1 over images: the others are the prior's noise. Samples are means of
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen.core.batching import shard_batch
+from ssl_gen.core.counts import prior_decay
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import NormalLatents
@@ -57,7 +60,7 @@ class Config:
     least_deviation: float = 0.1  # of a latent's mean over images, for the classifier to see it; official MNIST script
     learning_rate: float = 3e-4  # Adam, autoencoder; official MNIST script
     classifier_rate: float = 1e-3  # Adam, classifier; ours
-    l2: float = 2e-5  # weight decay, in the gradient: the prior N(0, 1) over 50,000 images; official MNIST script
+    l2: float | None = None  # weight decay, in the gradient, None: the prior N(0, 1), 1 / N; official: 2e-5, N = 50,000
 
 
 PHOTOGRAPHS = Config(unlabelled_batch=100, network="conv", latent=128, width=64, likelihood="logistic")  # ours
@@ -82,9 +85,10 @@ def make(config: Config, spec: ImageSpec) -> Method:
     likelihood = pixel_likelihood(config.likelihood, config.binarise)
     model_network, classifier_network = networks(config, spec, likelihood.maps)
     first = round(config.first * config.steps)
+    l2 = prior_decay(config.l2, spec)
 
     def adam(rate: float) -> optax.GradientTransformation:
-        return optax.chain(optax.add_decayed_weights(config.l2), optax.adam(rate))
+        return optax.chain(optax.add_decayed_weights(l2), optax.adam(rate))
 
     model = Player("autoencoder", model_network, adam(config.learning_rate))
     classifier = Player("classifier", classifier_network, adam(config.classifier_rate))

@@ -5,10 +5,16 @@ from the official MNIST script. With p(y) uniform, p(z) = N(0, I), q(z | x, y) n
 
     L(x, y) = - E_q(z|x,y) log p(x | y, z) - log p(y) + KL(q(z | x, y) || p(z))     eq. 6: - log p(x, y) is less
     U(u)    = sum_y q(y | u) (L(u, y) + log q(y | u))                               eq. 7: - log p(u) is less
-    J       = l E_(x,y) L(x, y) + (1 - l) E_u U(u) - alpha E_(x,y) log q(y | x)     eq. 9, a mean over all images
+    J       = l E_(x,y) L(x, y) + (1 - l) E_u U(u) - alpha E_(x,y) log q(y | x)     eq. 9, a mean over all N images
+    l       = N_l / N, of the mask: N_l labelled images, N - N_l in the unlabelled pool
 
-with l the share of labelled images among all. The sum over y is made, not sampled: each unlabelled image goes through
-encoder and decoder K times, each time with its own noise.
+The sum over y is made, not sampled: each unlabelled image goes through encoder and decoder K times, each time with its
+own noise. The weights' prior N(0, 1) adds |w|^2 / 2 N to J.
+
+The official code, nips14-ssl, has the sum of the stacked model alone, on latents. It differs: its weights start at
+N(0, 1e-3^2) and those of log variances at 0, here each layer's deviation is 1 / sqrt(inputs); its prior spares the
+biases of encoder and decoder, not the classifier's, here it spares none; its Adam has neither bias correction nor
+epsilon. Its p(y) is uniform too: the prior logits that it has are multiplied by 0.
 
 Samples are the means of p(x | y, z) for z ~ p(z). The weights of `elbo` and `iwae` leave the class out by summing too:
 with z_y ~ q(z | x, y) for every y, w = sum_y p(y) p(x | y, z_y) p(z_y) / q(z_y | x, y), whose mean is p(x) and whose
@@ -26,6 +32,7 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.counts import labelled_share, prior_decay
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -50,7 +57,7 @@ class Config:
     steps: int = 300_000  # updates; 3000 passes of 100 batches, official MNIST script, 100 labels
     labelled_batch: int = 100  # images a step; ours, official: labels / 100
     unlabelled_batch: int = 500  # images a step, a multiple of labelled_batch; official: 499
-    labelled_share: float = 0.002  # l, labelled images among all; 100 of MNIST's 50,000
+    labelled_share: float | None = None  # l, None: that of the mask; official: 0.002, 100 of MNIST's 50,000
     alpha: float = 0.1  # weight of the classification term; paper, sec. 4
     network: Literal["mlp", "conv"] = "mlp"  # all three networks; the paper: mlp
     latent: int = 50  # Z; paper, sec. 4
@@ -59,7 +66,7 @@ class Config:
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli"  # of pixels; photographs: logistic
     binarise: bool = True  # bernoulli: pixels are drawn 0 or 1 at each sight; off, nats are no likelihood
     learning_rate: float = 3e-4  # Adam; official MNIST script
-    l2: float = 2e-5  # weight decay, in the gradient: the prior N(0, 1) over 50,000 images; official MNIST script
+    l2: float | None = None  # weight decay, in the gradient, None: the prior N(0, 1), 1 / N; official: 2e-5, N = 50,000
     augmentation: Augmentation = Augmentation()  # of every image; the paper: none
 
 
@@ -86,7 +93,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
     network = autoencoder(
         config.network, spec, likelihood.maps, config.latent, config.hidden, config.width, classifier=True
     )
-    adam = optax.chain(optax.add_decayed_weights(config.l2), optax.adam(config.learning_rate))
+    share, l2 = labelled_share(config.labelled_share, spec), prior_decay(config.l2, spec)
+    adam = optax.chain(optax.add_decayed_weights(l2), optax.adam(config.learning_rate))
     model = Player("model", network, adam)
 
     def init(key: Key, batch: Batch) -> State:
@@ -106,7 +114,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
             (outputs, *posterior), stats = model.run(state.model._replace(stats=stats), params, pairs, labels, noise)
             costs = jnp.log(classes) + kl_to_prior(*posterior) - likelihood.log_density(pairs, outputs)
             log_q = jax.nn.log_softmax(logits)
-            return semi_supervised_terms(costs, log_q, batch.labels, config.labelled_share, config.alpha), stats
+            return semi_supervised_terms(costs, log_q, batch.labels, share, config.alpha), stats
 
         player, metrics = model.descend(state.model, loss)
         return State(player), metrics

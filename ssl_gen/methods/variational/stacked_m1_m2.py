@@ -9,8 +9,9 @@ trained, with p(z) = N(0, I); then, M1 held fixed, M2, with draws of z in the pl
     U(z)     = sum_y q(y | z) (L(z, y) + log q(y | z))
     second   l E_(x,y) L(z, y) + (1 - l) E_u U(z) - alpha E_(x,y) log q(y | z),         z ~ q(z | x)
 
-with l the share of labelled images among all. M2 is made of the latents whose means deviate by more than 0.1 over
-images; the others stay N(0, I). Images are classified at the mean of q(z | x).
+with l = N_l / N the share of labelled images among all N, both counts the mask's. The prior of the weights, N(0, 1),
+adds |w|^2 / 2 N to each. What the official code does otherwise, the page of `m2` says. M2 is made of the latents whose
+means deviate by more than 0.1 over images; the others stay N(0, I). Images are classified at the mean of q(z | x).
 
 Samples are drawn down to z and are the means of p(x | z). The weights of `elbo` and `iwae` sum over the class: with
 z ~ q(z | x) and v_y ~ q(v | z, y), w = p(x | z) / q(z | x) sum_y p(y) p(z | y, v_y) p(v_y) / q(v_y | z, y).
@@ -27,6 +28,7 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.counts import labelled_share, prior_decay
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -59,7 +61,7 @@ class Config:
     first: float = 0.625  # share of the steps that train M1; official MNIST script
     labelled_batch: int = 100  # images a step of M2; ours, official: labels / 100
     unlabelled_batch: int = 500  # images a step, a multiple of labelled_batch; official: M1 1000, M2 499
-    labelled_share: float = 0.002  # l, labelled images among all; 100 of MNIST's 50,000
+    labelled_share: float | None = None  # l, None: that of the mask; official: 0.002, 100 of MNIST's 50,000
     alpha: float = 0.1  # weight of the classification term; paper, sec. 4
     network: Literal["mlp", "conv"] = "mlp"  # M1's encoder and decoder; the paper: mlp
     features: int = 50  # width of z; paper, sec. 4
@@ -72,7 +74,7 @@ class Config:
     least_deviation: float = 0.1  # of a latent's mean over images, for M2 to model it; official MNIST script
     learning_rate: float = 3e-4  # Adam; official MNIST script
     anneal: float = 0.0  # share of each phase's steps, at its end, over which the rate falls to 0; official: none
-    l2: float = 2e-5  # weight decay, in the gradient: the prior N(0, 1) over 50,000 images; official MNIST script
+    l2: float | None = None  # weight decay, in the gradient, None: the prior N(0, 1), 1 / N; official: 2e-5, N = 50,000
     augmentation: Augmentation = Augmentation()  # of every image, in both phases; the paper: none
 
 
@@ -104,10 +106,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
     likelihood = pixel_likelihood(config.likelihood, config.binarise)
     m1_network, m2_network = networks(config, spec, likelihood.maps)
     first = round(config.first * config.steps)
+    share, l2 = labelled_share(config.labelled_share, spec), prior_decay(config.l2, spec)
 
     def adam(updates: int) -> optax.GradientTransformation:
         rate = annealed(config.learning_rate, updates, config.anneal)
-        return optax.chain(optax.add_decayed_weights(config.l2), optax.adam(rate))
+        return optax.chain(optax.add_decayed_weights(l2), optax.adam(rate))
 
     m1 = Player("m1", m1_network, adam(first))
     m2 = Player("m2", m2_network, adam(config.steps - first))
@@ -158,7 +161,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
             (outputs, *posterior), stats = m2.run(state.m2, params, pairs, labels, noise)
             costs = -normal(pairs, *p_z(state, outputs)) + jnp.log(classes) + kl_to_prior(*posterior)
             log_q = jax.nn.log_softmax(m2.run(state.m2, params, z, method="classify")[0])
-            return semi_supervised_terms(costs, log_q, batch.labels, config.labelled_share, config.alpha), stats
+            return semi_supervised_terms(costs, log_q, batch.labels, share, config.alpha), stats
 
         player, metrics = m2.descend(state.m2, loss)
         return state._replace(m2=player), metrics
