@@ -2,6 +2,8 @@
 
 Kingma and Welling 2014, "Auto-Encoding Variational Bayes", arXiv:1312.6114, sec. 2 and 3; sizes, rates and binarised
 pixels as in Burda et al. 2016, "Importance Weighted Autoencoders", arXiv:1509.00519, sec. 5, one layer, k = 1.
+Adam has optax's b1 0.9, b2 0.999 and epsilon 1e-8; theirs has epsilon 1e-4, and in their code b1 0.99 and second
+moments that start at 1.
 
 With p(z) = N(0, I) and q(z | x) = N(m(x), diag s^2(x)), z = m(x) + s(x) noise:
 

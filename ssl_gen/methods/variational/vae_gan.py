@@ -15,6 +15,11 @@ prior, e ~ N(0, I) and c uniform, f(x) the discriminator's last hidden layer and
 All three learn from one pass, before any is updated. L_GAN has no way to the encoder, nor the likelihood to the
 discriminator.
 
+The released scripts do otherwise: the discriminator judges no reconstruction, so that L_GAN is of x and p alone; the
+decoder descends - (1 - gamma) L_GAN as it stands, which saturates; while a cost of the discriminator, of x or of p, is
+below 0.33 it is not updated, and while one is above 1.03 the decoder is not, unless that would hold up both; and f(x)
+is what an inner convolution gives, before its batch norm.
+
 The labels are ours; the paper has none. The head is the discriminator's: its K logits double as its score, as in
 Salimans et al. 2016, arXiv:1606.03498, sec. 5, D = Z / (Z + 1) with Z = sum_k exp l_k. There every image, real,
 reconstructed or drawn, trains the features that tell classes apart; a head on the encoder would learn from labelled
@@ -65,7 +70,7 @@ class Config:
     noise: float = 0.0  # deviation before the mlp discriminator's other layers; Salimans et al. 2016: 0.5
     dropout: float = 0.0  # after the conv discriminator's stages; ours: none
     width: int = 64  # channels of the first layer of conv networks; paper, table 1
-    gamma: float = 0.01  # weight of the likelihood in the decoder; ours; official: 1e-5, of a sum over the batch
+    gamma: float = 0.01  # weight of the likelihood in the decoder; ours; official scripts: 1e-6, CIFAR-10: 1e-5
     classes: float = 1.0  # weight of the decoder's class term; Odena et al. 2017, sec. 3
     learning_rate: float = 3e-4  # Adam, all players; official code: RMSProp
     b1: float = 0.5  # Adam; Radford et al. 2016, sec. 4
