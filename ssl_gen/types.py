@@ -93,7 +93,7 @@ class Method(NamedTuple):
     conditional: bool = False  # does sample obey labels?
     log_weight: Callable[[State, Key, Key, Array], Array] | None = None  # keys of what is observed and of z ~ q, images
     # -> log p(x, z) / q(z | x) (B,) nats
-    fit: Callable[[Key, Images, Labels, Images], State] | None = None  # labelled, labels, unlabelled; on the host
+    fit: Callable[[Key, Images, Labels, Images], State] | None = None  # labelled, labels, the other images; on the host
     sampler: Any = NoSettings()  # a frozen dataclass: how samples are drawn unless asked for otherwise
 
 

@@ -74,8 +74,10 @@ def test_a_class_without_labels_is_not_guessed(module):
 
 
 @pytest.mark.parametrize("module", GRAPH_METHODS, ids=name)
-def test_an_unlabelled_pool_may_contain_the_labelled_images(module):
-    apart, together = (fitted(module, unlabelled=pool) for pool in (OTHERS, np.concatenate([KNOWN, OTHERS])))
+def test_two_images_of_equal_pixels_are_two_nodes(module):
+    apart, together = (fitted(module, unlabelled=pool) for pool in (OTHERS, np.concatenate([KNOWN[:3], OTHERS])))
+    assert len(together[1].features) == len(apart[1].features) + 3
+    np.testing.assert_array_equal(together[1].features[:3], together[1].features[12:15])
     assert (classes_of(*apart) == classes_of(*together)).mean() > 0.98
 
 

@@ -9,13 +9,15 @@ import pytest
 from tiny import IMAGES, LABELS, SPEC, VISIBLE, numbers, same, tiny
 
 from ssl_gen.core import keys
+from ssl_gen.datasets import masking
+from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.store import scaled
 from ssl_gen.methods import METHODS
-from ssl_gen.methods.classical import label_spreading, linear, pca, supervised
+from ssl_gen.methods.classical import label_propagation, label_spreading, linear, pca, supervised
 from ssl_gen.reports import records
 from ssl_gen.runs import evaluate, fit, load, train
-from ssl_gen.runs.data import load_data
-from ssl_gen.types import UserError
+from ssl_gen.runs.data import Data, load_data
+from ssl_gen.types import ImageSpec, Method, UserError
 
 FITTED = [name for name in METHODS if tiny(name).method.fit is not None]
 LABELS_ALONE = {"linear", "mlp"}  # these look at no unlabelled image
@@ -27,7 +29,7 @@ KEY = keys.stream(0, keys.INIT)  # that a run with seed 0 fits with
 
 @functools.cache
 def fitted(name):
-    return tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED)
+    return tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED[~SHOWN])
 
 
 @pytest.fixture(scope="module", params=FITTED)
@@ -45,18 +47,18 @@ def test_a_state_is_named_arrays_of_shapes_that_a_checkpoint_gives_back(name):
 
 
 def test_the_same_key_fits_the_same_state(name):
-    again = tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED)
+    again = tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED[~SHOWN])
     assert same(again, fitted(name))
 
 
 def test_the_labels_matter_where_they_are_used_and_there_alone(name):
     other = (VISIBLE[SHOWN] + 1) % SPEC.classes
-    state = tiny(name).method.fit(KEY, SCALED[SHOWN], other, SCALED)
+    state = tiny(name).method.fit(KEY, SCALED[SHOWN], other, SCALED[~SHOWN])
     assert same(state, fitted(name)) == (name in IMAGES_ALONE)
 
 
 def test_the_unlabelled_images_matter_where_they_are_used_and_there_alone(name):
-    state = tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED[::-1] * 0.5)
+    state = tiny(name).method.fit(KEY, SCALED[SHOWN], VISIBLE[SHOWN], SCALED[~SHOWN] * 0.5)
     assert same(state, fitted(name)) == (name in LABELS_ALONE)
 
 
@@ -77,8 +79,47 @@ def test_classes_that_can_be_told_apart_are(name):
     images = np.random.default_rng(1).normal(-0.5, 0.1, SCALED.shape).astype(np.float32)
     for image, label in zip(images, LABELS, strict=True):
         image[:, 3 * label : 3 * label + 2] += 1
-    state = method.fit(KEY, images[SHOWN], VISIBLE[SHOWN], images)
+    state = method.fit(KEY, images[SHOWN], VISIBLE[SHOWN], images[~SHOWN])
     np.testing.assert_array_equal(np.argmax(method.classify(state, images), -1), LABELS)
+
+
+def noise(scheme=masking.Scheme()):
+    """80 images of noise in 3 classes, 6 of them labelled."""
+    images = np.random.default_rng(2).integers(0, 256, (80, 4, 4, 1), np.uint8)
+    labels = (np.arange(80) % 3).astype(np.int32)
+    dataset = Dataset("noise", images, labels, images[:1], labels[:1], ("a", "b", "c"))
+    mask = masking.make_mask("noise", labels, dataset.class_names, 6, scheme, 0, "")
+    return Data(dataset, [mask], (images[:0], labels[:0]))
+
+
+@pytest.mark.parametrize("disjoint", [False, True])
+def test_a_fitted_method_is_shown_each_image_once(disjoint):
+    data = noise(masking.Scheme(disjoint=disjoint))
+    seen = []
+    fit.fit_seed(Method(None, (), fit=lambda *shown: seen.extend(shown)), data, 0, None)
+    _, labelled, labels, others = seen
+    visible = data.masks[0].labels >= 0
+    np.testing.assert_array_equal(labelled, scaled(data.dataset.train_images[visible]))
+    np.testing.assert_array_equal(labels, data.dataset.train_labels[visible])
+    np.testing.assert_array_equal(others, scaled(data.dataset.train_images[~visible]))
+
+
+def test_labels_propagate_over_a_graph_that_holds_each_image_once():
+    """Beside the harmonic solution by dense algebra, on the graph of all pairs of images."""
+    data, k = noise(), 5
+    method = label_propagation.make(label_propagation.Config(neighbours=k), ImageSpec(4, 4, 1, 3))
+    state = fit.fit_seed(method, data, 0, None)
+    where = data.masks[0].labels >= 0
+    x = np.concatenate([data.dataset.train_images[part].reshape(-1, 16).astype(float) for part in (where, ~where)])
+    labels = np.concatenate([data.dataset.train_labels[part] for part in (where, ~where)])
+    distances = np.linalg.norm(x[:, None] - x, axis=-1) + np.diag(np.full(80, np.inf))
+    furthest = np.sort(distances, 1)[:, k - 1 : k]
+    one_sided = np.where(distances <= furthest, np.exp(-4 * (distances / furthest) ** 2), 0)
+    weights = (one_sided + one_sided.T) / 2
+    laplacian = np.diag(weights.sum(1)) - weights
+    expected = np.eye(3)[labels]
+    expected[6:] = np.linalg.solve(laplacian[6:, 6:], weights[6:, :6] @ expected[:6])
+    np.testing.assert_allclose(state.shares, expected, atol=1e-5)
 
 
 def test_a_fitted_run_leaves_the_record_and_comes_back_from_its_folder(finished, tmp_path):

@@ -99,8 +99,8 @@ def pose(
 ) -> Problem:
     """The graph of all images, flattened: labelled (L, ...), labels (L,) in 0..K-1, unlabelled (U, ...).
 
-    A labelled image that is among the unlabelled ones too is two nodes, 0 from each other. Raises UserError where there
-    are no k neighbours.
+    An image is a node. Two images of equal pixels are two nodes, 0 from each other: a data set that holds an image
+    twice says so of its density. Raises UserError where there are no k neighbours.
     """
     images = np.concatenate([labelled, unlabelled])
     features = images.reshape(len(images), -1).astype(np.float32, copy=False)

@@ -100,16 +100,20 @@ def extracted(name: str, options: Options, data: Data) -> Encoder:
 
 
 def fit_seed(method: Method, data: Data, seed: int, encoder: Encoder | None) -> State:
-    """The state of one seed. The mask alone says which labels `method.fit` is shown."""
+    """The state of one seed. The mask alone says which labels `method.fit` is shown.
+
+    An image, a row of the data set, is shown once: of the pool, those whose label is visible are left out.
+    """
     mask, images = data.masks[seed], data.dataset.train_images
     visible = np.flatnonzero(mask.labels >= 0)
+    unlabelled = mask.pool[mask.labels[mask.pool] < 0]
     if encoder:
         state, encode = everywhere(encoder.states[seed]), able(encoder.method.encode)
         given = mapped(jax.jit(lambda batch: encode(state, scaled(batch))), images)
     else:
         given = np.asarray(scaled(images))
     key = keys.stream(seed, keys.INIT)
-    fitted = able(method.fit)(key, given[visible], mask.labels[visible], given[mask.pool])
+    fitted = able(method.fit)(key, given[visible], mask.labels[visible], given[unlabelled])
     return OnLatents(encoder.states[seed], fitted) if encoder else fitted
 
 

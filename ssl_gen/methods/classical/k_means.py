@@ -12,7 +12,7 @@ one. labels: one cluster a class, begun at the mean of its labelled images, and 
 
 p(y | x) is the sum of p(c | x) over clusters named y, p(c | x) in proportion to exp(-|x - c|^2 / (2 s^2)), s^2 the mean
 variance of a feature within clusters: a mixture of round Gaussians, ours. Features are pixels in [-1, 1], or latents,
-as they come: nothing is standardised. An image among the labelled and the unlabelled ones counts twice.
+as they come: nothing is standardised.
 """
 
 from __future__ import annotations

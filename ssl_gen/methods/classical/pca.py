@@ -6,8 +6,7 @@ Pearson 1901, Philosophical Magazine 2 (6); solved by scikit-learn.
 
 No other linear code of Z numbers has a smaller mean of |x - x'|^2 on the images it is fitted to. Features are pixels in
 [-1, 1], or latents: the mean is taken off and nothing is divided by a deviation, so latents differ in variance. The
-state's `explained` is the part of the variance that each direction holds. Decoded pixels are cut at -1 and 1; an image
-that stands among the labelled and the unlabelled ones counts twice.
+state's `explained` is the part of the variance that each direction holds. Decoded pixels are cut at -1 and 1.
 """
 
 from __future__ import annotations
