@@ -70,18 +70,23 @@ def test_weights_fall_with_the_square_of_distance_scaled_by_the_kth_neighbour():
     np.testing.assert_array_equal(build.similarities(jnp.zeros((1, 3)), "gaussian"), 1)
 
 
-@pytest.mark.parametrize("kernel", ["gaussian", "connectivity"])
-def test_the_weight_matrix_is_the_mean_of_both_sides(kernel):
+def test_gaussian_weights_are_the_mean_of_both_sides():
     indices, distances = build.neighbours(POINTS, 8)
     one_sided = np.zeros((60, 60))
     for row in range(60):
         for column, distance in zip(indices[row], distances[row], strict=True):
-            far = distances[row, -1]
-            one_sided[row, column] = np.exp(-4 * distance**2 / far**2) if kernel == "gaussian" else 1
-    graph = build.build(indices, distances, kernel)
+            one_sided[row, column] = np.exp(-4 * distance**2 / distances[row, -1] ** 2)
+    graph = build.build(indices, distances, "gaussian")
     np.testing.assert_allclose(dense(graph), (one_sided + one_sided.T) / 2, rtol=1e-5)
     np.testing.assert_allclose(graph.degrees, dense(graph).sum(1), rtol=1e-5)
     assert (np.diff(graph.rows) >= 0).all()
+
+
+def test_connectivity_is_1_where_either_side_is_a_neighbour():
+    """On a line 0, 1, 3 each point has one neighbour: 0 and 1 each other, 3 has 1, which has not 3."""
+    graph = build.build(*build.neighbours(np.array([[0.0], [1.0], [3.0]]), 1), "connectivity")
+    np.testing.assert_array_equal(dense(graph), [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(graph.degrees, [1, 2, 1])
 
 
 def test_a_graph_with_a_lonely_node_is_refused():

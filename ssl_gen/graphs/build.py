@@ -69,13 +69,16 @@ def similarities(distances: Array, kernel: Kernel) -> Array:
 
 
 def build(indices: np.ndarray, distances: np.ndarray, kernel: Kernel) -> Graph:
-    """The graph of neighbours (N, k): W = (A + A^T) / 2 with A their one-sided weights."""
+    """The graph of neighbours (N, k). With A their one-sided weights, gaussian (A + A^T) / 2, connectivity max(A, A^T).
+
+    As the code of Calder et al. 2020 (graphlearning, weightmatrix.knn) has it; its name for connectivity is uniform.
+    """
     nodes, k = indices.shape
     weights = np.asarray(similarities(jnp.asarray(distances), kernel))
     one_sided = scipy.sparse.csr_matrix(
         (weights.ravel(), indices.ravel(), np.arange(0, nodes * k + 1, k)), (nodes, nodes)
     )
-    return from_matrix((one_sided + one_sided.T) / 2)
+    return from_matrix(one_sided.maximum(one_sided.T) if kernel == "connectivity" else (one_sided + one_sided.T) / 2)
 
 
 def from_matrix(matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> Graph:
