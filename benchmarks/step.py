@@ -129,8 +129,9 @@ def random_data(images: int, seeds: int) -> Data:
     labels = (np.arange(images) % SPEC.classes).astype(np.int32)
     pixels = np.random.default_rng(0).integers(0, 256, (images, *SPEC.shape), np.uint8)
     dataset = Dataset("random", pixels, labels, pixels[:0], labels[:0], names := tuple("0123456789"))
-    masks = [make_mask("random", labels, names, LABELS, Scheme(), seed, "random") for seed in range(seeds)]
-    return Data(dataset, masks, (pixels[:0], labels[:0]))
+    numbers = list(range(seeds))
+    masks = [make_mask("random", labels, names, LABELS, Scheme(), seed, "random") for seed in numbers]
+    return Data(dataset, numbers, masks, (pixels[:0], labels[:0]))
 
 
 def longest(method: Method) -> int:

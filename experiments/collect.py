@@ -20,12 +20,12 @@ from typing import Any
 
 from experiments import table, tracked
 from experiments.table import HERE, Row
-from ssl_gen.core.plain import from_plain
+from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.reports import run_folder, tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
 from ssl_gen.reports.compare.entries import Entry
-from ssl_gen.reports.records import RunRecord, difference
+from ssl_gen.reports.records import RunRecord, difference, without_none
 from ssl_gen.runs.options import Options
 from ssl_gen.types import UserError
 
@@ -51,7 +51,8 @@ def find(rows: Mapping[str, Row], folders: Sequence[Path]) -> dict[str, Path]:
 
 def check_setting(name: str, row: Row, place: Path, run: RunRecord) -> None:
     """Raise UserError where a run is not the row that the experiment has now."""
-    wanted = table.setting(row)
+    options = table.of_numbers(to_plain(row.options))
+    wanted = {"method": row.method, "config": to_plain(row.config), "options": options}
     there = {"method": run.method, "config": run.config, "options": table.of_numbers(run.options)}
     if there != wanted:
         what, old, new = difference(name, there, wanted)
@@ -66,12 +67,13 @@ def check_together(name: str, runs: Mapping[str, run_folder.Run]) -> None:
         # images differ by design where pixels are lost, images held out or strangers mixed in
         read = (options.dataset, options.size, options.validation)
         data = (*read, options.missing_pixels, options.out_of_distribution_dataset)
-        # A mask is decided by the images, the number of labels and the scheme; seeds go on from 0.
-        scheme = json.dumps([about.data.sha256, about.labels, about.mask], sort_keys=True)
+        # A mask is decided by the images, the number of labels, the scheme and the seed.
+        scheme = json.dumps([about.data.sha256, about.labels, without_none(about.mask)], sort_keys=True)
         known: list[tuple[str, tuple[Any, ...], Any]] = [("commit", ("commit",), about.commit)]
         known += [("data", ("data", *data), about.data.sha256)]
         known += [
-            (f"mask of seed {seed}", ("mask", scheme, seed), mask.sha256) for seed, mask in enumerate(about.masks)
+            (f"mask of seed {seed}", ("mask", scheme, seed), mask.sha256)
+            for seed, mask in zip(about.seeds, about.masks, strict=True)
         ]
         for what, place, value in known:
             other, theirs = first.setdefault(place, (key, value))

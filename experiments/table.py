@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from experiments import tracked
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.plain import to_plain
+from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare import entries as compared
@@ -46,6 +47,8 @@ WHERE += ("evaluators", "tensorboard", "quiet")
 LATER: Mapping[type, Mapping[str, Any]] = {
     Augmentation: {"shift": 0},
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
+    Options: {"first_seed": 0},
+    Scheme: {"seed": None},
 }
 
 
@@ -66,7 +69,7 @@ def of_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def setting(row: Row) -> dict[str, Any]:
     """All of a row that its numbers depend on, as JSON keeps it; not where it runs or writes."""
-    options = of_numbers(to_plain(row.options))
+    options = of_numbers(settled(row.options))
     return {"method": row.method, "config": settled(row.config), "options": options}
 
 

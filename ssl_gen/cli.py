@@ -308,7 +308,8 @@ def sample(arguments: Sequence[str]) -> int:
     labels = np.tile(classes, asked.count)
     images = run.draw(labels, asked.seed, asked.replica, run.sampler(**settings))
     mask = run.record.masks[asked.replica]
-    text = {"method": run.record.method, "mask": mask.name, "mask_sha256": mask.sha256}
+    text = {"method": run.record.method, "seed": str(run.record.seeds[asked.replica])}
+    text |= {"mask": mask.name, "mask_sha256": mask.sha256}
     text |= {"sampler": ", ".join(f"{name} {value}" for name, value in settings.items())} if settings else {}
     path = asked.out or run.folder / "grid.png"
     if path.suffix.lower() != ".png":

@@ -141,9 +141,21 @@ def test_real_is_what_the_t_test_calls_significant():
     assert said == {"not shown", "real: higher", "real: lower"}
 
 
-def test_one_mask_tells_nothing():
+def test_one_pair_tells_nothing():
     result = pairs.paired(entry("a", 50, [1.0]), entry("b", 50, [9.0]), "error")
-    assert pairs.verdict(result, "error") == "one mask: cannot be told"
+    assert pairs.verdict(result, "error") == "one pair: cannot be told"
+
+
+def test_several_seeds_of_one_mask_are_pairs_of_one_mask():
+    """Seeds 0 and 2 have both numbers, and a run's own masks are as many as its seeds."""
+    one = [entry(name, 50, [5.0, 6.0, 9.0], masks=["50-6"] * 3) for name in "ab"]
+    one[1] = amended(one[1], metrics={"error": statistics.summary([4.0, None, 4.5])})
+    assert pairs.paired(*one, "error") == statistics.paired([5.0, 9.0], [4.0, 4.5])
+    assert pairs.masks_of(*one, "error") == 1
+    own = [entry(name, 50, [5.0, 6.0, 9.0]) for name in "ab"]
+    assert pairs.masks_of(*own, "error") == 3
+    shown = words(page.differences(one, ["error"], None))
+    assert re.search(r"2\s+1\s+(real|not shown)", shown) and "of one mask alone" in shown
 
 
 @pytest.mark.parametrize(
@@ -195,7 +207,7 @@ def test_the_page_says_what_is_real_what_it_cost_and_what_was_published(experime
     seen = words(page.render(experiment, baseline="floor"))
     low, high = scipy.stats.ttest_rel([6.0, 5.0, 4.0], [12.0, 10.0, 11.0]).confidence_interval(0.95)
     assert f"{low:+.2f} to {high:+.2f}" in seen
-    assert re.search(r"better@100\s+floor@100\s+-6\.00\s+\S+ to \S+\s+3\s+real: lower", seen)
+    assert re.search(r"better@100\s+floor@100\s+-6\.00\s+\S+ to \S+\s+3\s+3\s+real: lower", seen)
     assert re.search(r"better@10\s+floor@10\s+\+0\.17 .*? not shown", seen)
     assert "3 comparisons" in seen and "5.00 ± 1.00 (3)" in seen
     assert "3.5 in all" in seen  # seven runs of half an hour

@@ -77,10 +77,33 @@ def test_the_rows_of_a_segment_are_those_of_each_seed_counted_from_where_its_pha
             np.testing.assert_array_equal(part[:, seed], same)
 
 
+def test_a_seed_alone_has_the_mask_and_the_batches_that_it_has_among_others():
+    alone, several = (load_data(Options(labels="30", **which)) for which in ({"first_seed": 2}, {"seeds": 3}))
+    assert alone.seeds == [2] and [mask.name for mask in alone.masks] == ["digits@30-s2"]
+    assert alone.masks[0].sha256 == several.masks[2].sha256
+    phases, segment = (Phase("only", 4, 3, 5, None),), Segment(phase=0, begin=0, start=0, stop=4)
+    for part, among in zip(feed(alone, phases)(segment), feed(several, phases)(segment), strict=True):
+        np.testing.assert_array_equal(part[:, 0], among[:, 2])
+    for part, among in zip(initial_rows(alone), initial_rows(several), strict=True):
+        np.testing.assert_array_equal(part[0], among[2])
+
+
+def test_several_seeds_of_one_mask_differ_in_their_batches_alone():
+    data = load_data(Options(labels="30", seeds=3, mask=Scheme(seed=6)))
+    own = load_data(Options(labels="30", first_seed=6)).masks[0]
+    assert data.seeds == [0, 1, 2] and {mask.name for mask in data.masks} == {"digits@30-s6"}
+    assert {mask.sha256 for mask in data.masks} == {own.sha256} and len(data.masks) == 3
+    batches = feed(data, (Phase("only", 4, 3, 5, None),))(Segment(phase=0, begin=0, start=0, stop=4))
+    assert set(batches.labelled.ravel()) <= set(np.flatnonzero(own.labels >= 0))
+    assert not np.array_equal(batches.labelled[:, 0], batches.labelled[:, 1])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"seeds": 0}, "--seeds is at least 1, not 0"),
+        ({"first_seed": -1}, "--first-seed -1: seeds are 0 to 2147483647"),
+        ({"first_seed": 2**31 - 1, "seeds": 2}, "--first-seed 2147483647: seeds are 0 to 2147483647"),
         ({"labels": "few"}, "--labels is a number of visible labels or \"all\", not 'few'"),
         ({"dataset": "digit"}, "digits"),
         ({"validation": 2000}, "give a number from 1 to"),

@@ -13,6 +13,7 @@ import yaml
 from experiments import digits_label_efficiency, label_efficiency, mnist_label_efficiency, table, tracked
 from experiments.table import Row
 from ssl_gen.datasets import sources
+from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import linear
 from ssl_gen.metrics import statistics
@@ -139,10 +140,21 @@ def test_the_fingerprint_of_a_row_is_that_of_its_numbers_not_of_its_place():
     for changed in (
         LINEAR._replace(options=dataclasses.replace(LINEAR.options, labels="51")),
         LINEAR._replace(options=dataclasses.replace(LINEAR.options, seeds=3)),
+        LINEAR._replace(options=dataclasses.replace(LINEAR.options, first_seed=3)),
+        LINEAR._replace(options=dataclasses.replace(LINEAR.options, mask=Scheme(seed=0))),
         LINEAR._replace(options=dataclasses.replace(LINEAR.options, encoder="autoencoder")),
         LINEAR._replace(config=dataclasses.replace(LINEAR.config, l2=2.0)),
     ):
         assert table.fingerprint(changed) != table.fingerprint(LINEAR)
+
+
+def test_options_that_came_after_a_record_are_in_its_fingerprint_only_where_they_say_something():
+    """So that rows that were recorded before are still found."""
+    plain = table.setting(LINEAR)["options"]
+    assert not {"first_seed"} & set(plain) and "seed" not in plain["mask"]
+    said = LINEAR._replace(options=dataclasses.replace(LINEAR.options, first_seed=3, mask=Scheme(seed=0)))
+    plain = table.setting(said)["options"]
+    assert plain["first_seed"] == 3 and plain["mask"]["seed"] == 0
 
 
 def test_an_experiment_ends_in_a_table_a_page_and_a_record_with_figures(tmp_path, monkeypatch, capsys):

@@ -17,6 +17,11 @@ def mask(budget: int | None = 20, seed: int = 0, labels: np.ndarray = LABELS, cl
     return make_mask("set", labels, tuple(map(str, range(classes))), budget, Scheme(**scheme), seed, "ab")
 
 
+def one_for_all(own: int, seed: int, **scheme) -> Mask:
+    """The mask of a run of seed `seed` whose scheme has a seed of its own."""
+    return make_mask("set", LABELS, tuple("01234"), 20, Scheme(seed=own, **scheme), seed, "ab")
+
+
 def counts(labels: np.ndarray, classes: int = 5) -> list[int]:
     return [int(np.sum(labels == k)) for k in range(classes)]
 
@@ -39,6 +44,17 @@ def test_the_remainder_goes_to_classes_by_the_seed():
     made = [counts(mask(22, seed).labels) for seed in range(20)]
     assert all(sorted(found) == [4, 4, 4, 5, 5] for found in made)
     assert len({tuple(found) for found in made}) > 3
+
+
+@pytest.mark.parametrize("scheme", [{}, {"kind": "uniform", "noise": 0.5, "pool_imbalance": 2.0}])
+def test_a_seed_of_the_schemes_own_is_the_mask_of_all_runs(scheme):
+    alone = mask(20, 3, **scheme)
+    for seed in SEEDS:
+        made = one_for_all(3, seed, **scheme)
+        assert made.name == alone.name and made.sha256 == alone.sha256
+        np.testing.assert_array_equal(made.labels, alone.labels)
+        np.testing.assert_array_equal(made.pool, alone.pool)
+    assert alone.name.endswith("-s3") and one_for_all(3, 0).name == "set@20-s3"
 
 
 def test_uniform_draws_the_budget_whatever_the_classes():
@@ -234,6 +250,7 @@ def test_every_part_of_the_scheme_changes_the_name():
         "missing": (3,),
         "out_of_distribution": 0.1,
         "disjoint": True,
+        "seed": 6,
     }
     assert set(values) == {field.name for field in dataclasses.fields(Scheme)}
     for name, value in values.items():
@@ -310,6 +327,8 @@ def test_an_imbalance_too_steep_for_the_images_is_refused():
 
 def test_a_negative_seed_is_refused():
     assert "Seed -1 is negative" in refusal(seed=-1)
+    with pytest.raises(UserError, match="Seed -2 is negative"):
+        one_for_all(-2, seed=0)
 
 
 def test_data_without_any_label_are_refused():

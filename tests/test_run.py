@@ -1,5 +1,6 @@
 """A run from door to door: the folder it leaves, resuming, refusing, stopping."""
 
+import dataclasses
 import json
 import shlex
 import signal
@@ -276,6 +277,43 @@ def test_the_record_of_a_run_is_the_one_made_before_it_started(finished, tmp_pat
     differ = ("created", "commit", "versions")  # where the checkout changes under the tests
     before, after = ({k: v for k, v in to_plain(each).items() if k not in differ} for each in (job.record, kept))
     assert before == after
+
+
+@pytest.mark.parametrize("name", ["supervised", "linear_on_pca"])
+def test_a_seed_alone_comes_to_what_it_comes_to_among_others(name, finished, tmp_path):
+    options = finished.options(name, tmp_path / "run", first_seed=1, seeds=1)
+    alone = train.train(RECIPES[name].method, RECIPES[name].config, options)
+    several, about = records.load_final(finished(name)), records.load_run(alone.folder)
+    assert alone.final.seeds == [1] == about.seeds and alone.final.masks == several.masks[1:]
+    assert [mask.name for mask in about.masks] == ["digits@30-s1"] and "--first-seed 1" in about.command
+    for metric, found in alone.final.metrics.items():
+        assert found["per_seed"] == several.metrics[metric]["per_seed"][1:], metric
+    assert {line["seed"] for line in lines(alone.folder)} == {1}
+    again = evaluate.evaluate(alone.folder, ("error",))
+    assert again.metrics["error"] == alone.final.metrics["error"]
+
+
+def test_several_seeds_of_one_mask_are_recorded_as_that(finished, tmp_path):
+    options = finished.options("supervised", tmp_path / "run", mask=masking.Scheme(seed=1))
+    result = train.train("supervised", TINY, options)
+    about, several = records.load_run(result.folder), records.load_final(finished("supervised"))
+    assert [mask.name for mask in about.masks] == ["digits@30-s1"] * 2 and about.seeds == [0, 1]
+    assert result.final.masks == [several.masks[1]] * 2 and "--mask.seed 1" in about.command
+    first, second = result.final.metrics["error"]["per_seed"]
+    assert second == several.metrics["error"]["per_seed"][1] and first != several.metrics["error"]["per_seed"][0]
+    assert "all on one mask" in (result.folder / "report.html").read_text()
+    assert "each with its own mask" in (finished("supervised") / "report.html").read_text()
+    with pytest.raises(UserError, match=r"mask\.seed 1, this one has 0"):
+        records.agree(result.folder, dataclasses.replace(about, mask=about.mask | {"seed": 0}))
+
+
+def test_a_run_recorded_before_masks_had_seeds_goes_on(finished, tmp_path):
+    folder = finished.copy("supervised", tmp_path / "run")
+    about = json.loads((folder / "run.json").read_text())
+    del about["mask"]["seed"], about["options"]["mask"]["seed"], about["options"]["first_seed"]
+    (folder / "run.json").write_text(json.dumps(about))
+    again = train.train("supervised", TINY, finished.options("supervised", folder))
+    assert again.final == records.load_final(finished("supervised"))
 
 
 def as_version_0_1(folder, number):

@@ -167,8 +167,8 @@ def test_an_encoder_of_other_labels_or_without_latents_is_refused(finished, tmp_
         with pytest.raises(UserError, match=words):
             train.train("linear", None, options)
 
-    refused("--labels 30 and at most its --seeds 2", finished("pca"), labels="60")
-    refused("--labels 30 and at most its --seeds 2", finished("pca"), seeds=3)
+    refused("--labels 30, its --mask settings and at most its seeds, 0 to 1", finished("pca"), labels="60")
+    refused("--labels 30, its --mask settings and at most its seeds, 0 to 1", finished("pca"), seeds=3)
     refused("other data", finished("pca"), dataset="shapes", size=8)
     refused("linear has no latents", finished("linear"))
     second = tmp_path / "second"

@@ -32,6 +32,11 @@ class Scheme:
     missing: tuple[int, ...] = ()  # classes, by number, that get no visible label
     out_of_distribution: float = 0.0  # fraction of the unlabelled pool that belongs to no class, in [0, 1)
     disjoint: bool = False  # keep the labelled images out of the unlabelled pool
+    seed: int | None = None  # of the one mask that all seeds of a run train on; by default each seed has its own
+
+    def seed_of(self, run: int) -> int:
+        """The seed of the mask that the seed `run` trains on."""
+        return run if self.seed is None else self.seed
 
     @property
     def representative(self) -> bool:
@@ -43,7 +48,7 @@ class Scheme:
 class Mask(NamedTuple):
     """What a run may know of the labels."""
 
-    name: str  # data set, budget, the scheme where it is not the default, seed: mnist@100-s3
+    name: str  # data set, budget, the scheme where it is not the default, the mask's seed: mnist@100-s3
     labels: np.ndarray  # (N,) int32, HIDDEN where not visible
     pool: np.ndarray  # (M,) int32, rows of the unlabelled pool, ascending
     sha256: str  # hex digest over the data's, the visible labels and the pool
@@ -63,9 +68,9 @@ def make_mask(
     seed: int,
     data_sha256: str,
 ) -> Mask:
-    """The mask with `budget` visible labels in all (None: all there are) of labels (N,).
+    """The mask with `budget` visible labels in all (None: all there are) of labels (N,), for a run of seed `seed`.
 
-    Labels are 0..K-1, HIDDEN or OUT_OF_DISTRIBUTION.
+    Labels are 0..K-1, HIDDEN or OUT_OF_DISTRIBUTION. A seed of the scheme's own stands in place of the run's.
 
     In this order: with `pool_imbalance` the images of class k are thinned out to a share of imbalance^(-k / (K - 1));
     visible labels are drawn from those; some are replaced (`noise`); the pool is all of those images, also those whose
@@ -80,7 +85,7 @@ def make_mask(
     Source: exponential long tails, Cui et al. 2019, arXiv:1901.05555, sec. 5.1; noise kinds, Patrini et al. 2017,
     arXiv:1609.03683.
     """
-    labels, classes = np.asarray(labels), len(class_names)
+    labels, classes, seed = np.asarray(labels), len(class_names), scheme.seed_of(seed)
     _check(labels, classes, budget, scheme, seed)
     known = _thin(labels, class_names, scheme, stratify.generator(seed, 0))
     rows = _choose(known, class_names, budget, scheme, stratify.generator(seed, 1))
@@ -94,11 +99,14 @@ def make_mask(
 
 
 def mask_name(dataset_name: str, budget: int | None, scheme: Scheme, seed: int) -> str:
-    """`mnist@100-s3`; what is not the default stands between: `mnist@100-uniform-noise0.2-disjoint-s3`."""
+    """`mnist@100-s3`; what is not the default stands between: `mnist@100-uniform-noise0.2-disjoint-s3`.
+
+    The seed at the end is the mask's, which is that of a run where the scheme has none.
+    """
     parts = [f"{dataset_name}@{'all' if budget is None else budget}"]
     for field in dataclasses.fields(scheme):
         value = getattr(scheme, field.name)
-        if value == field.default:
+        if value == field.default or field.name == "seed":
             continue
         if field.name in ("kind", "noise_kind"):
             parts.append(value)
@@ -106,7 +114,7 @@ def mask_name(dataset_name: str, budget: int | None, scheme: Scheme, seed: int) 
             parts.append(field.name)
         else:
             parts.append(field.name + (",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"))
-    return "-".join([*parts, f"s{seed}"])
+    return "-".join([*parts, f"s{scheme.seed_of(seed)}"])
 
 
 def _check(labels: np.ndarray, classes: int, budget: int | None, scheme: Scheme, seed: int) -> None:

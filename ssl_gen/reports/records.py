@@ -48,7 +48,7 @@ class DataRecord:
 class MaskRecord:
     """Which labels one seed saw."""
 
-    name: str  # digits@100-s3
+    name: str  # digits@100-s3, where 3 is the mask's own seed
     sha256: str  # over data and visible labels
     visible: int  # labels
     pool: int  # unlabelled images
@@ -86,8 +86,8 @@ class RunRecord:
     data: DataRecord
     labels: int | str  # visible, in all, or "all"
     mask: dict[str, Any]  # the Scheme
-    masks: list[MaskRecord]  # one a seed
-    seeds: list[int]
+    masks: list[MaskRecord]  # one a seed; several seeds may train on one mask
+    seeds: list[int]  # of initialisation, batches, noise and samples
     options: dict[str, Any]  # the Options
     steps: int
     phases: list[PhaseRecord]
@@ -226,10 +226,11 @@ def agree(folder: Path, record: RunRecord) -> None:
     if not path.exists():
         write(path, record)
         return
-    there, wanted = (to_plain(each) for each in (load_run(folder), record))
+    # A setting that came after the record was written is absent there: None, unless it changes something.
+    there, wanted = (without_none(to_plain(each)) for each in (load_run(folder), record))
     for name in SAME:
-        if there[name] != wanted[name]:
-            what, old, new = difference(name, there[name], wanted[name])
+        if there.get(name) != wanted.get(name):
+            what, old, new = difference(name, there.get(name), wanted.get(name))
             raise UserError(f"{folder} holds a run with {what} {old}, this one has {new}; choose another --out")
 
 
@@ -247,6 +248,13 @@ def check_alike(records: Sequence[dict[str, Any]]) -> None:
             if record[name] != records[0][name]:
                 what, old, new = difference(name, records[0][name], record[name])
                 raise UserError(f"process 0 has {what} {old}, process {index} has {new}: start all with one command")
+
+
+def without_none(value: Any) -> Any:
+    """JSON's values without the entries of objects that are None."""
+    if isinstance(value, dict):
+        return {key: without_none(each) for key, each in value.items() if each is not None}
+    return [without_none(each) for each in value] if isinstance(value, list) else value
 
 
 def difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:

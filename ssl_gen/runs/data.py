@@ -14,6 +14,7 @@ from ssl_gen.runs.options import Options, budget
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import ImageSpec, Phase, UserError
 
+LAST_SEED = 2**31 - 1  # a key's seed is an int32 on its way to the device
 INITIAL = 500  # images of a kind for data-dependent initialisation; Salimans et al. 2016, code
 
 
@@ -21,7 +22,8 @@ class Data(NamedTuple):
     """The images of a run, its masks and its validation split."""
 
     dataset: Dataset
-    masks: list[masking.Mask]  # one a seed
+    seeds: list[int]  # one a replica
+    masks: list[masking.Mask]  # one a seed; the same for all with --mask.seed
     validation: tuple[np.ndarray, np.ndarray]  # images (V, H, W, C) uint8, labels (V,)
     out_of_distribution: np.ndarray | None = None  # (M, H, W, C) uint8, test images of another data set
     source_sha256: str = ""  # of the data set as it was read, before images were held out, damaged or added
@@ -37,6 +39,9 @@ def load_data(options: Options) -> Data:
     """Images, validation split and one mask a seed. Raises UserError for all that does not fit together."""
     if options.seeds < 1:
         raise UserError(f"--seeds is at least 1, not {options.seeds}")
+    if not 0 <= options.first_seed <= LAST_SEED + 1 - options.seeds:
+        raise UserError(f"--first-seed {options.first_seed}: seeds are 0 to {LAST_SEED}")
+    seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     dataset = sources.load(options.dataset, options.data_dir, options.size, options.skip_unreadable)
     name, source = dataset.name, dataset.sha256
     if options.missing_pixels:
@@ -66,9 +71,9 @@ def load_data(options: Options) -> Data:
             seed,
             sha256,
         )
-        for seed in range(options.seeds)
+        for seed in (seeds if options.mask.seed is None else seeds[:1])
     ]
-    return Data(dataset, masks, held_out, strangers, source)
+    return Data(dataset, seeds, masks * (len(seeds) // len(masks)), held_out, strangers, source)
 
 
 def feed(data: Data, phases: Sequence[Phase]) -> Callable[[Segment], Rows]:
@@ -86,7 +91,7 @@ def feed(data: Data, phases: Sequence[Phase]) -> Callable[[Segment], Rows]:
                 segment.start - segment.begin,
                 count,
             )
-            for seed, mask in enumerate(data.masks)
+            for seed, mask in zip(data.seeds, data.masks, strict=True)
         ]
         return Rows(*(np.stack(part, 1) for part in zip(*parts, strict=True)))
 
@@ -116,6 +121,6 @@ def initial_rows(data: Data) -> Rows:
     pools = [mask.pool if len(mask.pool) else np.flatnonzero(mask.labels >= 0) for mask in data.masks]
     parts = [
         rows(mask.labels, pool, (INITIAL, INITIAL), seed, 0, 0, 1)
-        for seed, (mask, pool) in enumerate(zip(data.masks, pools, strict=True))
+        for seed, mask, pool in zip(data.seeds, data.masks, pools, strict=True)
     ]
     return Rows(*(np.concatenate(part) for part in zip(*parts, strict=True)))

@@ -41,9 +41,9 @@ def evaluate(
     final = run.finished
     chosen = run.sampler(**(sampler or {}))
     options, data = data_of(run, **changes)
-    states = {run.record.seeds[replica]: run.states[replica] for replica in run.temperatures}
+    states = {replica: run.states[replica] for replica in run.temperatures}
     reference = make_reference(data, options)
-    measured = measure_seeds(run.record.seeds, run.compiled, data, states, reference, names, chosen)
+    measured = measure_seeds(run.compiled, data, states, reference, names, chosen)
     with claimed(run.folder):
         final = dataclasses.replace(final, metrics=final.metrics | measured)
         records.write(run.folder / "final.json", final)

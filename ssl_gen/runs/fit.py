@@ -76,20 +76,28 @@ def check_options(name: str, method: Method, options: Options) -> None:
             raise UserError(f"{name} is fitted in one go: leave out --{field.replace('_', '-')}")
 
 
-def check_encoder(record: RunRecord, method: Method, data: Data) -> None:
-    """Raise UserError where the run of --encoder has no latents, other images or other visible labels."""
+def encoder_replicas(record: RunRecord, method: Method, data: Data) -> list[int]:
+    """The replicas of the run of --encoder that saw the labels of each of data's seeds, with the same seed.
+
+    Raises UserError where it has no latents, other images or other visible labels.
+    """
     if method.encode is None:
         raise UserError(f"{record.method} has no latents: `ssl-gen list methods --json` says which methods encode")
     if record.encoder:
         raise UserError("the run of --encoder has an --encoder itself: give one that was made on pixels")
     if record.data.sha256 != data.dataset.sha256:
         raise UserError("the run of --encoder was trained on other data: use the same --dataset and its options")
-    masks = [mask.sha256 for mask in record.masks]
-    if masks[: len(data.masks)] != [mask.sha256 for mask in data.masks]:
+    of = {
+        (seed, mask.sha256): replica
+        for replica, (seed, mask) in enumerate(zip(record.seeds, record.masks, strict=True))
+    }
+    wanted = [(seed, mask.sha256) for seed, mask in zip(data.seeds, data.masks, strict=True)]
+    if not all(each in of for each in wanted):
         raise UserError(
-            f"the run of --encoder saw other labels: use its --labels {record.labels} and at most its "
-            f"--seeds {len(masks)}"
+            f"the run of --encoder saw other labels: use its --labels {record.labels}, its --mask settings and at most "
+            f"its seeds, {record.seeds[0]} to {record.seeds[-1]} (--first-seed {record.seeds[0]} --seeds {len(of)})"
         )
+    return [of[each] for each in wanted]
 
 
 def extracted(name: str, options: Options, data: Data) -> Encoder:
@@ -99,22 +107,22 @@ def extracted(name: str, options: Options, data: Data) -> Encoder:
     return Encoder(features.as_method(extractor.architecture), [extractor.variables] * len(data.masks), record)
 
 
-def fit_seed(method: Method, data: Data, seed: int, encoder: Encoder | None) -> State:
-    """The state of one seed. The mask alone says which labels `method.fit` is shown.
+def fit_seed(method: Method, data: Data, replica: int, encoder: Encoder | None) -> State:
+    """The state of one replica. Its mask alone says which labels `method.fit` is shown.
 
     An image, a row of the data set, is shown once: of the pool, those whose label is visible are left out.
     """
-    mask, images = data.masks[seed], data.dataset.train_images
+    mask, images = data.masks[replica], data.dataset.train_images
     visible = np.flatnonzero(mask.labels >= 0)
     unlabelled = mask.pool[mask.labels[mask.pool] < 0]
     if encoder:
-        state, encode = everywhere(encoder.states[seed]), able(encoder.method.encode)
+        state, encode = everywhere(encoder.states[replica]), able(encoder.method.encode)
         given = mapped(jax.jit(lambda batch: encode(state, scaled(batch))), images)
     else:
         given = np.asarray(scaled(images))
-    key = keys.stream(seed, keys.INIT)
+    key = keys.stream(data.seeds[replica], keys.INIT)
     fitted = able(method.fit)(key, given[visible], mask.labels[visible], given[unlabelled])
-    return OnLatents(encoder.states[seed], fitted) if encoder else fitted
+    return OnLatents(encoder.states[replica], fitted) if encoder else fitted
 
 
 def fit_seeds(
@@ -128,8 +136,8 @@ def fit_seeds(
 ) -> loop.Outcome:
     """Fit every seed and keep the states, stacked, as the checkpoint of step 0; `states` is a list, one a seed."""
     started, states = time.perf_counter(), []
-    for seed in tqdm(range(len(data.masks)), unit="seed", disable=True if quiet else None):
-        states.append(jax.tree.map(jnp.asarray, fit_seed(method, data, seed, encoder)))
+    for replica, seed in enumerate(tqdm(data.seeds, unit="seed", disable=True if quiet else None)):
+        states.append(jax.tree.map(jnp.asarray, fit_seed(method, data, replica, encoder)))
         log.write(step=0, seed=seed, **evaluate(states[-1]))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     seconds = time.perf_counter() - started

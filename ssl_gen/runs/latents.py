@@ -79,7 +79,7 @@ def look(
     """
     run = load(path)
     encoded = encode(run, replica, count, seed, data_dir)
-    text = {"method": run.record.method, "mask": run.record.masks[replica].name}
+    text = {"method": run.record.method, "seed": str(run.record.seeds[replica]), "mask": run.record.masks[replica].name}
     drawn: list[Picture] = []
     found: dict[str, dict[str, float]] = {}
     left_out: list[str] = []

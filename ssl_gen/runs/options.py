@@ -16,7 +16,8 @@ class Options:
 
     dataset: str = "digits"  # a name of `ssl-gen list datasets`, folder:PATH or npz:PATH
     labels: str = "100"  # visible labels in all, or "all"
-    seeds: int = 1  # runs, with seeds 0 to S-1, each with its own mask
+    seeds: int = 1  # runs, with seeds 0 to S-1, each with its own mask unless --mask.seed gives all the same
+    first_seed: int = 0  # with N the seeds are N to N+S-1: what a run of more seeds trains there, alone
     out: Path | None = None  # run folder; by default runs/METHOD-DATASET-LABELS
     data_dir: Path | None = None  # where raw or prepared data lie
     size: int | None = None  # pixels; resize every image to size x size

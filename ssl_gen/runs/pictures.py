@@ -28,15 +28,16 @@ def draw_grid(
     compiled: Compiled,
     data: Data,
     state: State,
-    seed: int,
+    replica: int,
     method: str,
     rows: int = GRID,
     sampler: Any = None,
 ) -> None:
     """Write a grid of samples of one replica: `rows` rows, a column a class where samples obey labels."""
     columns = min(data.dataset.spec.classes, COLUMNS)
-    images = draw_samples(compiled, state, np.tile(np.arange(columns), rows), seed, sampler)
-    text = {"method": method, "mask": data.masks[seed].name, "mask_sha256": data.masks[seed].sha256}
+    images = draw_samples(compiled, state, np.tile(np.arange(columns), rows), data.seeds[replica], sampler)
+    mask = data.masks[replica]
+    text = {"method": method, "seed": str(data.seeds[replica]), "mask": mask.name, "mask_sha256": mask.sha256}
     titles = list(data.dataset.class_names[:columns]) if compiled.method.conditional else None
     pictures.save_grid(path, images.reshape(rows, columns, *images.shape[1:]), titles, text=text)
 

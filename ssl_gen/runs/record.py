@@ -150,7 +150,7 @@ def describe(
         labels=options.labels if options.labels == "all" else int(options.labels),
         mask=to_plain(options.mask),
         masks=[MaskRecord(m.name, m.sha256, m.visible, len(m.pool)) for m in data.masks],
-        seeds=list(range(options.seeds)),
+        seeds=data.seeds,
         options=to_plain(options),
         steps=sum(phase.steps for phase in method.phases),
         phases=[PhaseRecord(phase.name, phase.steps) for phase in method.phases],
@@ -166,7 +166,6 @@ def describe(
 
 
 def measure_seeds(
-    seeds: Sequence[int],
     compiled: Compiled,
     data: Data,
     states: Mapping[int, State],
@@ -175,17 +174,19 @@ def measure_seeds(
     sampler: Any = None,
     unmeasured: dict[str, str] | None = None,
 ) -> dict[str, Summary]:
-    """The usual metrics, or those named, of the seeds that did not stop, {full name: summary over all seeds}.
+    """The usual metrics, or those named, of the replicas that did not stop, {full name: summary over all seeds}.
 
     `sampler`: how samples are drawn, None for the method's own; other settings stand in the names of what they touch.
     Raises UserError for a metric that cannot be had, unless `unmeasured` is there to take the reason.
     """
     chosen = applicable(abilities(compiled.method, reference), names)
     evaluated = {
-        seed: Evaluated(compiled, state, reference, data.masks[seed].labels, seed, sampler)
-        for seed, state in states.items()
+        data.seeds[replica]: Evaluated(
+            compiled, state, reference, data.masks[replica].labels, data.seeds[replica], sampler
+        )
+        for replica, state in states.items()
     }
-    found = measure(chosen, evaluated, seeds, unmeasured)
+    found = measure(chosen, evaluated, data.seeds, unmeasured)
     return {name: statistics.summary(values) for name, values in found.items()}
 
 
@@ -198,9 +199,9 @@ def conclude(
     lines: Sequence[dict[str, Any]],
     reference: Reference,
 ) -> FinalRecord:
-    """final.json: the metrics of the seeds that did not stop, and what the log says of the way there."""
+    """final.json: the metrics of the replicas that did not stop, and what the log says of the way there."""
     unmeasured: dict[str, str] = {}
-    metrics = measure_seeds(record.seeds, compiled, data, states, reference, unmeasured=unmeasured)
+    metrics = measure_seeds(compiled, data, states, reference, unmeasured=unmeasured)
     final = FinalRecord(
         method=record.method,
         dataset=record.dataset,

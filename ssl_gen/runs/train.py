@@ -23,7 +23,7 @@ from ssl_gen.runs import evaluators
 from ssl_gen.runs.catalogue import find_method
 from ssl_gen.runs.data import Data, check_alignment, check_pool, feed, initial_rows, load_data
 from ssl_gen.runs.evaluate import make_reference
-from ssl_gen.runs.fit import Encoder, check_encoder, check_options, extracted, fit_seeds, on_latents
+from ssl_gen.runs.fit import Encoder, check_options, encoder_replicas, extracted, fit_seeds, on_latents
 from ssl_gen.runs.load import load
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.pictures import draw_grid
@@ -125,9 +125,9 @@ def open_encoder(name: str, options: Options, data: Data) -> Encoder:
     if not (Path(name).is_dir() or ("/" in name and not Path(name).is_file())):
         return extracted(name, options, data)
     earlier = load(name)
-    check_encoder(earlier.record, earlier.compiled.method, data)
+    replicas = encoder_replicas(earlier.record, earlier.compiled.method, data)
     record = EncoderRecord(earlier.record.method, earlier.record.config, earlier.record.steps)
-    return Encoder(earlier.compiled.method, earlier.states, record)
+    return Encoder(earlier.compiled.method, [earlier.states[replica] for replica in replicas], record)
 
 
 def train_claimed(job: Job) -> Any:
@@ -181,11 +181,12 @@ def concluded(
         page.write(job.target)
         return None
     if job.compiled.sample and states:
-        seed = min(states)
-        draw_grid(job.target / "samples.png", job.compiled, job.data, states[seed], seed, job.record.method)
+        replica = min(states)
+        draw_grid(job.target / "samples.png", job.compiled, job.data, states[replica], replica, job.record.method)
     final = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference)
     if job.compiled.classify and states and len(job.data.validation[1]):
-        temperatures, reasons = calibrate(job.compiled, states, *job.data.validation)
+        of_seeds = {job.data.seeds[replica]: state for replica, state in states.items()}
+        temperatures, reasons = calibrate(job.compiled, of_seeds, *job.data.validation)
         fitted = [temperatures.get(seed) for seed in job.record.seeds]
         final = dataclasses.replace(final, temperature=fitted, unmeasured=final.unmeasured | reasons)
     records.write(job.target / "final.json", final)

@@ -1,7 +1,8 @@
 """Which differences are real: runs paired mask by mask.
 
 A difference is that of two runs that saw the same visible labels of the same images, and it is called real where the
-95 % t interval of its mean over the masks excludes 0.
+95 % t interval of its mean over the pairs excludes 0. Where all pairs are on one mask, that is said: then it is real of
+these labels, and nothing is said of others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ALL_PAIRS = 8  # of more runs, each is paired only with the first that shares it
 
 
 def paired(a: Entry, b: Entry, metric: str) -> statistics.Paired | None:
-    """The difference a - b of a metric over the masks that both have; None without one.
+    """The difference a - b of a metric over the seeds and masks that both have; None without one.
 
     A mask is shared where its hash, over images and visible labels, and its seed are the same in both.
     """
@@ -32,6 +33,21 @@ def paired(a: Entry, b: Entry, metric: str) -> statistics.Paired | None:
     both = [key for key in of_a if key in of_b]
     result = statistics.paired([of_a[key] for key in both], [of_b[key] for key in both])
     return result if result["n"] else None
+
+
+def masks_of(a: Entry, b: Entry, metric: str) -> int:
+    """How many different masks the pairs of `paired` are on: 1 where all seeds trained on one, or saw all labels."""
+    having = [
+        {
+            (seed, mask)
+            for seed, mask, value in zip(
+                each.final.seeds, each.final.masks, each.final.metrics[metric]["per_seed"], strict=True
+            )
+            if value is not None
+        }
+        for each in (a, b)
+    ]
+    return len({mask for _, mask in having[0] & having[1]})
 
 
 def share_masks(a: Entry, b: Entry) -> bool:
@@ -60,7 +76,7 @@ def pairs(entries: Sequence[Entry], baseline: str | None = None) -> list[tuple[E
 def verdict(result: statistics.Paired, metric: str) -> str:
     """Is a difference real, and is it for the better? In words."""
     if result["ci95"] is None:
-        return "one mask: cannot be told"
+        return "one pair: cannot be told"
     low, high = result["ci95"]
     if low <= 0 <= high:
         return "not shown: the interval holds 0"

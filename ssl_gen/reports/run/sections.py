@@ -93,7 +93,7 @@ def results(run: Run) -> str:
     headers = ["metric", "mean ± std (n)", "95 % interval", *(f"seed {seed}" for seed in run.final.seeds)]
     parts = ["<h2>Results</h2>", tables.html_table(headers, _metric_rows(run.final.metrics))]
     parts.append(
-        '<p class="soft">Mean and standard deviation (n - 1) over the n seeds that finished, each with its own mask; '
+        f'<p class="soft">Mean and standard deviation (n - 1) over the n seeds that finished, {spread_of(run)}; '
         "the interval is Student's t of the mean. A dash is a number that does not exist.</p>"
     )
     if run.final.averaged:
@@ -108,6 +108,13 @@ def results(run: Run) -> str:
         )
         parts.append(tables.html_table(headers, _metric_rows(run.final.oracle), "oracle"))
     return "".join(parts)
+
+
+def spread_of(run: Run) -> str:
+    """What differs between the seeds of a run: all its spread and its interval speak of."""
+    if len({mask.sha256 for mask in run.record.masks}) == len(run.record.masks):
+        return "each with its own mask"
+    return "all on one mask: spread and interval are of training on these labels, not of other draws of labels"
 
 
 def samples(run: Run) -> str:
@@ -145,7 +152,7 @@ def latents(run: Run) -> str:
     if found is None:
         return ""
     told = f"{count(found.images, 'image')} of the {found.split} split as {count(found.latents, 'latent')} each, "
-    parts = [f'<h2>Latents</h2><p class="soft">{html.escape(told)}by seed {found.replica}.</p>']
+    parts = [f'<h2>Latents</h2><p class="soft">{html.escape(told)}by seed {run.record.seeds[found.replica]}.</p>']
     for picture in found.pictures:
         path = run.folder / Path(picture.file).name
         if path.is_file():
@@ -183,10 +190,14 @@ def confusion(run: Run) -> str:
 
 
 def masks(run: Run) -> str:
-    """The label masks: name, hash, how many labels are visible in a pool of how many images."""
-    rows = [[each.name, each.sha256[:12], f"{each.visible:,}", f"{each.pool:,}"] for each in run.record.masks]
+    """The label mask of each seed: name, hash, how many labels are visible in a pool of how many images."""
+    rows = [
+        [str(seed), each.name, each.sha256[:12], f"{each.visible:,}", f"{each.pool:,}"]
+        for seed, each in zip(run.record.seeds, run.record.masks, strict=True)
+    ]
     scheme = ", ".join(f"{key}: {value}" for key, value in _flat(run.record.mask))
-    table = tables.html_table(["mask", "SHA-256 (first 12 digits)", "visible labels", "images in the pool"], rows)
+    headers = ["seed", "mask", "SHA-256 (first 12 digits)", "visible labels", "images in the pool"]
+    table = tables.html_table(headers, rows)
     return f'<h2>Label masks</h2>{table}<p class="soft">{html.escape(scheme)}</p>'
 
 
