@@ -69,9 +69,7 @@ class Config:
     classifier_width: int = 32  # channels of the first layer of the others; Sohn et al. 2020
     dropout: float = 0.0  # of the classifier's hidden units; Sohn et al. 2020: none
     classifier_rate: float = 2e-3  # AdamW at the start, falling along cos(7 pi t / 16 T); ours
-    weight_decay: float = (
-        5e-4  # of its kernels, times the rate: 1e-6 a step, inert; Sohn et al. 2020: in SGD's gradient
-    )
+    weight_decay: float = 5e-4  # of kernels; times the rate 1e-6 a step: inert; Sohn et al. 2020: SGD's
     guesses_weight: float = 1.0  # w; Sohn et al. 2020
     threshold: float = 0.9  # t, of probability; ours; Sohn et al. 2020: 0.95
     alignment: bool = True  # of the guesses' classes to those of the labels; Berthelot et al. 2020; paper: none
