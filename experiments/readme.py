@@ -32,6 +32,12 @@ def of_numbers(numbers: Numbers) -> str:
     return tables.markdown_table([numbers.unit, *columns], rows)
 
 
+def machine(made: FinalRecord | Numbers) -> str:
+    """The device, and the precision of its products where the record says it."""
+    precision = made.precision if isinstance(made, FinalRecord) else None
+    return made.device if precision is None else f"{made.device}, precision {precision}"
+
+
 def block(name: str) -> str:
     """The markdown of one record: its table, and where and how it was made."""
     record = load(HERE / f"{name}.json")
@@ -42,7 +48,7 @@ def block(name: str) -> str:
         drawn, made_by = of_numbers(record), [record]
     else:
         raise ValueError(f"experiments/{name}.json has no table")
-    devices = "; ".join(dict.fromkeys(each.device for each in made_by))
+    devices = "; ".join(dict.fromkeys(machine(each) for each in made_by))
     commits = "; ".join(dict.fromkeys(str(each.commit) for each in made_by))
     made = f"{len(made_by[0].seeds)} seeds, {devices}, commit {commits}; `experiments/{name}.json`"
     return f"{drawn}\n\n{made}\n"

@@ -259,6 +259,14 @@ def test_runs_that_are_not_alike_are_warned_of(tmp_path):
     assert page.warnings(entries[:1]) == ""
 
 
+def test_runs_of_two_precisions_are_warned_of_and_those_that_do_not_say_it_are_not():
+    old, one, other = (
+        entry(name, 50, [1.0, 2.0], precision=of) for name, of in zip("abc", (None, "x", "y"), strict=True)
+    )
+    assert "precisions" not in page.warnings([old, one]) and ">-<" in page.cost([old, one])
+    assert "of 2 precisions: x, y" in page.warnings([old, one, other]) and ">y<" in page.cost([other])
+
+
 def test_a_seed_that_stopped_is_warned_of(experiment):
     stopped = amended(experiment[0], stopped=[Stop(1, 2_000, "generator/loss", "nan")])
     assert "floor@10: seed 1 stopped at step 2,000; it counts in no number." in words(page.warnings([stopped]))

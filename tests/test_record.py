@@ -2,7 +2,12 @@
 
 import shutil
 import subprocess
+import types
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ssl_gen.runs import record
@@ -32,6 +37,43 @@ def test_a_checkout_says_its_commit_whatever_the_environment_says(elsewhere, mon
     command = ["git", "rev-parse", "HEAD"]
     head = subprocess.run(command, cwd=elsewhere, check=True, capture_output=True, text=True).stdout
     assert record.commit() == head[:12]
+
+
+class Device(NamedTuple):
+    platform: str
+    compute_capability: str = ""
+
+
+@pytest.mark.parametrize(
+    ("device", "override", "means"),
+    [
+        (Device("cpu"), "", "default (float32)"),
+        (Device("tpu"), "", "default (bfloat16)"),
+        (Device("gpu", "9.0"), "", "default (TF32)"),
+        (Device("gpu", "12.0"), "", "default (TF32)"),
+        (Device("gpu", "9.0"), "0", "default (float32)"),
+        (Device("gpu", "7.5"), "", "default (float32)"),
+        (Device("gpu", "gfx942"), "", "default"),
+    ],
+)
+def test_jaxs_own_precision_means_what_the_device_makes_of_it(device, override, means, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    monkeypatch.setattr(record.jax, "local_devices", lambda: [device])
+    assert record.precision() == means
+    with jax.default_matmul_precision("highest"):
+        assert record.precision() == "highest"
+
+
+def test_on_a_processor_products_are_of_float32_as_the_record_says():
+    """1 + 2^-20 squared needs 20 bits of mantissa: TF32 has 10, bfloat16 7."""
+    a = jnp.full((8, 8), 1 + 2.0**-20)
+    assert record.precision() == "default (float32)"
+    np.testing.assert_allclose(a @ a, 8 * (1 + 2.0**-19), rtol=2e-7)
+
+
+def test_processes_that_multiply_differently_are_all_named():
+    group = types.SimpleNamespace(count=3, all_gather=lambda _: ["highest", "default (TF32)", "highest"])
+    assert record.precisions(group) == "highest or default (TF32)"
 
 
 def test_a_checkout_that_is_not_installed_has_no_version():

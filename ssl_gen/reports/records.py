@@ -98,6 +98,7 @@ class RunRecord:
     command: str  # makes, or goes on with, this run
     created: str  # ISO 8601, UTC
     encoder: EncoderRecord | None = None
+    precision: str | None = None  # of float32 matrix products and convolutions; older records do not say it
 
     @property
     def spec(self) -> ImageSpec:
@@ -143,6 +144,7 @@ class FinalRecord:
         default_factory=list
     )  # players that were measured at the EMA of their params
     device: str
+    precision: str | None = None  # of float32 matrix products and convolutions in training; older records do not say it
     commit: str | None
     command: str = ""
     confusion: list[list[int]] | None = None  # true class by predicted class, summed over seeds

@@ -99,6 +99,7 @@ class Card:
     metrics: dict[str, Summary]
     programs: dict[str, Program]
     weights: dict[str, str]  # file and SHA-256
+    precision: str | None = None  # of float32 matrix products and convolutions in training
 
 
 def save(path: str | Path, out: str | Path, replica: int = 0, **settings: Any) -> Card:
@@ -203,6 +204,7 @@ def describe(
         versions=record.versions,
         commit=record.commit,
         device=record.device,
+        precision=record.precision,
         created=record.created,
         data=dataclasses.replace(record.data, skipped=[]),  # they are names of a user's files
         dataset=kind + colon + (Path(place).name if kind in ("folder", "npz") else place),
@@ -288,6 +290,7 @@ def final_record(card: Card) -> FinalRecord:
         seconds=0.0,
         metrics=card.metrics,
         device=card.device,
+        precision=card.precision,
         commit=card.commit,
         temperature=[card.temperature],
     )

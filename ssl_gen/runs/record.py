@@ -7,6 +7,7 @@ import datetime
 import functools
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,29 @@ def device() -> str:
         if "model name" in line
     ]
     return f"{len(names) or 1} cores, {names[0] if names else platform.processor() or platform.machine()}"
+
+
+def precision() -> str:
+    """How this process multiplies float32 matrices and convolves: jax's setting, and what its default means here.
+
+    TF32 has 10 bits of mantissa, bfloat16 7, float32 23; sums are float32. Source: jax's documentation, "Matmul
+    precision".
+    """
+    asked, first = jax.config.jax_default_matmul_precision, jax.local_devices()[0]
+    if asked not in (None, "default"):
+        return str(asked)
+    capability = str(getattr(first, "compute_capability", ""))
+    if first.platform == "tpu":
+        return "default (bfloat16)"
+    if first.platform == "gpu" and re.fullmatch(r"\d+\.\d+", capability):  # NVIDIA's; others have names
+        tf32 = float(capability) >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+        return "default (TF32)" if tf32 else "default (float32)"
+    return "default (float32)" if first.platform == "cpu" else "default"
+
+
+def precisions(group: ProcessGroup) -> str:
+    """`precision` of every process of a run."""
+    return " or ".join(dict.fromkeys(group.all_gather(precision()))) if group.count > 1 else precision()
 
 
 def devices(group: ProcessGroup) -> str:
@@ -162,6 +186,7 @@ def describe(
         command=command_line(name, config, options),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         encoder=encoder,
+        precision=precisions(group),
     )
 
 
@@ -215,6 +240,7 @@ def conclude(
         stopped=[Stop(**why) for why in outcome.stopped.values()],
         averaged=averaged(next(iter(states.values()))) if states else [],
         device=record.device,
+        precision=record.precision,
         commit=record.commit,
         command=record.command,
     )

@@ -131,10 +131,14 @@ def cost(entries: Sequence[Entry]) -> str:
     for entry in entries:
         final = entry.final
         hours = f"{final.seconds / 3600:.3g}"
-        rows.append([entry.name, str(len(final.seeds)), f"{final.steps:,}", hours, final.device, final.commit])
+        made = [final.device, final.precision, final.commit]
+        rows.append([entry.name, str(len(final.seeds)), f"{final.steps:,}", hours, *made])
     total = sum(entry.final.seconds for entry in entries) / 3600
-    told = f"Hours are of training, of all seeds of a run; {total:.3g} in all."
-    drawn = tables.html_table(["run", "seeds", "steps", "hours", "device", "commit"], rows)
+    told = (
+        f"Hours are of training, of all seeds of a run; {total:.3g} in all. Precision is that of float32 products and "
+    )
+    told += "convolutions; a dash where a run was recorded before it was said."
+    drawn = tables.html_table(["run", "seeds", "steps", "hours", "device", "precision", "commit"], rows)
     return f'<h2>Cost</h2>{drawn}<p class="soft">{told}</p>'
 
 
@@ -145,9 +149,11 @@ def warnings(entries: Sequence[Entry]) -> str:
         ("data sets", lambda entry: entry.final.dataset),
         ("commits", lambda entry: entry.final.commit),
         ("numbers of seeds", lambda entry: len(entry.final.seeds)),
+        ("precisions", lambda entry: entry.final.precision),
     ]
     for what, of in known:
-        values = sorted({str(of(entry)) for entry in entries})
+        unsaid = {None} if what == "precisions" else set()  # by records that are older than it
+        values = sorted({str(of(entry)) for entry in entries if of(entry) not in unsaid})
         if len(values) > 1:
             parts.append(f"These runs are of {len(values)} {what}: {', '.join(values)}.")
     for dataset in dict.fromkeys(entry.final.dataset for entry in entries):

@@ -49,7 +49,8 @@ def introduction(run: Run) -> str:
     took = "" if run.final is None else f" It took {tables.duration(run.final.seconds)}."
     parts.append(f"<p>{html.escape(done + took)}</p>")
     commit = "of no known commit" if record.commit is None else f"commit {record.commit[:12]}"
-    source = f"Method: {record.paper} ({record.family}). Device: {record.device}. Code: {commit}. "
+    products = "" if record.precision is None else f", products in precision {record.precision}"
+    source = f"Method: {record.paper} ({record.family}). Device: {record.device}{products}. Code: {commit}. "
     parts.append(f'<p class="soft">{html.escape(source)}Started {html.escape(record.created)}.</p>')
     return "".join(parts)
 
