@@ -12,11 +12,12 @@ from tiny import same
 from ssl_gen import cli
 from ssl_gen.datasets.store import scaled
 from ssl_gen.evaluation import features
-from ssl_gen.methods.classical import linear
+from ssl_gen.methods.classical import linear, pca
 from ssl_gen.networks import conv
 from ssl_gen.reports import records
 from ssl_gen.runs import export, load, train
 from ssl_gen.runs.data import load_data
+from ssl_gen.runs.fit import on_latents
 from ssl_gen.types import ImageSpec, UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), np.uint8)
@@ -41,6 +42,13 @@ def fitted(net, finished, tmp_path_factory):
     named = {"random": "random", "file": str(net)}
     made = {name: finished.options("linear", base / name, encoder=named[name]) for name in ENCODERS}
     return {name: train.train("linear", None, options).folder for name, options in made.items()}
+
+
+def test_what_a_method_decodes_to_is_not_decoded_on_where_a_class_must_be_told():
+    spec = ImageSpec(8, 8, 1, 10)
+    inner = pca.make(pca.Config(latent=2), spec)
+    assert on_latents(inner, inner).decode
+    assert on_latents(inner, inner._replace(conditional=True)).decode is None
 
 
 @pytest.mark.parametrize("name", ENCODERS)

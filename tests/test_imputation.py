@@ -9,7 +9,7 @@ from ssl_gen.evaluation import features
 from ssl_gen.evaluation.evaluated import Evaluated, decoded_again
 from ssl_gen.evaluation.inference import compiled
 from ssl_gen.evaluation.reference import Reference
-from ssl_gen.metrics import imputation
+from ssl_gen.metrics import imputation, reconstruction
 from ssl_gen.types import Method, UserError
 
 BASIS = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 5)))[0].astype(np.float32)  # (F, Z), orthonormal
@@ -101,6 +101,22 @@ def test_the_decoder_is_told_the_class_that_the_method_guesses():
     images = np.stack([np.full((8, 8, 1), -0.9), np.full((8, 8, 1), 0.9)]).astype(np.float32)
     again = passed(images, np.ones((2, 8, 8, 1), bool), 1, method)
     assert (again[0] == -0.5).all() and (again[1] == 0.5).all()
+
+
+def test_a_test_image_is_reconstructed_with_the_class_that_the_method_guesses():
+    """The images are 0, 1, 2 levels bright by their class; the method takes all for class 2, and decodes the class."""
+
+    def always_two(state, images):
+        return jnp.tile(jnp.array([-9.0, -9.0, 0.0]), (len(images), 1))
+
+    def as_bright_as(state, latents, labels):
+        return jnp.tile(labels[:, None, None, None] / 127.5 - 1, (1, 8, 8, 1))
+
+    method = Method(None, (), classify=always_two, encode=encode, decode=as_bright_as, conditional=True)
+    data = dataset(test=30)
+    images = np.tile(data.test_labels[:, None, None, None], (1, 8, 8, 1)).astype(np.uint8)
+    found = reconstruction.measure(replica(method, data._replace(test_images=images)))
+    assert found["reconstruction_mse"] == pytest.approx((2**2 + 1**2 + 0) / 3 / 255**2)
 
 
 def test_images_that_a_code_knows_are_filled_in_and_the_mean_image_knows_less():

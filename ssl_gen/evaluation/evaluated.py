@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_gen.core.machine import cores
-from ssl_gen.evaluation.inference import Compiled, draw_samples, everywhere, log_weights, mapped, probabilities
+from ssl_gen.evaluation.inference import (
+    Compiled,
+    draw_samples,
+    encoded_and_decoded,
+    everywhere,
+    log_weights,
+    mapped,
+    probabilities,
+)
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import frechet, imputation, registry
 from ssl_gen.metrics.metric import Metric
@@ -109,7 +117,7 @@ class Evaluated:
     @functools.cached_property
     def reconstructions(self) -> np.ndarray:
         reconstruct = functools.partial(able(self.compiled.reconstruct), everywhere(self.state))
-        return mapped(reconstruct, self.test_images, self.test_labels)
+        return mapped(reconstruct, self.test_images)
 
     def impute(self, images: np.ndarray, hidden: np.ndarray, start: np.ndarray, passes: int) -> np.ndarray:
         state = everywhere(self.state)
@@ -135,11 +143,8 @@ class Evaluated:
 
 @functools.partial(jax.jit, static_argnums=0)
 def decoded_again(method: Method, state: State, images: Array, hidden: Array) -> Array:
-    """One pass of imputation over images in [-1, 1]; the class that the decoder is told is the method's own guess."""
-    labels = jnp.zeros(len(images), jnp.int32)
-    if method.conditional and method.classify:
-        labels = method.classify(state, images).argmax(-1)
-    decoded = able(method.decode)(state, able(method.encode)(state, images), labels)
+    """One pass of imputation over images in [-1, 1]."""
+    decoded = encoded_and_decoded(method, state, images)
     return imputation.filled(images, hidden, jnp.clip(decoded, -1, 1))
 
 

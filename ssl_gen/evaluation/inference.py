@@ -30,7 +30,7 @@ class Compiled(NamedTuple):
     method: Method
     classify: Callable[[State, Array], Array] | None
     sample: Callable[[State, Key, Array, Any], Array] | None
-    reconstruct: Callable[[State, Array, Array], Array] | None  # images (B, H, W, C), labels (B,) -> the same
+    reconstruct: Callable[[State, Array], Array] | None  # images (B, H, W, C) -> the same, encoded and decoded
     log_weights: Callable[[State, Key, Array, Array], Array] | None  # key of what is observed, keys (DRAWS,), images
     # (B, H, W, C) -> (DRAWS, B)
 
@@ -38,6 +38,17 @@ class Compiled(NamedTuple):
 def sampling_key(seed: int | Array, row: int) -> Key:
     """The key of the batch of samples that begins with number `row`, of the noise `seed`."""
     return jax.random.fold_in(keys.stream(seed, keys.SAMPLES), row)
+
+
+def encoded_and_decoded(method: Method, state: State, images: Array) -> Array:
+    """Images (B, H, W, C) in [-1, 1] -> the same, by way of their latents.
+
+    The class that a conditional decoder is told is the method's own guess: nobody has the true one of a new image.
+    """
+    labels = jnp.zeros(len(images), jnp.int32)
+    if method.conditional and method.classify:
+        labels = method.classify(state, images).argmax(-1)
+    return able(method.decode)(state, able(method.encode)(state, images), labels)
 
 
 def compiled(method: Method) -> Compiled:
@@ -49,8 +60,8 @@ def compiled(method: Method) -> Compiled:
     def sample(state: State, key: Key, labels: Array, sampler: Any) -> Array:
         return pixels(able(method.sample)(state, key, labels, sampler))
 
-    def reconstruct(state: State, images: Array, labels: Array) -> Array:
-        return pixels(able(method.decode)(state, able(method.encode)(state, scaled(images)), labels))
+    def reconstruct(state: State, images: Array) -> Array:
+        return pixels(encoded_and_decoded(method, state, scaled(images)))
 
     def log_weights(state: State, observed: Key, draws: Array, images: Array) -> Array:
         each = jax.vmap(able(method.log_weight), (None, None, 0, None))  # encoded once for all draws

@@ -119,7 +119,7 @@ class Evaluated(Protocol):
 
     @property
     def reconstructions(self) -> np.ndarray:
-        """(T, H, W, C): the test images, encoded and decoded."""
+        """(T, H, W, C): the test images, encoded and decoded; a conditional decoder is told the method's own guess."""
 
     def impute(self, images: np.ndarray, hidden: np.ndarray, start: np.ndarray, passes: int) -> np.ndarray:
         """Images (B, H, W, C) in [-1, 1] whose `hidden` pixels begin as those of `start` and are decoded anew.

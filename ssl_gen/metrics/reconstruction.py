@@ -1,4 +1,7 @@
-"""How near images come to their originals, encoded and decoded: mean squared error, PSNR and SSIM of uint8 images."""
+"""How near images come to their originals, encoded and decoded: mean squared error, PSNR and SSIM of uint8 images.
+
+A decoder that is told a class is told the method's own guess, not the true class of a test image.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,10 @@ class OnLatents(NamedTuple):
 
 
 def on_latents(method: Method, encoder: Method) -> Method:
-    """`method` on the latents of `encoder` instead of pixels; its states are `OnLatents`."""
+    """`method` on the latents of `encoder` instead of pixels; its states are `OnLatents`.
+
+    A conditional decoder must be told a class, which a method that decodes latents does not guess: then it has none.
+    """
 
     def latents(state: OnLatents, images: Array) -> Array:
         return able(encoder.encode)(state.encoder, images)
@@ -61,7 +64,7 @@ def on_latents(method: Method, encoder: Method) -> Method:
     return method._replace(
         classify=classify if method.classify else None,
         encode=encode if method.encode else None,
-        decode=decode if method.decode and encoder.decode else None,
+        decode=decode if method.decode and encoder.decode and not encoder.conditional else None,
     )
 
 
