@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ssl_gen.datasets.dataset import HIDDEN, Dataset
+from ssl_gen.datasets.folders import read_image
 from ssl_gen.datasets.sources import load
 from ssl_gen.types import ImageSpec, UserError
 
@@ -119,6 +120,30 @@ def test_a_flat_folder_takes_its_labels_from_labels_csv_and_the_rest_is_hidden(t
 
 def test_all_grey_pictures_keep_one_channel(tmp_path):
     assert read(two_classes(tmp_path, mode="L")).spec == ImageSpec(12, 10, 1, 2)
+
+
+GREY = np.arange(120, dtype=np.uint8).reshape(12, 10)
+HELD = {
+    "L.png": Image.fromarray(GREY),
+    "LA.png": Image.fromarray(GREY).convert("LA"),
+    "palette.png": Image.fromarray(GREY).convert("P"),
+    "palette.gif": Image.fromarray(GREY),
+    "RGB.png": Image.fromarray(GREY).convert("RGB"),
+    "RGBA.png": Image.fromarray(GREY).convert("RGBA"),
+    "RGB.webp": Image.fromarray(GREY),
+    "16.png": Image.fromarray(GREY.astype(np.uint16) * 256 + 7),
+}
+
+
+@pytest.mark.parametrize("file", HELD)
+def test_grey_is_one_channel_however_a_file_holds_it(file, tmp_path):
+    HELD[file].save(tmp_path / file, **({"lossless": True} if file.endswith("webp") else {}))
+    np.testing.assert_array_equal(read_image(tmp_path / file), GREY)
+
+
+def test_sixteen_bit_grey_with_a_transparent_value_is_white_there_and_not_clipped(tmp_path):
+    Image.fromarray(GREY.astype(np.uint16) * 256 + 7).save(tmp_path / "x.png", transparency=5 * 256 + 7)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), np.where(GREY == 5, 255, GREY))
 
 
 def test_one_colour_picture_makes_all_three_channels(tmp_path):

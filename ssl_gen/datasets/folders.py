@@ -37,9 +37,10 @@ def load_folder(name: str, path: str, size: int | None, skip_unreadable: bool) -
 
     Where there is no test/, a fixed stratified fifth of the labelled images is the test set: of a class with n images
     max(1, n // 5), drawn with seed 0. Images become `size` x `size`; without a size they stay as they are if all are
-    equal with sides in 8..128, else they become 32 x 32. All grey: 1 channel, else 3. Transparent parts become white;
-    of an animation the first frame counts. Raises UserError for everything that is not so; with `skip_unreadable`,
-    files that are no readable images are left out and listed in `skipped`.
+    equal with sides in 8..128, else they become 32 x 32. All grey (red, green and blue equal
+    in every pixel, however the files hold it): 1 channel, else 3. Transparent parts become white; of an animation the
+    first frame counts. Raises UserError for everything that is not so; with `skip_unreadable`, files that are no
+    readable images are left out and listed in `skipped`.
     """
     root = Path(path)
     if not path or not root.is_dir():
@@ -161,19 +162,26 @@ def read_image(path: Path) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as opened:
             opened.load()
             image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data:
-                mode = "L" if image.mode in ("L", "LA", "La", "1") else "RGB"
-                white = Image.new("RGBA", image.size, "white")
-                return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert(mode))
             if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-                return (np.asarray(image) >> 8).astype(np.uint8)
-            return np.asarray(image.convert("L" if image.mode in ("L", "1") else "RGB"))
+                wide = np.asarray(image)
+                return np.where(wide == image.info.get("transparency"), 255, wide >> 8).astype(np.uint8)
+            if image.has_transparency_data:
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image.convert("RGBA"))
+            return without_colour(np.asarray(image.convert("L" if image.mode in ("L", "1") else "RGB")))
     except DAMAGE as error:
         reason = " ".join(str(error).split())
         message = (
             f"{path} cannot be read as an image ({reason}): mend or remove it, or leave it out with --skip-unreadable."
         )
         raise UserError(message) from error
+
+
+def without_colour(image: np.ndarray) -> np.ndarray:
+    """(h, w) or (h, w, 3) -> (h, w) where the channels are equal: palettes, GIF, WebP and RGB hold grey so, too."""
+    if image.ndim == 3 and (image == image[..., :1]).all():
+        return image[..., 0]
+    return image
 
 
 def read_to_fit(path: Path, shape: tuple[int, int, int], skip_unreadable: bool) -> tuple[list[Path], np.ndarray, int]:
