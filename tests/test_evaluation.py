@@ -87,7 +87,7 @@ def replica(
     data = dataset(test)
     reference = Reference(data, find_extractor(extractor, data.spec, "bright"), fit, out_of_distribution, samples)
     visible = np.where(np.arange(TRAIN) < 9, data.train_labels, -1)
-    return Evaluated(compiled(method), STATE, reference, visible, 0, sampler)
+    return Evaluated(compiled(method), STATE, reference, visible, np.arange(TRAIN), 0, sampler)
 
 
 def measured(name, **settings):
@@ -216,7 +216,7 @@ def test_metrics_of_the_extractors_classes_need_an_extractor_that_knows_them():
         possible(METHOD, able.reference, ("agreement",))
     reference = Reference(able.reference.dataset, knowing, None)
     assert {"agreement", "inception_score"} <= set(possible(METHOD, reference))
-    found = METRICS["agreement"].measure(Evaluated(able.compiled, STATE, reference, able.visible, 0))
+    found = METRICS["agreement"].measure(Evaluated(able.compiled, STATE, reference, able.visible, able.pool, 0))
     assert found == {"agreement_pixels_n=999": 100.0}
 
 

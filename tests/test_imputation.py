@@ -35,7 +35,7 @@ def in_the_plane(count):
 
 def replica(method, data, seed=0):
     reference = Reference(data, features.find_extractor("pixels", data.spec, "bright"), None)
-    return Evaluated(compiled(method), STATE, reference, data.train_labels, seed)
+    return Evaluated(compiled(method), STATE, reference, data.train_labels, np.arange(0), seed)
 
 
 def passed(images, hidden, passes, method=LINEAR):

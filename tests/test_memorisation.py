@@ -1,6 +1,7 @@
 """The test for copies: against scipy's Mann-Whitney U, and on generators that copy, invent or blur."""
 
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import scipy.stats
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
-from ssl_gen.metrics.memorisation import copying, nearest_ratio, z_score
+from ssl_gen.metrics.memorisation import copying, measure, nearest_ratio, z_score
 from ssl_gen.types import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -164,3 +165,23 @@ def test_the_ratio_is_near_1_for_new_images_and_0_for_copies():
 def test_held_out_images_that_were_trained_on_are_refused():
     with pytest.raises(UserError, match="half of the held-out images are training images"):
         nearest_ratio(TRAIN, TRAIN[:50], NEW)
+
+
+def test_an_image_that_is_neither_labelled_nor_in_the_pool_counts_as_none():
+    """Of 90 training images 30 have labels, 60 are in the pool (10 of them with labels), and 10 were left out."""
+    visible = np.where(np.arange(90) < 30, 1, -1)
+    replica = types.SimpleNamespace(
+        visible=visible,
+        pool=np.arange(20, 80),
+        train_features=TRAIN[:90],
+        reference_features=HELD_OUT,
+        features=NEW,
+        on_features=lambda name: name,
+    )
+    found = measure(replica)
+    assert found["copying_labelled"] == copying(TRAIN[:30], HELD_OUT, NEW)
+    assert found["nearest_ratio_unlabelled"] == nearest_ratio(TRAIN[30:80], HELD_OUT, NEW)
+    assert found["copying_unlabelled"] == copying(TRAIN[30:80], HELD_OUT, NEW)
+    assert found["copying_unlabelled"] != copying(TRAIN[30:90], HELD_OUT, NEW)  # with those left out
+    replica.pool = np.arange(30)
+    assert set(measure(replica)) == {"copying_labelled", "nearest_ratio_labelled"}

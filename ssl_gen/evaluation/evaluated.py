@@ -39,6 +39,7 @@ class Evaluated:
     state: State
     reference: Reference
     visible: np.ndarray  # (N,) int32, the replica's label mask
+    pool: np.ndarray  # (M,) int32, rows of its unlabelled pool
     seed: int  # of the replica and of its samples
     sampler: Any = None  # how samples are drawn; None: the method's own
 

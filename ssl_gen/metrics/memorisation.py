@@ -85,10 +85,14 @@ def nearest_ratio(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray) 
 
 
 def measure(replica: Evaluated) -> dict[str, float]:
-    """Are samples nearer to training images than new real images are? To the labelled ones, and to the others."""
+    """Are samples nearer to training images than new real images are? To the labelled ones, and to those of the pool.
+
+    A labelled image that is in the pool as well counts as labelled alone; one that is neither is not counted.
+    """
     held_out, samples, found = replica.reference_features, replica.features, {}
-    for name, rows in (("labelled", replica.visible >= 0), ("unlabelled", replica.visible < 0)):
-        if rows.any():
+    labelled = np.flatnonzero(replica.visible >= 0)
+    for name, rows in (("labelled", labelled), ("unlabelled", np.setdiff1d(replica.pool, labelled))):
+        if len(rows):
             train = replica.train_features[rows]
             cells = CELLS if len(train) >= 100 * CELLS else 1
             found[replica.on_features(f"copying_{name}")] = copying(train, held_out, samples, cells)

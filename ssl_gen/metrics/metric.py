@@ -50,6 +50,10 @@ class Evaluated(Protocol):
         """(N,) int32: the replica's label mask over the training images, negative where hidden."""
 
     @property
+    def pool(self) -> np.ndarray:
+        """(M,) int32: the rows of its unlabelled pool, which may hold labelled images and need not hold all others."""
+
+    @property
     def train_images(self) -> np.ndarray:
         """(N, H, W, C)."""
 

@@ -125,7 +125,8 @@ def make(
         count = "" if sampled else f"_n={len(small.dataset.test_labels)}"
 
         def run(step: int, replica: int, state: State) -> dict[str, float]:
-            evaluated = Evaluated(compiled, state, against, data.masks[replica].labels, data.seeds[replica])
+            mask = data.masks[replica]
+            evaluated = Evaluated(compiled, state, against, mask.labels, mask.pool, data.seeds[replica])
             try:
                 values = measured(METRICS[name], evaluated)
             except UserError as reason:  # a long run is not lost for a number on the way

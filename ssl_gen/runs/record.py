@@ -207,7 +207,13 @@ def measure_seeds(
     chosen = applicable(abilities(compiled.method, reference), names)
     evaluated = {
         data.seeds[replica]: Evaluated(
-            compiled, state, reference, data.masks[replica].labels, data.seeds[replica], sampler
+            compiled,
+            state,
+            reference,
+            data.masks[replica].labels,
+            data.masks[replica].pool,
+            data.seeds[replica],
+            sampler,
         )
         for replica, state in states.items()
     }
