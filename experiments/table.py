@@ -23,6 +23,8 @@ from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching
+from ssl_gen.methods.classical import supervised
+from ssl_gen.methods.self_training import pseudo_label
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
@@ -46,6 +48,8 @@ WHERE += ("evaluators", "tensorboard", "quiet")
 # Settings that are younger than records, at the values that change nothing: with them a row is the one it was before
 LATER: Mapping[type, Mapping[str, Any]] = {
     Augmentation: {"shift": 0},
+    supervised.Config: {"optimizer": "adam"},
+    pseudo_label.Config: {"optimizer": "adam"},
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
     Options: {"first_seed": 0},
     Scheme: {"seed": None},

@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from ssl_gen.core.schedules import annealed, kernels, partly_cosine
-from ssl_gen.methods.self_training import mean_teacher, pseudo_label
+from ssl_gen.core.schedules import annealed, decaying, kernels, partly_cosine
+from ssl_gen.methods.classical import supervised
+from ssl_gen.methods.self_training import fixmatch, mean_teacher, pseudo_label
 from ssl_gen.methods.variational import vae
 
 
@@ -30,6 +32,44 @@ def test_a_partly_cosine_rate_begins_whole_and_ends_at_a_fifth():
 def test_kernels_are_what_has_two_axes_or_more():
     params = {"dense": {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}, "norm": {"scale": jnp.zeros(3)}}
     assert kernels(params) == {"dense": {"kernel": True, "bias": False}, "norm": {"scale": False}}
+
+
+def updates_of(optimizer, params, gradients):
+    state, found = optimizer.init(params), []
+    for gradient in gradients:
+        change, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, change)
+        found.append(params)
+    return found
+
+
+def test_sgd_has_nesterovs_momentum_and_decays_kernels_in_its_gradient():
+    """tf.train.MomentumOptimizer with use_nesterov: a <- 0.9 a + g, w <- w - rate (g + 0.9 a)."""
+    random = np.random.default_rng(0)
+    kernel, bias = random.normal(size=(2, 3)), random.normal(size=3)
+    gradients = [{"kernel": random.normal(size=(2, 3)), "bias": random.normal(size=3)} for _ in range(5)]
+    params = jax.tree.map(jnp.float32, {"kernel": kernel, "bias": bias})
+    found = updates_of(decaying("sgd", 0.03, 5, 0.1), params, [jax.tree.map(jnp.float32, each) for each in gradients])
+    memory = {"kernel": 0.0, "bias": 0.0}
+    weights, decay = {"kernel": kernel, "bias": bias}, {"kernel": 0.1, "bias": 0.0}
+    for step, (gradient, after) in enumerate(zip(gradients, found, strict=True)):
+        rate = 0.03 * math.cos(7 * math.pi * step / (16 * 5))
+        for name in weights:
+            slope = gradient[name] + decay[name] * weights[name]
+            memory[name] = 0.9 * memory[name] + slope
+            weights[name] = weights[name] - rate * (slope + 0.9 * memory[name])
+            np.testing.assert_allclose(after[name], weights[name], rtol=1e-5)
+
+
+def test_the_floor_on_photographs_has_the_network_the_optimiser_and_the_length_of_fixmatch():
+    rivals = [module.PHOTOGRAPHS for module in (fixmatch, supervised, pseudo_label)]
+    shared = ("steps", "labelled_batch", "network", "width", "dropout", "optimizer", "learning_rate", "averaging")
+    for name in (*shared, "augmentation"):
+        assert len({getattr(config, name) for config in rivals}) == 1, name
+    assert {fixmatch.PHOTOGRAPHS.weight_decay, supervised.PHOTOGRAPHS.l2, pseudo_label.PHOTOGRAPHS.l2} == {5e-4}
+    ours, theirs = decaying("sgd", 0.03, 2**20, 5e-4), fixmatch.optimizer(fixmatch.PHOTOGRAPHS)
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    jax.tree.map(np.testing.assert_array_equal, *(updates_of(each, params, [params] * 2) for each in (ours, theirs)))
 
 
 LONG = 9_840_000  # updates; the longest default, of vae

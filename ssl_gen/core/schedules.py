@@ -1,13 +1,15 @@
-"""Learning rates over a run, and what weight decay touches."""
+"""Learning rates over a run, what weight decay touches, and optimisers with both."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ssl_gen.core.options import choose
 from ssl_gen.types import Tree
 
 
@@ -20,6 +22,22 @@ def annealed(rate: float, updates: int, share: float) -> optax.ScalarOrSchedule:
 def partly_cosine(rate: float, updates: int) -> optax.Schedule:
     """A learning rate that falls along cos(7 pi t / 16 T), to a fifth; Sohn et al. 2020, arXiv:2001.07685, sec. 2.4."""
     return lambda step: rate * jnp.cos(7 * math.pi / 16 * step / max(updates, 1))
+
+
+Decaying = Literal["adam", "sgd"]
+
+
+def decaying(optimizer: Decaying, rate: float, updates: int, l2: float) -> optax.GradientTransformation:
+    """An optimiser with L2 in its gradient, whose rate falls over a run; raises UserError on others.
+
+    adam: L2 on all params, the rate along a half cosine to 0; ours. sgd: L2 on kernels, Nesterov momentum 0.9, the
+    rate of `partly_cosine`; Sohn et al. 2020, arXiv:2001.07685, code, of FixMatch (fixmatch.py) and its baselines.
+    """
+    if choose("optimizer", optimizer, get_args(Decaying)) == "adam":
+        half_cosine = optax.cosine_decay_schedule(rate, max(updates, 1))
+        return optax.chain(optax.add_decayed_weights(l2), optax.adam(half_cosine))
+    sgd = optax.sgd(partly_cosine(rate, updates), momentum=0.9, nesterov=True)
+    return optax.chain(optax.add_decayed_weights(l2, kernels), sgd)
 
 
 def kernels(params: Tree) -> Tree:

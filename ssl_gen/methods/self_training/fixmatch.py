@@ -30,7 +30,7 @@ from ssl_gen.core.batching import interleave, separate
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player, update_ema
-from ssl_gen.core.schedules import kernels, partly_cosine
+from ssl_gen.core.schedules import decaying, kernels, partly_cosine
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.losses.thresholds import (
     Marginals,
@@ -90,11 +90,10 @@ class State(NamedTuple):
 
 def optimizer(config: Config) -> optax.GradientTransformation:
     """Kernels decay; the rate falls along cos(7 pi t / 16 T)."""
+    if config.optimizer == "sgd":
+        return decaying("sgd", config.learning_rate, config.steps, config.weight_decay)
     rate = partly_cosine(config.learning_rate, config.steps)
-    if config.optimizer == "adamw":
-        return optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels)
-    decay = optax.add_decayed_weights(config.weight_decay, kernels)
-    return optax.chain(decay, optax.sgd(rate, momentum=0.9, nesterov=True))
+    return optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels)
 
 
 def make(config: Config, spec: ImageSpec) -> Method:

@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.schedules import Decaying, decaying
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.losses.thresholds import confident, confident_cross_entropy
 from ssl_gen.networks import classifiers
@@ -43,8 +43,9 @@ class Config:
     hidden: tuple[int, ...] = (5000,)  # units a layer of the mlp; Lee 2013
     width: int = 32  # channels of the first layer of the others; wide_resnet 32 and conv13 128 in their papers
     dropout: float = 0.5  # of hidden units; Lee 2013
-    learning_rate: float = 1e-3  # Adam at the start, falling to 0 along a half cosine; ours
-    l2: float = 1e-4  # weight decay, in the gradient; ours
+    optimizer: Decaying = "adam"  # ours; Sohn et al. 2020: sgd, Nesterov momentum 0.9
+    learning_rate: float = 1e-3  # at the start; adam's falls along a half cosine to 0, sgd's along cos(7 pi t / 16 T)
+    l2: float = 1e-4  # weight decay, in the gradient: of all params, with sgd of kernels; ours; Sohn et al. 2020: 5e-4
     unlabelled_weight: float = 3.0  # a; Lee 2013
     ramp: tuple[float, float] = (0.1, 0.6)  # t1 and t2, shares of the steps; Lee 2013: epochs 100 and 600
     threshold: float = 0.0  # of probability; Lee 2013: none; Oliver et al. 2018: 0.95 with a = 1
@@ -52,9 +53,11 @@ class Config:
     augmentation: Augmentation = Augmentation()  # of the images trained on; Lee 2013: none
 
 
-PHOTOGRAPHS = Config(  # Oliver et al. 2018, table 5
-    network="wide_resnet", unlabelled_weight=1.0, threshold=0.95, dropout=0.0, augmentation=WEAK_PHOTOGRAPHS
-)
+PHOTOGRAPHS = Config(  # Sohn et al. 2020, arXiv:2001.07685, code (pseudo_label.py): fixmatch's length and optimiser
+    steps=2**20, labelled_batch=64, unlabelled_batch=64, network="wide_resnet", dropout=0.0, optimizer="sgd",
+    learning_rate=0.03, l2=5e-4, unlabelled_weight=1.0, ramp=(0.0, 0.4), threshold=0.95, averaging=1e-3,
+    augmentation=WEAK_PHOTOGRAPHS,
+)  # fmt: skip
 
 
 class State(NamedTuple):
@@ -70,9 +73,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
     """A classifier for images of `spec`."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
     network = classifiers.classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
-    rate = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
-    adam = optax.chain(optax.add_decayed_weights(config.l2), optax.adam(rate))
-    classifier = Player("classifier", network, adam, ema=True)
+    optimizer = decaying(config.optimizer, config.learning_rate, config.steps, config.l2)
+    classifier = Player("classifier", network, optimizer, ema=True)
     begin, end = (share * config.steps for share in config.ramp)
 
     def init(key: Key, batch: Batch) -> State:
