@@ -29,6 +29,8 @@ CLASSIFIER = supervised.Config(steps=1000, labelled_batch=50, network="conv", wi
 TRIPLE_GAN = triple_gan.Config(
     steps=2000,
     warm_up=0.1,
+    warm_up_balance=None,
+    warm_up_rate=None,
     labelled_batch=25,
     unlabelled_batch=100,
     generated_batch=100,
@@ -43,6 +45,8 @@ TRIPLE_GAN = triple_gan.Config(
     classifier_width=12,
     dropout=0.3,
     learning_rate=4e-3,
+    l2=1e-4,
+    decayed="everything",
     adversarial=0.03,
     entropy=0.0,
     balance=1.0,

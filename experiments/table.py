@@ -22,9 +22,9 @@ from experiments import tracked
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets.masking import Scheme
-from ssl_gen.methods.adversarial import feature_matching
+from ssl_gen.methods.adversarial import feature_matching, triple_gan
 from ssl_gen.methods.classical import supervised
-from ssl_gen.methods.self_training import pseudo_label
+from ssl_gen.methods.self_training import meta_pseudo_labels, pseudo_label
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
@@ -51,6 +51,8 @@ LATER: Mapping[type, Mapping[str, Any]] = {
     supervised.Config: {"optimizer": "adam"},
     pseudo_label.Config: {"optimizer": "adam"},
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
+    meta_pseudo_labels.Config: {"sharpened_mask": False, "label_smoothing": 0.0},
+    triple_gan.Config: {"warm_up_balance": None, "warm_up_rate": None, "decayed": "everything"},
     Options: {"first_seed": 0},
     Scheme: {"seed": None},
 }

@@ -72,6 +72,26 @@ def test_an_unknown_classifier_is_named():
         classifier("resnet", 10, (8,), 4, 0.5)
 
 
+def test_dropout_of_a_wide_resnet_is_of_the_last_features_alone():
+    """Pham et al. 2021, code (modeling.py): blocks have none."""
+    network, images = WideResNet(3, 4, blocks=1, dropout=0.5), jnp.ones((2, 8, 8, 1))
+    variables = network.init(jax.random.key(0), images, train=False)
+
+    def features(seed):
+        logits, kept = network.apply(
+            variables,
+            images,
+            train=True,
+            rngs={"dropout": jax.random.key(seed)},
+            mutable=["batch_stats", "intermediates"],
+        )
+        return logits, kept["intermediates"]["features"][0]
+
+    (logits, same), (others, still) = features(0), features(1)
+    np.testing.assert_array_equal(same, still)
+    assert np.abs(logits - others).max() > 1e-4
+
+
 def test_a_block_whose_last_convolution_is_zero_changes_nothing():
     x = jax.random.normal(jax.random.key(1), (2, 4, 4, 3))
     _, variables = Block(3).init_with_output(KEYS, x, train=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen.methods.self_training.mean_teacher import Config, adam, lengths, ramp_down, ramp_up
+from ssl_gen.methods.self_training.mean_teacher import PHOTOGRAPHS, Config, adam, lengths, ramp_down, ramp_up
 
 STEPS = 150_000
 PAPER = Config(steps=STEPS)
@@ -32,6 +32,13 @@ def test_the_learning_rate_ramps_down_as_in_the_paper(step):
 
 def test_runs_of_a_few_steps_have_ramps_too():
     assert lengths(Config(steps=2)) == (1.0, 1.0)
+
+
+def test_photographs_have_the_b2_the_mean_and_the_shifts_of_the_cifar_script_throughout():
+    """tensorflow/train_cifar10.py sets both decays of the ramp-up to those that come after it."""
+    assert PHOTOGRAPHS.b2 == (0.999, 0.999) and PHOTOGRAPHS.averaging == (0.001, 0.001)
+    assert lengths(PHOTOGRAPHS) == (40_000, 25_000) and PHOTOGRAPHS.steps == STEPS
+    assert PHOTOGRAPHS.augmentation.crop == 2 and not PHOTOGRAPHS.augmentation.translate  # whole pixels, reflected
 
 
 def test_adam_follows_the_ramps():

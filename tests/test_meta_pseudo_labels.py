@@ -11,7 +11,14 @@ from tiny import IMAGES, SPEC, first_rows, numbers, same, tiny
 
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.keys import INIT, stream
-from ssl_gen.methods.self_training.meta_pseudo_labels import Config, drawn, feedback, lengths, sharpened_cross_entropy
+from ssl_gen.methods.self_training.meta_pseudo_labels import (
+    Config,
+    drawn,
+    feedback,
+    lengths,
+    sharpened_cross_entropy,
+    smoothed_cross_entropy,
+)
 from ssl_gen.networks import mlp
 from ssl_gen.types import Batch, UserError
 
@@ -84,13 +91,34 @@ def test_the_consistency_is_the_cross_entropy_with_the_sharpened_sure_targets():
     threshold = np.sort(q.max(-1))[1:3].mean()  # two are left out, and count in the mean
     sharp = q ** (1 / 0.7) / (q ** (1 / 0.7)).sum(-1, keepdims=True)
     expected = sum(-(s * p).sum() for s, p, row in zip(sharp, log_p, q, strict=True) if row.max() > threshold) / 5
-    found = sharpened_cross_entropy(jnp.float32(logits), jnp.float32(targets), 0.7, threshold)
+    found = sharpened_cross_entropy(jnp.float32(logits), jnp.float32(targets), 0.7, threshold, False)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_mask_is_on_the_sharpened_maximum_where_asked_for():
+    logits, targets = RANDOM.normal(size=(5, 3)), 2 * RANDOM.normal(size=(5, 3))
+    q, log_p = np.exp(log_softmax(targets)), log_softmax(logits)
+    sharp = q ** (1 / 0.7) / (q ** (1 / 0.7)).sum(-1, keepdims=True)
+    threshold = (q.max(-1)[0] + sharp.max(-1)[0]) / 2
+    assert q.max(-1)[0] < threshold < sharp.max(-1)[0]
+    expected = sum(-(s * p).sum() for s, p in zip(sharp, log_p, strict=True) if s.max() > threshold) / 5
+    found = sharpened_cross_entropy(jnp.float32(logits), jnp.float32(targets), 0.7, threshold, True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_smoothed_labels_keep_their_share_and_give_the_rest_to_all_classes_alike():
+    logits, labels = RANDOM.normal(size=(5, 3)), np.array([0, 2, 1, 1, 0])
+    log_p = log_softmax(logits)
+    own = log_p[np.arange(5), labels].mean()
+    for smoothing in (0.0, 0.15):
+        expected = -(1 - smoothing) * own - smoothing * log_p.mean()
+        found = smoothed_cross_entropy(jnp.float32(logits), jnp.asarray(labels), smoothing)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_targets_of_the_consistency_carry_no_gradient():
     logits, targets = jnp.float32(RANDOM.normal(size=(5, 3))), jnp.float32(RANDOM.normal(size=(5, 3)))
-    own, theirs = jax.grad(sharpened_cross_entropy, argnums=(0, 1))(logits, targets, 0.7, 0.0)
+    own, theirs = jax.grad(sharpened_cross_entropy, argnums=(0, 1))(logits, targets, 0.7, 0.0, False)
     assert np.abs(own).max() > 0.01 and not np.any(theirs)
 
 

@@ -4,10 +4,14 @@ Two well-known code bases shipped a term without one: a consistency whose studen
 and a cross-entropy against the model's own softmax.
 """
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from tiny import IMAGES, SPEC, STEPS, first_rows, some_rows, tiny
 
 from ssl_gen.augmentation import Augmentation
@@ -15,12 +19,23 @@ from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
 from ssl_gen.losses.thresholds import confident_cross_entropy
 from ssl_gen.methods.adversarial import triple_gan
-from ssl_gen.methods.adversarial.triple_gan import adversarial, balance
+from ssl_gen.methods.adversarial.triple_gan import (
+    Drawn,
+    adversarial,
+    balance,
+    classifier_optimizer,
+    classifier_terms,
+    last_kernel,
+)
+from ssl_gen.networks import classifiers
 from ssl_gen.types import Batch
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 PREDICTED = np.array([1, 0, 3, 3, 2, 1])
 JUDGED = np.array([2.0, -3.0, 0.5, -0.5, 0.0, 4.0], np.float32)  # logits of D
+
+
+PARTS = [("Dense_0", "kernel"), ("Dense_1", "kernel"), ("Dense_1", "bias")]
 
 
 def softmax(logits):
@@ -106,6 +121,52 @@ def test_cross_entropy_against_the_models_own_softmax_trains_nothing_and_against
     expected = (softmax(LOGITS) - np.eye(4)[LOGITS.argmax(-1)]) / 6
     np.testing.assert_allclose(jax.grad(hard)(LOGITS), expected, rtol=1e-4, atol=1e-6)
     assert (np.abs(expected).max(-1) > 0.05).all()
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv", "conv13", "wide_resnet"])
+def test_weight_decay_is_of_the_last_layers_kernel_alone(network):
+    classifier = classifiers.classifier(network, 3, (4, 4), 4, 0.0)
+    start = functools.partial(classifier.init, jax.random.key(0), train=False)
+    params = jax.eval_shape(start, jnp.zeros((1, 16, 16, 1)))["params"]
+    marked = [leaf for leaf, decays in zip(*map(jax.tree.leaves, (params, last_kernel(params))), strict=True) if decays]
+    assert len(marked) == 1 and marked[0].shape[-1] == 3  # the only one with as many outputs as classes, and no bias
+
+
+def test_what_decays_and_how_fast_the_classifier_learns_in_the_warm_up():
+    """Adam's update for a gradient that is always the same is the rate itself."""
+    config = triple_gan.Config(steps=10, anneal=0.0, l2=0.5, warm_up_rate=1e-4, classifier_rate=1e-2)
+    params = {"Dense_0": {"kernel": jnp.ones((2, 2))}, "Dense_1": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    for decayed, moved in (("last_layer", [0, 1, 0]), ("everything", [1, 1, 1])):
+        optimizer = classifier_optimizer(dataclasses.replace(config, decayed=decayed), warm_up=4)
+        state = optimizer.init(params)
+        for step in range(8):
+            nothing = jax.tree.map(jnp.zeros_like, params)
+            updates, state = optimizer.update(nothing, state, params)  # of the decay alone
+            rate = 1e-4 if step < 4 else 1e-2
+            found = [-float(updates[layer][part].mean()) for layer, part in PARTS]
+            np.testing.assert_allclose(found, rate * np.array(moved), rtol=1e-4, err_msg=decayed)
+    optimizer = classifier_optimizer(dataclasses.replace(config, warm_up_rate=None), warm_up=4)
+    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["Dense_1"]["kernel"], -1e-2, rtol=1e-4)
+
+
+def test_the_warm_up_has_a_balance_of_its_own():
+    logits = dict.fromkeys(("labelled", "unlabelled", "again", "drawn"), jnp.asarray(LOGITS))
+    drawn = Drawn(jnp.zeros((6, 1, 1, 1)), jnp.asarray(PREDICTED), jnp.asarray(JUDGED))
+    expected = -np.log(softmax(LOGITS).mean(0)).mean()
+    for own, weights in ((0.3, (0.3, 1e-3)), (None, (1e-3, 1e-3))):
+        config = triple_gan.Config(warm_up_balance=own)
+        for told, weight in zip((None, drawn), weights, strict=True):
+            terms = classifier_terms(config, logits, jnp.asarray(PREDICTED), jnp.asarray(LOGITS), told, jnp.int32(0))
+            np.testing.assert_allclose(terms["balance"], weight * expected, rtol=1e-4)
+
+
+def test_photographs_have_the_shares_and_the_length_of_the_official_script():
+    config = triple_gan.PHOTOGRAPHS  # x2y_yz2x_xy2p_ssl_cifar10.py: epochs of 50,000 images in batches of 100
+    assert config.steps == 1000 * (50_000 // config.unlabelled_batch)
+    assert config.generated_from * config.steps == 200 * 500
+    assert config.real_labelled == 40 / (40 + 160)
+    assert (config.classifier_rate, config.learning_rate, config.averaging) == (3e-3, 3e-4, 0.01)
 
 
 def test_the_student_is_trained_by_each_term_that_compares_two_views(monkeypatch):

@@ -30,7 +30,6 @@ class Block(nn.Module):
 
     features: int
     stride: int = 1
-    dropout: float = 0.0  # between the convolutions
     activated: bool = False
     body: str | None = None
 
@@ -40,7 +39,7 @@ class Block(nn.Module):
         y = rectified(x, train)
         x = y if self.activated else x
         y = rectified(convolution(3, self.stride)(y, train), train)
-        y = convolution(3)(nn.Dropout(self.dropout, deterministic=not train)(y), train)
+        y = convolution(3)(y, train)
         return y + (x if x.shape == y.shape else convolution(1, self.stride)(x, train))
 
 
@@ -53,7 +52,7 @@ class WideResNet(nn.Module):
     classes: int
     width: int = 32  # channels of the first group
     blocks: int = 4  # a group
-    dropout: float = 0.0  # between the convolutions of a block
+    dropout: float = 0.0  # before the last layer; Pham et al. 2021, arXiv:2003.10580, code
     body: str | None = None
 
     @nn.compact
@@ -65,10 +64,9 @@ class WideResNet(nn.Module):
                 x = Block(
                     self.width * 2**group,
                     2 if group and first else 1,
-                    self.dropout,
                     activated=first and group == 0,
                     body=self.body,
                 )(x, train)
         x = rectified(x, train).mean((1, 2))
         self.sow("intermediates", "features", x)
-        return nn.Dense(self.classes)(x)
+        return nn.Dense(self.classes)(nn.Dropout(self.dropout, deterministic=not train)(x))

@@ -13,7 +13,8 @@ With G(z, y) the generator, p(y | x) the classifier C, yh = argmax_y p(y | x), D
 
 and, ours, a pseudo-label term: E_u 1[max q > t] CE(p(. | u'), argmax q), with q the averaged classifier's posterior of
 the image as it is (Lee 2013; Sohn et al. 2020, arXiv:2001.07685). u', u'' are two draws of the augmentation. A first
-phase trains the classifier alone, as the paper does with few labels.
+phase trains the classifier alone, as the official MNIST script does with 100 labels or fewer, with a balance (b) and a
+rate of its own; the script's Adam begins anew after it, ours goes on.
 
 The convolutional generator and discriminator are ours: conditional batch norm and z ~ N(0, I), projection and spectral
 norm (Miyato and Koyama 2018, arXiv:1802.05637). With weight norm, or z from the unit cube, they drew one image a class.
@@ -29,16 +30,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
+from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
 from ssl_gen.core.gradient import Terms
-from ssl_gen.core.options import check_multiples
+from ssl_gen.core.options import check_multiples, choose
 from ssl_gen.core.players import Player, update_ema
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.adversarial import judged_fake, judged_real
 from ssl_gen.losses.classification import cross_entropy, entropy, softmax_mse
 from ssl_gen.losses.thresholds import confident_cross_entropy
-from ssl_gen.networks import conv, mlp
+from ssl_gen.networks import classifiers, conv, mlp
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, NoSettings, Phase, TrainState, Tree
 
 PAPER = "Li et al. 2017, arXiv:1703.02291"
@@ -48,6 +49,8 @@ PAPER = "Li et al. 2017, arXiv:1703.02291"
 class Config:
     steps: int = 150_000  # updates in all; 1000 epochs of 60,000 images, official MNIST script
     warm_up: float = 0.03  # share of the steps that train the classifier alone; official MNIST script
+    warm_up_balance: float | None = 0.3  # b in the warm-up; official MNIST script; None: as afterwards
+    warm_up_rate: float | None = 3e-4  # of the classifier in the warm-up; official MNIST script; None: as afterwards
     labelled_batch: int = 100  # images a step; official MNIST script
     unlabelled_batch: int = 400  # images a step, a multiple of labelled_batch; official MNIST script
     generated_batch: int = 200  # images a step, a multiple of labelled_batch; official MNIST script
@@ -58,17 +61,18 @@ class Config:
     generator_hidden: tuple[int, ...] = (500, 500)  # units a layer; official MNIST script
     discriminator_hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)  # units a layer; official MNIST script
     input_noise: float = 0.3  # deviation in the discriminator, pixels in [0, 1]; official MNIST script
-    noise: float = 0.5  # deviation before the discriminator's other layers; official MNIST script
+    noise: float = 0.5  # deviation before a dense discriminator's other layers; official MNIST script
     width: int = 64  # channels of the first layer of a conv generator and discriminator; ours
-    classifier_network: Literal["mlp", "conv"] = "conv"  # official MNIST script: conv
+    classifier_network: classifiers.Network = "conv"  # official: MNIST a small conv, CIFAR-10 conv13
     classifier_hidden: tuple[int, ...] = (500, 500)  # units a layer of an mlp classifier; ours
-    classifier_width: int = 32  # channels of the first layer of a conv classifier; official MNIST script
+    classifier_width: int = 32  # channels of the first layer of the others; official MNIST script; CIFAR-10: 128
     dropout: float = 0.5  # of the classifier's hidden units; official MNIST script
     learning_rate: float = 1e-3  # Adam, generator and discriminator; official MNIST script
     classifier_rate: float = 1e-3  # Adam; official MNIST script
     anneal: float = 0.7  # share of the steps, at the end, over which the rates fall to 0; official: x 0.995 an epoch
     b1: float = 0.5  # Adam; official MNIST script
-    l2: float = 1e-4  # weight decay of the classifier, in the gradient; official MNIST script
+    l2: float = 2e-4  # weight decay of the classifier, in the gradient; official MNIST and SVHN: 1e-4 |w|^2
+    decayed: Literal["last_layer", "everything"] = "last_layer"  # by l2: the kernel of the last layer, official; or all
     adversarial: float = 1.0  # a; official: MNIST 1, SVHN and CIFAR 0.01
     entropy: float = 0.3  # e; official MNIST script
     balance: float = 1e-3  # b; official MNIST script
@@ -82,9 +86,13 @@ class Config:
     augmentation: Augmentation = Augmentation()  # of every image that the classifier trains on; official MNIST: none
 
 
-PHOTOGRAPHS = Config(  # official CIFAR-10 script, without its mean-only batch norm, ZCA and ramp of consistency
-    network="conv", input_noise=0.0, noise=0.0, classifier_width=64, learning_rate=3e-4, classifier_rate=3e-4,
-    adversarial=0.01, entropy=0.0, balance=0.0, consistency=100.0, augmentation=WEAK_PHOTOGRAPHS,
+# Official CIFAR-10 script (x2y_yz2x_xy2p_ssl_cifar10.py), without its ZCA and the ramps of its consistency and of C's
+# b1: 1,000 epochs of 500 updates; D sees 40 hand-labelled pairs beside 160; C begins to see samples at epoch 200.
+PHOTOGRAPHS = Config(
+    steps=500_000, warm_up=0.0, unlabelled_batch=100, real_labelled=0.2, network="conv", input_noise=0.0, noise=0.0,
+    classifier_network="conv13", classifier_width=128, learning_rate=3e-4, classifier_rate=3e-3, l2=0.0,
+    adversarial=0.01, entropy=0.0, balance=0.0, consistency=100.0, generated_from=0.2,
+    augmentation=Augmentation(noise=0.15),
 )  # fmt: skip
 
 
@@ -124,11 +132,13 @@ def classifier_terms(
     labels (L,); teacher (U, K), log-probabilities; drawn None in the warm-up. A term that is off needs no logits.
     """
     unlabelled = logits["unlabelled"]
+    own = drawn is None and config.warm_up_balance is not None
+    weight_of_balance = config.warm_up_balance if own else config.balance
     terms = {"supervised": cross_entropy(logits["labelled"], labels)}
     if config.entropy:
         terms["entropy"] = config.entropy * entropy(unlabelled).mean()
-    if config.balance:
-        terms["balance"] = config.balance * balance(unlabelled)
+    if weight_of_balance:
+        terms["balance"] = weight_of_balance * balance(unlabelled)
     if config.pseudo_label:
         terms["pseudo_label"] = config.pseudo_label * confident_cross_entropy(unlabelled, teacher, config.threshold)
     if config.consistency:
@@ -150,9 +160,30 @@ def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.
     else:
         generator = conv.Generator(spec.shape, classes, config.width, "conditional_batch_norm")
         discriminator = conv.Discriminator(1, classes, config.width, "projection", "spectral", input_noise=noise)
-    if config.classifier_network == "mlp":
-        return generator, discriminator, mlp.Classifier(classes, config.classifier_hidden, config.dropout)
-    return generator, discriminator, conv.Classifier(classes, config.classifier_width, dropout=config.dropout)
+    sizes = config.classifier_hidden, config.classifier_width
+    return generator, discriminator, classifiers.classifier(config.classifier_network, classes, *sizes, config.dropout)
+
+
+def last_kernel(params: Tree) -> Tree:
+    """True for the kernel of the classifier's last layer: a mask for weight decay."""
+    dense = [name for name in params if name.startswith("Dense_")] or [
+        name for name in params if "Convolution_" in name
+    ]
+    last = max(dense, key=lambda name: int(name.split("_")[1]))
+    return {name: jax.tree.map(lambda leaf, name=name: name == last and leaf.ndim > 1, params[name]) for name in params}
+
+
+def classifier_optimizer(config: Config, warm_up: int) -> optax.GradientTransformation:
+    """Adam with L2 in its gradient and, in the warm-up of so many updates, a rate of its own; UserError on others."""
+    everything = choose("decayed", config.decayed, ("last_layer", "everything")) == "everything"
+    later = annealed(config.classifier_rate, config.steps, config.anneal)
+
+    def with_own(step: Array) -> Array:
+        return jnp.where(step < warm_up, config.warm_up_rate, later(step) if callable(later) else later)
+
+    rate = later if config.warm_up_rate is None else with_own
+    decay = optax.add_decayed_weights(config.l2, None if everything else last_kernel)
+    return optax.chain(decay, optax.adam(rate, b1=config.b1))
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
@@ -160,16 +191,12 @@ def make(config: Config, spec: ImageSpec) -> Method:
     check_multiples(config, "labelled_batch", "unlabelled_batch", "generated_batch", "classifier_generated")
     check_multiples(config, "classifier_generated", "generated_batch")
 
-    def adam(rate: float) -> optax.GradientTransformation:
-        return optax.adam(annealed(rate, config.steps, config.anneal), b1=config.b1)
-
-    optimizer = adam(config.learning_rate)
-    c_optimizer = optax.chain(optax.add_decayed_weights(config.l2), adam(config.classifier_rate))
+    warm_up = round(config.warm_up * config.steps)
+    optimizer = optax.adam(annealed(config.learning_rate, config.steps, config.anneal), b1=config.b1)
     g_network, d_network, c_network = networks(config, spec)
     generator = Player("generator", g_network, optimizer, ema=bool(config.generator_averaging))
     discriminator = Player("discriminator", d_network, optimizer)
-    classifier = Player("classifier", c_network, c_optimizer, ema=True)
-    warm_up = round(config.warm_up * config.steps)
+    classifier = Player("classifier", c_network, classifier_optimizer(config, warm_up), ema=True)
     draw_latents = jax.random.uniform if config.network == "mlp" else jax.random.normal
 
     def init(key: Key, batch: Batch) -> State:

@@ -50,7 +50,7 @@ class Config:
     network: classifiers.Network = "conv"  # of teacher and student; paper: wide_resnet
     hidden: tuple[int, ...] = (500, 500)  # units a layer of the mlp; ours
     width: int = 32  # channels of the first layer of the others; paper: 32
-    dropout: float = 0.2  # of hidden units, of both; official code
+    dropout: float = 0.2  # of both: before the last layer of conv and wide_resnet; official code
     learning_rate: float = 2e-3  # AdamW, both, at the start, falling along cos(7 pi t / 16 T); ours
     fine_tuning_rate: float = 1e-4  # AdamW, the student's at the end; ours; paper: 1e-6 with SGD
     weight_decay: float = 5e-4  # of kernels; official: in SGD's gradient; AdamW's is times the rate, 1e-6 a step: inert
@@ -58,6 +58,10 @@ class Config:
     ramp: float = 0.1  # share of the steps over which r(t) rises from 0 to 1; ours; official code: 1 / 60
     temperature: float = 0.7  # of the consistency's targets; official code
     threshold: float = 0.9  # of probability; ours, for digits; official code: 0.6
+    sharpened_mask: bool = False  # is the threshold on q'? official code; no, on q: Xie et al. 2020
+    label_smoothing: float = (
+        0.0  # of y in the teacher's supervised term and of yh in the student's; official code: 0.15
+    )
     meta: float = 1.0  # m; official code
     memory: float = 0.01  # rate of the running mean of h, a step; official code
     averaging: float = 0.01  # rate of the student's EMA, a step; ours; official code: 0.005
@@ -65,7 +69,7 @@ class Config:
     strong: Augmentation = STRONG_DIGITS  # the strong one; paper: RandAugment
 
 
-PHOTOGRAPHS = Config(  # official code, CIFAR-10, but for optimiser, RandAugment and fine-tuning
+PHOTOGRAPHS = Config(  # official code (README.md), CIFAR-10, but for optimiser, RandAugment and fine-tuning
     steps=300_000,
     warm_up=0.01,
     labelled_batch=128,
@@ -74,6 +78,8 @@ PHOTOGRAPHS = Config(  # official code, CIFAR-10, but for optimiser, RandAugment
     consistency=8.0,
     ramp=1 / 60,
     threshold=0.6,
+    sharpened_mask=True,
+    label_smoothing=0.15,
     averaging=5e-3,
     augmentation=WEAK_PHOTOGRAPHS,
     strong=STRONG_PHOTOGRAPHS,
@@ -91,14 +97,27 @@ def drawn(key: Key, logits: Array) -> Array:
     return (logits + shard_batch(jax.random.gumbel(key, logits.shape))).argmax(-1)
 
 
-def sharpened_cross_entropy(logits: Array, targets: Array, temperature: float, threshold: float) -> Array:
-    """E 1[max q > threshold] CE(q^(1 / temperature) brought to sum 1, p): logits of p and of q (U, K) -> () nats.
+def sharpened_cross_entropy(
+    logits: Array, targets: Array, temperature: float, threshold: float, sharpened_mask: bool
+) -> Array:
+    """E 1[max q > threshold] CE(q', p), q' = q^(1 / temperature) brought to sum 1: logits of p and q (U, K) -> () nats.
 
-    The mean is over all U, sure or not; q carries no gradient. Source: Xie et al. 2020, arXiv:1904.12848, sec. 2 and 3.
+    The mean is over all U, sure or not; q carries no gradient. Source: Xie et al. 2020, arXiv:1904.12848, sec. 2 and 3;
+    with `sharpened_mask` the threshold is on max q', as in Pham et al. 2021, code (training_utils.py).
     """
     targets = jax.lax.stop_gradient(targets)
-    nats = optax.softmax_cross_entropy(logits, jax.nn.softmax(targets / temperature))
-    return jnp.where(confident(jax.nn.log_softmax(targets), threshold), nats, 0.0).mean()
+    sharpened = jax.nn.log_softmax(targets / temperature)
+    nats = optax.softmax_cross_entropy(logits, jnp.exp(sharpened))
+    judged = sharpened if sharpened_mask else jax.nn.log_softmax(targets)
+    return jnp.where(confident(judged, threshold), nats, 0.0).mean()
+
+
+def smoothed_cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+    """CE(p, (1 - smoothing) one-hot + smoothing / K): logits (B, K), labels (B,) -> () nats; Szegedy et al. 2016."""
+    if not smoothing:
+        return cross_entropy(logits, labels)
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, smoothing)).mean()
 
 
 def feedback(logits: Array, labels: Array, advantage: Array) -> Array:
@@ -159,7 +178,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         s_metrics: Metrics = {}
         if drawing is not None:
             labels = drawn(drawing, separate(predicted.outputs, sizes)[1])
-            s, s_metrics = train_student(state.student, step, images[1], labels, student_key)
+            s, s_metrics = train_student(state.student, step, images[1], labels, student_key, config.label_smoothing)
             before, after = (
                 cross_entropy(student.infer(s, images[0], params=params), batch.labels)
                 for params in (state.student.params, s.params)
@@ -171,8 +190,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
         def loss(logits: Array) -> Terms:
             labelled, strong, weak = separate(logits, sizes)
             weight = config.consistency * jnp.minimum(step / max(config.ramp * config.steps, 1), 1)
-            consistency = sharpened_cross_entropy(strong, weak, config.temperature, config.threshold)
-            terms = {"supervised": cross_entropy(labelled, batch.labels), "consistency": weight * consistency}
+            consistency = sharpened_cross_entropy(
+                strong, weak, config.temperature, config.threshold, config.sharpened_mask
+            )
+            supervised = smoothed_cross_entropy(labelled, batch.labels, config.label_smoothing)
+            terms = {"supervised": supervised, "consistency": weight * consistency}
             if drawing is not None:
                 terms["meta"] = config.meta * feedback(strong, labels, advantage)
             return terms
@@ -181,11 +203,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(t, s, baseline), s_metrics | t_metrics
 
     def train_student(
-        player: TrainState, step: Array, images: Array, labels: Array, key: Key
+        player: TrainState, step: Array, images: Array, labels: Array, key: Key, smoothing: float = 0.0
     ) -> tuple[TrainState, Metrics]:
         def loss(params: Tree) -> tuple[Terms, Tree]:
             logits, stats = student.run(player, params, images, rngs={"dropout": key})
-            return {"labels": cross_entropy(logits, labels)}, stats
+            return {"labels": smoothed_cross_entropy(logits, labels, smoothing)}, stats
 
         after, metrics = student.descend(player, loss)
         return update_ema(after, config.averaging, jnp.maximum(step - first, 0)), metrics
