@@ -214,6 +214,22 @@ def test_a_game_augments_real_and_generated_images_for_both_players():
             np.testing.assert_array_equal(part[flipped], np.asarray(whole)[flipped][:, :, ::-1])
 
 
+def test_penalties_are_on_the_slopes_in_the_augmented_images():
+    """Zhao et al. 2020, code, training/loss.py, ns_r1_DiffAugment: the gradient is not taken through the change."""
+    stretched, seen = Augmentation(contrast=0.9), []
+
+    def judge(images, key):
+        return seen.append(images) or rowed(images, key)
+
+    real, fake = f32(IMAGES), f32(OTHERS)
+    game = Game("relativistic", stretched, 7.0, 0.3)
+    terms, _, _ = game.discriminator_terms(judge, real, fake, jax.random.key(0))
+    augmented = np.asarray(seen[0])  # the slope of `quadratic` in an image is the image
+    for name, part, whole in (("r1", augmented[::2], IMAGES), ("r2", augmented[1::2], OTHERS)):
+        np.testing.assert_allclose(terms[name], 0.3 / 2 * squared_norms(part).mean(), rtol=1e-5)
+        assert abs(squared_norms(part).mean() / squared_norms(whole).mean() - 1) > 0.01
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def trained_by_penalty(body, params, real, fake):
     """The gradient, in the params of a convolutional discriminator, of all penalties on its slope."""

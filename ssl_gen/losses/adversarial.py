@@ -116,7 +116,9 @@ class Game:
     """A loss as it is played: what both players are shown in an update, and what they lose by it.
 
     Every judged image, real or generated, is augmented in both players' updates; Zhao et al. 2020, arXiv:2006.10738.
-    Real and generated images that stand beside each other are neighbours in what the discriminator judges.
+    Penalties are on the slopes in the augmented images, as in their code (ns_r1_DiffAugment, its run_cifar.py); those
+    of Karras et al. 2020, arXiv:2006.06676, and Huang et al. 2024 take the slopes in the images before augmentation,
+    through it. Real and generated images that stand beside each other are neighbours in what the discriminator judges.
     """
 
     loss: Loss
