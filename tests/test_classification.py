@@ -280,6 +280,16 @@ def test_scores_that_are_missing_or_nan_are_refused(broken):
         classification.auroc(KNOWN, broken)
 
 
+def test_the_worst_class_error_tells_of_a_class_that_is_lost():
+    labels = np.array([0] * 50 + [1] * 48 + [2] * 2)
+    logits = np.full((100, 3), -5.0)
+    logits[np.arange(100), np.where(labels == 2, 1, labels)] = -0.1  # the third taken for the second
+    logits[:5] = [-5.0, -0.1, -5.0]
+    assert classification.error(logits, labels) == pytest.approx(7)
+    assert classification.worst_class_error(logits, labels) == 100
+    assert classification.worst_class_error(logits[:98], labels[:98]) == 10
+
+
 @pytest.mark.parametrize("measure", ["per_class_error", "balanced_error", "calibration_error", "temperature"])
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),

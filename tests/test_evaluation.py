@@ -233,7 +233,13 @@ def test_out_of_distribution_images_are_told_from_known_ones():
 def test_what_a_method_cannot_do_is_left_out():
     reference = replica().reference
     silent = Method(None, (), classify=classify)
-    assert set(possible(silent, reference)) == {"error", "balanced_error", "nll", "calibration_error"}
+    assert set(possible(silent, reference)) == {
+        "error",
+        "balanced_error",
+        "worst_class_error",
+        "nll",
+        "calibration_error",
+    }
     assert "copying" in possible(Method(None, (), sample=sample), reference)
     assert not {"agreement_svc", "cas"} & set(possible(Method(None, (), sample=sample), reference))
 

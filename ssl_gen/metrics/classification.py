@@ -55,6 +55,14 @@ def balanced_error(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(list(per_class_error(log_probabilities, labels).values())))
 
 
+def worst_class_error(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The error of the class that has the largest, near 100 where one was lost; (B, K), (B,) -> percent.
+
+    Classes without an image are left out. Raises UserError as `per_class_error` does.
+    """
+    return max(per_class_error(log_probabilities, labels).values())
+
+
 def calibration_error(log_probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """The expected calibration error of the most probable class, in bins of equal counts; (B, K), (B,) -> percent.
 
@@ -193,6 +201,12 @@ BALANCED_ERROR = Metric(
     ("classify",),
     of_test_images("balanced_error", balanced_error),
     {"balanced_error": Number("%", "lower")},
+)
+WORST_CLASS_ERROR = Metric(
+    "test error, percent, of the class that has the largest",
+    ("classify",),
+    of_test_images("worst_class_error", worst_class_error),
+    {"worst_class_error": Number("%", "lower")},
 )
 NLL = Metric(
     "negative log-likelihood of the test labels, nats",

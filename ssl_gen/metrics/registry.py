@@ -10,7 +10,14 @@ from collections.abc import Mapping
 
 from ssl_gen.metrics.accuracy_score import CAS
 from ssl_gen.metrics.agreement import AGREEMENT, AGREEMENT_SVC
-from ssl_gen.metrics.classification import AUROC, BALANCED_ERROR, CALIBRATION_ERROR, ERROR, NLL
+from ssl_gen.metrics.classification import (
+    AUROC,
+    BALANCED_ERROR,
+    CALIBRATION_ERROR,
+    ERROR,
+    NLL,
+    WORST_CLASS_ERROR,
+)
 from ssl_gen.metrics.diversity import DEVIATION_RATIO
 from ssl_gen.metrics.frechet import FID, FID_INFINITY, INTRA_FID
 from ssl_gen.metrics.imputation import IMPUTATION
@@ -26,6 +33,7 @@ from ssl_gen.types import UserError
 METRICS: dict[str, Metric] = {
     "error": ERROR,
     "balanced_error": BALANCED_ERROR,
+    "worst_class_error": WORST_CLASS_ERROR,
     "nll": NLL,
     "calibration_error": CALIBRATION_ERROR,
     "auroc": AUROC,

@@ -70,7 +70,7 @@ class Config:
     strong: Augmentation = STRONG_DIGITS  # the strong one; paper: flip, crop 4, operations 2, cutout 0.5
 
 
-PHOTOGRAPHS = Config(  # paper, CIFAR-10
+PHOTOGRAPHS = Config(  # paper, CIFAR-10, and alignment
     steps=2**20,
     labelled_batch=64,
     unlabelled_batch=448,
