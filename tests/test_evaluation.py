@@ -287,6 +287,16 @@ def test_a_seed_that_stopped_has_no_value():
     assert found == {"a_n=1": [0.5, None, 2.5]}
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_no_value_and_its_reason_is_told(value):
+    unmeasured = {}
+    metrics = of_number(lambda number: value if number == 1 else 2.0 * number)
+    found = measure(["a"], seeds(0, 1, 2), range(3), unmeasured, metrics)
+    assert found == {"a_n=1": [0.0, None, 4.0]} and unmeasured == {"a": f"seed 1: a_n=1 came out as {value}"}
+    with pytest.raises(UserError, match=f"a_n=1 came out as {value}"):
+        measure(["a"], seeds(0, 1), range(2), metrics=metrics)
+
+
 def test_seeds_are_measured_side_by_side_after_the_first(monkeypatch):
     monkeypatch.setattr(evaluated, "at_a_time", lambda: 3)
     first, others = threading.Event(), threading.Barrier(3, timeout=60)

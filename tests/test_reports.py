@@ -330,6 +330,13 @@ def test_an_unfinished_run_tells_which_seed_stopped(folder):
     assert "Seed 3 stopped at step 2,100: generator/loss became nan." in words(written(folder))
 
 
+def test_a_number_of_an_evaluator_that_is_not_finite_stops_no_seed(folder):
+    (folder / "final.json").unlink()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2100, "seed": 3, "test/elbo_n=500": "nan"}\n')
+    assert run_folder.stopped(run_folder.read(folder)) == [] and "stopped" not in words(written(folder))
+
+
 def test_skipped_files_are_named(folder):
     data = to_plain(run_folder.read(folder).record.data) | {"skipped": ["cats/broken.png: truncated"]}
     amend(folder, "run.json", data=data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -189,6 +190,14 @@ def measured(metric: Metric, evaluated: Evaluated) -> dict[str, float]:
     return {f"{name}{suffix}": value for name, value in values.items()}
 
 
+def finite(values: dict[str, float]) -> dict[str, float]:
+    """`values`. Raises UserError for one that is NaN or infinite: it has no mean, and JSON no word for it."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(f"{name} came out as {value}")
+    return values
+
+
 def measure(
     names: Sequence[str],
     evaluated: Mapping[int, Evaluated],
@@ -198,8 +207,9 @@ def measure(
 ) -> dict[str, list[float | None]]:
     """The named metrics of all replicas, {full name: a value for each of seeds, None for those that stopped}.
 
-    A metric that cannot be had (too few samples, a broken cache) raises UserError; where `unmeasured` is given, its
-    reason is noted there and the others are measured, so that a long run keeps what it has.
+    A metric that cannot be had (too few samples, a broken cache) or comes out as no finite number raises UserError;
+    where `unmeasured` is given, its reason is noted there and the others are measured, so that a long run keeps what
+    it has.
     """
 
     def one(item: tuple[int, Evaluated]) -> tuple[dict[str, float], dict[str, str]]:
@@ -207,7 +217,7 @@ def measure(
         reasons: dict[str, str] = {}
         for name in names:
             try:
-                values |= measured(metrics[name], item[1])
+                values |= finite(measured(metrics[name], item[1]))
             except UserError as error:
                 if unmeasured is None:
                     raise

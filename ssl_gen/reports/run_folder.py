@@ -37,7 +37,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         try:
             line = json.loads(text)
             values = {name: float(v) for name, v in line.items() if name not in PLACES and v is not None}
-            lines.append({"step": line["step"], "seed": line["seed"], **values})
+            phase = {"phase": line["phase"]} if "phase" in line else {}  # of training; what is measured has none
+            lines.append({"step": line["step"], "seed": line["seed"], **phase, **values})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}, line {number} is damaged ({error!r}): remove the line") from error
     return lines
@@ -86,12 +87,13 @@ def curve(lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.nd
 def stopped(run: Run) -> list[Stop]:
     """The seeds that stopped for a number that is not finite.
 
-    From final.json; while there is none, from the first such number each seed logged.
+    From final.json; while there is none, from the first such number that each seed logged in training. One that an
+    evaluator found stops nobody.
     """
     if run.final is not None:
         return run.final.stopped
     first: dict[int, Stop] = {}
-    for line in run.lines:
+    for line in (line for line in run.lines if "phase" in line):
         for name, value in line.items():
             if name not in PLACES and not np.isfinite(value) and line["seed"] not in first:
                 first[line["seed"]] = Stop(line["seed"], line["step"], name, str(value))
