@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ class Job(NamedTuple):
     compiled: Compiled
     data: Data
     options: Options
-    reference: Reference
+    reference: Callable[[], Reference]  # made when it is first asked for; a finished run is read and needs none
     every: Every
     asked: list[evaluators.Asked]
     encoder: Encoder | None
@@ -98,18 +99,19 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
     check_pool(data, method.phases)
     check_alignment(config, options.mask)
     encoder = None if options.encoder is None else open_encoder(options.encoder, options, data)
-    reference = make_reference(data, options)
+    reference = functools.cache(lambda: make_reference(data, options))
     every, asked = Every(1, 1, 1), []
     if method.fit is None:
         steps = sum(phase.steps for phase in method.phases)
         every = choose_every(steps, options.log_every, options.evaluate_every, options.checkpoint_every)
         asked = evaluators.parse(options.evaluators, steps, every)
-        evaluators.check(asked, method, reference)
     intervals = evaluators.intervals(every, asked)
     record = describe(name, config, options, data, method, intervals, encoder and encoder.record, group)
     records.check_alike(group.all_gather(records.common(record)))
     functions = compiled(on_latents(method, encoder.method) if encoder else method)
     target = Path(options.out or default_folder(name, options))
+    if not (target / "final.json").exists():
+        evaluators.check(asked, method, reference())
     return Job(target, record, functions, data, options, reference, every, asked, encoder, group)
 
 
@@ -150,7 +152,7 @@ def train_claimed(job: Job) -> Any:
             states = dict(enumerate(outcome.states))
         else:
             during = evaluators.make(
-                job.asked, job.target, job.record.method, job.compiled, job.data, job.reference, group.is_main
+                job.asked, job.target, job.record.method, job.compiled, job.data, job.reference(), group.is_main
             )
             replicas = make_replicas(
                 method,
@@ -183,7 +185,7 @@ def concluded(
     if job.compiled.sample and states:
         replica = min(states)
         draw_grid(job.target / "samples.png", job.compiled, job.data, states[replica], replica, job.record.method)
-    final = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference)
+    final = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference())
     if job.compiled.classify and states and len(job.data.validation[1]):
         of_seeds = {job.data.seeds[replica]: state for replica, state in states.items()}
         temperatures, reasons = calibrate(job.compiled, of_seeds, *job.data.validation)
