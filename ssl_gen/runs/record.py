@@ -88,7 +88,7 @@ def precision() -> str:
     TF32 has 10 bits of mantissa, bfloat16 7, float32 23; sums are float32. Source: jax's documentation, "Matmul
     precision".
     """
-    asked, first = jax.config.jax_default_matmul_precision, jax.local_devices()[0]
+    asked, first = jax.config.values["jax_default_matmul_precision"], jax.local_devices()[0]
     if asked not in (None, "default"):
         return str(asked)
     capability = str(getattr(first, "compute_capability", ""))

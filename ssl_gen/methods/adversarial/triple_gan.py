@@ -179,7 +179,8 @@ def classifier_optimizer(config: Config, warm_up: int) -> optax.GradientTransfor
     later = annealed(config.classifier_rate, config.steps, config.anneal)
 
     def with_own(step: Array) -> Array:
-        return jnp.where(step < warm_up, config.warm_up_rate, later(step) if callable(later) else later)
+        own = jnp.asarray(config.warm_up_rate)
+        return jnp.where(step < warm_up, own, later(step) if callable(later) else later)
 
     rate = later if config.warm_up_rate is None else with_own
     decay = optax.add_decayed_weights(config.l2, None if everything else last_kernel)
