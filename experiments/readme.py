@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.table import HERE
-from experiments.tracked import Numbers, Tracked, layout, load
+from experiments.tracked import Numbers, Tracked, comparisons, layout, load
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.reports.records import FinalRecord
@@ -18,10 +18,11 @@ BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def of_runs(tracked: Tracked) -> tuple[str, list[FinalRecord]]:
-    """The table of a record made of runs, and what says where and how each was made."""
+    """The table of a record made of runs with what its comparisons say together, and where and how each was made."""
     entries = [Entry(name, final) for name, final in tracked.rows.items()]
     headers, rows = layout(entries, tracked.baseline, tracked.metrics, report=False)
-    return tables.markdown_table(headers, rows), list(tracked.rows.values())
+    said = comparisons(entries, tracked.baseline)
+    return "\n\n".join([tables.markdown_table(headers, rows), *([said] if said else [])]), list(tracked.rows.values())
 
 
 def of_numbers(numbers: Numbers) -> str:

@@ -241,6 +241,7 @@ def main(
             return
         entries = with_published([(known | new)[key] for key in rows], published or {})
         print(f"\n{tables.text_table(*tracked.layout(entries, baseline, metrics))}")
+        print(tracked.comparisons(entries, baseline))
         rendered = page.render(entries, shown(entries, metrics), baseline, title)
     except UserError as error:
         raise SystemExit(stopped(name, error)) from None

@@ -12,7 +12,7 @@ from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare.columns import comparison
 from ssl_gen.reports.compare.entries import Entry
-from ssl_gen.reports.compare.pairs import difference
+from ssl_gen.reports.compare.pairs import difference, error_difference, together
 from ssl_gen.reports.records import FinalRecord, PublishedNumber
 from ssl_gen.reports.tables import matching
 
@@ -80,6 +80,17 @@ def layout(
     return ["run", *(headers[i] for i in keep)], [
         [entry.name, *(row[i] for i in keep)] for entry, row in zip(entries, rows, strict=True)
     ]
+
+
+def comparisons(entries: Sequence[Entry], baseline: str | None) -> str:
+    """What the paired column of `layout` says when it is taken as a whole; "" without one."""
+    named = {entry.name: entry for entry in entries}
+    found = []
+    for entry in entries:
+        other = named.get(baseline or "") or named.get(f"{baseline}@{entry.final.labels}")
+        result = None if other is None else error_difference(entry, other)
+        found += [] if result is None else [result]
+    return together(found)
 
 
 def printed(numbers: Sequence[PublishedNumber]) -> str:

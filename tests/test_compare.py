@@ -15,6 +15,7 @@ import pytest
 import scipy.stats
 from PIL import Image
 
+from experiments import tracked
 from ssl_gen import cli
 from ssl_gen.metrics import statistics
 from ssl_gen.reports import records, tables
@@ -144,6 +145,24 @@ def test_real_is_what_the_t_test_calls_significant():
 def test_one_pair_tells_nothing():
     result = pairs.paired(entry("a", 50, [1.0]), entry("b", 50, [9.0]), "error")
     assert pairs.verdict(result, "error") == "one pair: cannot be told"
+
+
+def test_a_table_says_how_many_comparisons_it_makes_and_how_many_hold_together():
+    """Of the differences -6 +- 1, -2 +- 1 and 0 +- 1 over four masks the t test calls the first two real, and only the
+    first by less than a third of its 5 %: p = 0.002, 0.04 and 1."""
+    spread = [-1.0, 1.0, -1.0, 1.0]
+    floor = entry("floor", 50, [10.0, 10.0, 10.0, 10.0])
+    others = [
+        entry(name, 50, [10 + shift + each for each in spread]) for name, shift in zip("abc", (-6, -2, 0), strict=True)
+    ]
+    results = [pairs.error_difference(each, floor) for each in others]
+    found = [scipy.stats.ttest_1samp([shift + each for each in spread], 0).pvalue for shift in (-6, -2, 0)]
+    assert [p < 0.05 for p in found] == [True, True, False] and [3 * p < 0.05 for p in found] == [True, False, False]
+    said = pairs.together(results)
+    assert said.startswith("3 comparisons, each at 95 %") and "2 of the intervals exclude 0, 1 if all" in said
+    assert "(Bonferroni: 98.33 % each)" in said and said in words(page.render([floor, *others], baseline="floor"))
+    assert tracked.comparisons([floor, *others], "floor") == said
+    assert tracked.comparisons([floor, *others], None) == pairs.together([]) == ""
 
 
 def test_several_seeds_of_one_mask_are_pairs_of_one_mask():

@@ -75,6 +75,19 @@ def test_a_pair_with_one_side_missing_is_left_out():
     assert statistics.paired([3, None, 5, 9], [1, 2, None, 8]) == statistics.paired([3, 9], [1, 8])
 
 
+@pytest.mark.parametrize("comparisons", [1, 4, 20])
+def test_of_several_comparisons_each_is_held_to_its_share_of_the_five_percent(comparisons):
+    """As multiplying the p-value of the paired t test by their number does."""
+    source, said = np.random.default_rng(1), set()
+    for shift in (0.0, 0.8, 1.2, 2.5):
+        a, b = source.normal(shift, 1, 8), source.normal(0, 1, 8)
+        expected = bool(scipy.stats.ttest_rel(a, b).pvalue * comparisons < 0.05)
+        assert statistics.excludes_zero(statistics.paired(a, b), comparisons) == expected
+        said.add(expected)
+    assert said == {True, False}
+    assert not statistics.excludes_zero(statistics.paired([1.0], [9.0]))
+
+
 def test_one_pair_has_no_interval():
     assert statistics.paired([3, None], [1, 2]) == {"difference": 2.0, "std": None, "ci95": None, "n": 1}
 

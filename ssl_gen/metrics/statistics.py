@@ -53,6 +53,17 @@ def _moments(values: Sequence[float]) -> tuple[float | None, float | None, list[
     return mean, std, [mean - half, mean + half]
 
 
+def excludes_zero(pairs: Paired, comparisons: int = 1) -> bool:
+    """Does the t interval of a difference exclude 0, at a level at which all of so many intervals hold at once?
+
+    Each is then a 1 - 0.05 / comparisons interval, after Bonferroni; Dunn 1961, "Multiple comparisons among means".
+    """
+    if pairs["difference"] is None or pairs["std"] is None:
+        return False
+    half = float(stdtrit(pairs["n"] - 1, 1 - 0.025 / comparisons)) * pairs["std"] / pairs["n"] ** 0.5
+    return abs(pairs["difference"]) > half
+
+
 def summary(values: Sequence[float | None]) -> Summary:
     """values (S,), None for a seed without one -> {"per_seed", "mean", "std", "ci95"}, ready for json.
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_gen.metrics.statistics import Paired
 from ssl_gen.reports import tables
 from ssl_gen.reports.charts import drawing, efficiency, pictures
 from ssl_gen.reports.compare.columns import table
 from ssl_gen.reports.compare.entries import Entry, chosen, mixed
-from ssl_gen.reports.compare.pairs import masks_of, paired, pairs, verdict
+from ssl_gen.reports.compare.pairs import masks_of, paired, pairs, together, verdict
 from ssl_gen.reports.document import count, document, figure
 
 PART = 2  # grids are shown at half their size: a whole part, so that the mean of pixels is again a pixel
@@ -28,7 +29,8 @@ def results(entries: Sequence[Entry], metrics: Sequence[str]) -> str:
 def differences(entries: Sequence[Entry], metrics: Sequence[str], baseline: str | None) -> str:
     """Which differences are real, a table a metric; among the runs that have it where the baseline has not."""
     pairs(entries, baseline)  # raises for a baseline that is no run
-    parts, comparisons = [], 0
+    parts: list[str] = []
+    compared: list[Paired] = []
     for metric in metrics:
         having = [entry for entry in entries if metric in entry.final.metrics]
         known = any(baseline in (entry.name, entry.method) for entry in having)
@@ -36,20 +38,20 @@ def differences(entries: Sequence[Entry], metrics: Sequence[str], baseline: str 
         for a, b in pairs(having, baseline if known else None):
             result = paired(a, b, metric)
             if result is not None and result["difference"] is not None:
+                compared.append(result)
                 places = tables.decimals(metric, result["difference"])
                 interval = result["ci95"] and " to ".join(f"{end:+.{places}f}" for end in result["ci95"])
                 difference = f"{result['difference']:+.{places}f}"
                 counts = [str(result["n"]), str(masks_of(a, b, metric))]
                 rows.append([a.name, b.name, difference, interval, *counts, verdict(result, metric)])
         if rows:
-            comparisons += len(rows)
             headers = ["run", "against", "difference", "95 % interval", "pairs", "masks", "is it real?"]
             parts.append(f"<h3>{html.escape(tables.headed(metric))}</h3>{tables.html_table(headers, rows)}")
     if not parts:
         return "<h2>Differences</h2><p>No two of these runs saw the same labels: there is nothing to pair.</p>"
     told = "Run minus the other, mask by mask and seed by seed, over those that both have; the interval is Student's t "
     told += "of the mean, and of one mask alone where that is the number of masks. "
-    told += f"{count(comparisons, 'comparison')}: where nothing differs, about one in twenty still looks real."
+    told += together(compared)
     return f'<h2>Differences</h2><p class="soft">{told}</p>{"".join(parts)}'
 
 

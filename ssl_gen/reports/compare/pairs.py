@@ -14,6 +14,7 @@ from ssl_gen.metrics import statistics
 from ssl_gen.metrics.registry import number_of
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.reports.document import count
 from ssl_gen.types import UserError
 
 ALL_PAIRS = 8  # of more runs, each is paired only with the first that shares its masks; ours
@@ -85,23 +86,44 @@ def verdict(result: statistics.Paired, metric: str) -> str:
     return f"real: {side}{judged}"
 
 
+def together(results: Sequence[statistics.Paired]) -> str:
+    """How many comparisons a table makes, and how many of those that look real hold together; "" for none."""
+    told = [result for result in results if result["ci95"] is not None]
+    if not told:
+        return ""
+    if len(told) == 1:
+        return "1 comparison, at 95 %."
+    alone = sum(statistics.excludes_zero(each) for each in told)
+    held = sum(statistics.excludes_zero(each, len(told)) for each in told)
+    said = (
+        f"{count(len(told), 'comparison')}, each at 95 %: where nothing differs, about one in twenty still looks real. "
+    )
+    said += f"{alone} of the intervals {'excludes' if alone == 1 else 'exclude'} 0, {held} if all are to hold together "
+    return said + f"(Bonferroni: {100 * (1 - 0.05 / len(told)):.4g} % each)."
+
+
 def difference(run: Entry, baseline: Entry) -> str:
     """The paired difference in error, "-1.20 [-2.31, -0.09]" in points; raises ValueError for other masks.
 
     A run with another number of labels (a ceiling) has no pair: its cell is empty.
     """
+    result = error_difference(run, baseline)
+    if result is None or result["difference"] is None:
+        return tables.MISSING
+    interval = "" if result["ci95"] is None else " [{:+.2f}, {:+.2f}]".format(*result["ci95"])
+    return f"{result['difference']:+.2f}{interval}"
+
+
+def error_difference(run: Entry, baseline: Entry) -> statistics.Paired | None:
+    """The paired difference in error, None without one; raises ValueError for other masks of as many labels."""
     ours, theirs = run.final, baseline.final
     if ours.labels != theirs.labels:
-        return tables.MISSING
+        return None
     if ours.masks != theirs.masks:
         raise ValueError(
             f"{ours.method} and {theirs.method} were not trained on the same label masks (their hashes differ): "
             "a paired difference needs the same data, labels and seeds; compare them without a baseline"
         )
     if run is baseline or "error" not in ours.metrics or "error" not in theirs.metrics:
-        return tables.MISSING
-    result = statistics.paired(ours.metrics["error"]["per_seed"], theirs.metrics["error"]["per_seed"])
-    if result["difference"] is None:
-        return tables.MISSING
-    interval = "" if result["ci95"] is None else " [{:+.2f}, {:+.2f}]".format(*result["ci95"])
-    return f"{result['difference']:+.2f}{interval}"
+        return None
+    return statistics.paired(ours.metrics["error"]["per_seed"], theirs.metrics["error"]["per_seed"])
