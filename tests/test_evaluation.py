@@ -220,6 +220,25 @@ def test_metrics_of_the_extractors_classes_need_an_extractor_that_knows_them():
     assert found == {"agreement_pixels_n=999": 100.0}
 
 
+def test_the_judges_own_accuracy_is_told_whatever_the_sampler():
+    """Brightness tells the classes of all test images; of 700, the first 175 are told to be of another class."""
+    data = dataset()
+    wrong = np.where(np.arange(TEST) < 175, (data.test_labels + 1) % CLASSES, data.test_labels)
+    data = data._replace(test_labels=wrong)
+    knowing = find_extractor("pixels", data.spec, "bright")._replace(
+        classify=lambda images: classify(None, images / 127.5 - 1)
+    )
+    able = Evaluated(
+        compiled(METHOD), STATE, Reference(data, knowing, None), wrong[:TRAIN], np.arange(TRAIN), 0, Sampler(noise=1.0)
+    )
+    assert evaluated.measured(METRICS["judge_accuracy"], able) == {"judge_accuracy_pixels_n=700": 75.0}
+    assert evaluated.measured(METRICS["judge_accuracy_svc"], able) == {"judge_accuracy_svc": 75.0}
+    none = dataclasses.replace(
+        able, reference=Reference(data._replace(test_images=data.test_images[:0], test_labels=wrong[:0]), knowing, None)
+    )
+    assert [METRICS[name].measure(none) for name in ("judge_accuracy", "judge_accuracy_svc")] == [{}, {}]
+
+
 def test_out_of_distribution_images_are_told_from_known_ones():
     white = np.full((50, 8, 8, 1), 255, np.uint8)
     assert "auroc" in possible(METHOD, replica(out_of_distribution=white).reference)

@@ -71,7 +71,16 @@ def test_every_number_of_every_metric_says_what_it_is():
         assert metric.numbers and all(isinstance(each, str) for each in metric.numbers), name
     columns = [number.column for number in NUMBERS.values() if number.column is not None]
     assert sorted(columns) == list(range(len(columns)))
-    assert entries.usual() == ["error", "agreement", "agreement_svc", "fid", "cas", "coverage"]
+    assert entries.usual() == [
+        "error",
+        "agreement",
+        "judge_accuracy",
+        "agreement_svc",
+        "judge_accuracy_svc",
+        "fid",
+        "cas",
+        "coverage",
+    ]
     assert sum(len(metric.numbers) for metric in METRICS.values()) == len(NUMBERS)  # no name twice
     assert {tables.parsed(name).number for name in TRACKED} <= set(NUMBERS)
 

@@ -116,6 +116,14 @@ class Evaluated:
     def judge(self) -> Any:
         return self.reference.judge
 
+    @property
+    def judge_accuracy(self) -> float | None:
+        return self.reference.judge_accuracy
+
+    @property
+    def extractor_accuracy(self) -> float | None:
+        return self.reference.extractor_accuracy
+
     @functools.cached_property
     def reconstructions(self) -> np.ndarray:
         reconstruct = functools.partial(able(self.compiled.reconstruct), everywhere(self.state))
@@ -138,9 +146,10 @@ class Evaluated:
     def proxy_log_probabilities(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return probabilities(*self.reference.fit(images, labels), self.test_images)
 
-    def on_features(self, name: str, compared: bool = True) -> str:
+    def on_features(self, name: str, compared: bool = True, count: int | None = None) -> str:
         reference = self.reference
-        return f"{name}_{reference.extractor.name}{f'_ref={reference.split}' if compared else ''}_n={reference.count}"
+        made = f"_ref={reference.split}" if compared else ""
+        return f"{name}_{reference.extractor.name}{made}_n={reference.count if count is None else count}"
 
 
 @functools.partial(jax.jit, static_argnums=0)

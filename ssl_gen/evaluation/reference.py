@@ -18,7 +18,7 @@ from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation.features import Extractor
 from ssl_gen.evaluation.inference import Compiled, mapped
 from ssl_gen.metrics import agreement, frechet
-from ssl_gen.types import State, UserError
+from ssl_gen.types import State, UserError, able
 
 FEWEST, MOST = 1_000, 10_000  # samples whose features are compared, where not asked for otherwise; ours
 
@@ -102,3 +102,17 @@ class Reference:
     def judge(self) -> Any:
         """The independent classifier of pixels."""
         return agreement.judge(self.dataset.train_images, self.dataset.train_labels)
+
+    @functools.cached_property
+    def judge_accuracy(self) -> float | None:
+        """Percent of test images that the judge classifies rightly; None without test images."""
+        images, labels = self.dataset.test_images, self.dataset.test_labels
+        return agreement.agreement(self.judge, images, labels) if len(labels) else None
+
+    @functools.cached_property
+    def extractor_accuracy(self) -> float | None:
+        """Percent of test images that the extractor classifies rightly; None without test images."""
+        images, labels = self.dataset.test_images, self.dataset.test_labels
+        if not len(labels):
+            return None
+        return float(100 * (mapped(able(self.extractor.classify), images).argmax(-1) == labels).mean())

@@ -31,6 +31,6 @@ CAS = Metric(
     "classification accuracy score: percent of test images right by a convnet trained on samples",
     ("sample", "conditional"),
     measure,
-    {"cas": Number("%", "higher", "cas", column=4), "cas_and_labelled": Number("%", "higher")},
+    {"cas": Number("%", "higher", "cas", column=6), "cas_and_labelled": Number("%", "higher")},
     usual=False,
 )

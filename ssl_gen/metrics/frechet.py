@@ -206,7 +206,7 @@ FID = Metric(
     "Fréchet distance of samples to real images",
     ("sample",),
     measure_fid,
-    {"fid": Number(better="lower", short="fid", column=3)},
+    {"fid": Number(better="lower", short="fid", column=5)},
 )
 FID_INFINITY = Metric(
     "FID extrapolated to infinitely many samples",

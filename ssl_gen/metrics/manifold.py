@@ -70,6 +70,6 @@ PRDC = Metric(
         "precision": Number(better="higher", short="precision"),
         "recall": Number(better="higher", short="recall"),
         "density": Number(better="higher", short="density"),
-        "coverage": Number(better="higher", short="coverage", column=5),
+        "coverage": Number(better="higher", short="coverage", column=7),
     },
 )

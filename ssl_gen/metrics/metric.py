@@ -122,6 +122,14 @@ class Evaluated(Protocol):
         """An independent classifier of pixels, trained on all labels: see `agreement.judge`."""
 
     @property
+    def judge_accuracy(self) -> float | None:
+        """Percent of test images that the judge classifies rightly; None without test images."""
+
+    @property
+    def extractor_accuracy(self) -> float | None:
+        """Percent of test images that the extractor classifies rightly; None without test images."""
+
+    @property
     def reconstructions(self) -> np.ndarray:
         """(T, H, W, C): the test images, encoded and decoded; a conditional decoder is told the method's own guess."""
 
@@ -137,6 +145,6 @@ class Evaluated(Protocol):
     def proxy_log_probabilities(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(T, K) of the test images, by a convnet trained on images (B, H, W, C) with labels (B,) alone."""
 
-    def on_features(self, name: str, compared: bool = True) -> str:
-        """The full name of a number from features of samples, `compared` with those of real images or not:
-        it carries the extractor, the real images and the number of samples."""
+    def on_features(self, name: str, compared: bool = True, count: int | None = None) -> str:
+        """The full name of a number from features, `compared` with those of real images or not: it carries the
+        extractor, the real images and the `count` of what was looked at, by default the number of samples."""

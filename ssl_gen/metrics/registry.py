@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ssl_gen.metrics.accuracy_score import CAS
-from ssl_gen.metrics.agreement import AGREEMENT, AGREEMENT_SVC
+from ssl_gen.metrics.agreement import AGREEMENT, AGREEMENT_SVC, JUDGE_ACCURACY, JUDGE_ACCURACY_SVC
 from ssl_gen.metrics.classification import (
     AUROC,
     BALANCED_ERROR,
@@ -38,8 +38,10 @@ METRICS: dict[str, Metric] = {
     "calibration_error": CALIBRATION_ERROR,
     "auroc": AUROC,
     "agreement_svc": AGREEMENT_SVC,
+    "judge_accuracy_svc": JUDGE_ACCURACY_SVC,
     "deviation_ratio": DEVIATION_RATIO,
     "agreement": AGREEMENT,
+    "judge_accuracy": JUDGE_ACCURACY,
     "fid": FID,
     "fid_infinity": FID_INFINITY,
     "intra_fid": INTRA_FID,
