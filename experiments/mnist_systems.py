@@ -9,8 +9,9 @@ generator and discriminator, `triple_gan` convolutions. `linear`, `mlp`, `k_mean
 own, longer record (`mnist_feature_matching`).
 
 Lengths and sizes are what ten minutes allow; what was chosen was chosen by the error on 1,000 held-out training images
-(`--validation 1000`), the GAN's rates and length by how often samples of a seed with all labels agreed with theirs, the
-rate of `vae` and how it falls by its bound on training images; never by the error on the test images.
+with their labels (`--validation 1000`), ten times as many as a run sees; the GAN's rates and length by how often
+samples of a seed with all labels agreed with theirs, the rate of `vae` and how it falls by its bound on training
+images; never by the error on the test images.
 
 Command: python -m experiments.mnist_systems --data-dir DIR, the folder of the IDX files, after `ssl-gen train-features
 mnist --data-dir DIR` (two hours on two cores); `--only ROW` in several processes, then once without, makes the rows

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import typing
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -230,6 +232,16 @@ def test_a_mask_is_the_one_that_version_0_1_made(name):
     own = np.arange(200) * 3 // 2 % 5
     labels = np.concatenate([own, np.full(10, HIDDEN), np.full(150, OUT_OF_DISTRIBUTION)]).astype(np.int32)
     assert mask(23, 7, labels, **scheme).sha256 == digest
+
+
+def test_every_part_of_the_scheme_has_a_mask_that_is_pinned():
+    """And every kind; a seed of the scheme's own makes the mask of that seed, see above."""
+    schemes = [Scheme(**scheme) for scheme, _ in PINNED.values()]
+    hints = typing.get_type_hints(Scheme)
+    for field in dataclasses.fields(Scheme):
+        values = {getattr(scheme, field.name) for scheme in schemes}
+        kinds = set(typing.get_args(hints[field.name])) if typing.get_origin(hints[field.name]) is Literal else set()
+        assert kinds <= values and (len(values) > 1 or field.name == "seed"), field.name
 
 
 def test_the_name_says_what_is_not_the_default():

@@ -24,14 +24,15 @@ DROPPED = -3  # inside this module: an image that pool_imbalance takes out of tr
 class Scheme:
     """How labels are chosen; the parts compose."""
 
-    kind: Literal["stratified", "uniform", "long_tailed"] = "stratified"  # labels a class: equal, by chance, decreasing
+    # labels a class: equal, by chance, decreasing; all but uniform look at the labels that they then hide
+    kind: Literal["stratified", "uniform", "long_tailed"] = "stratified"
     imbalance: float = 1.0  # long_tailed: visible labels of the first (most frequent) class over those of the last
     pool_imbalance: float = 1.0  # images of the first class over those of the last, in the whole pool; 1 leaves it
     noise: float = 0.0  # fraction of the visible labels that are replaced by a wrong class, in [0, 1)
     noise_kind: Literal["symmetric", "class_dependent"] = "symmetric"  # wrong class: any other one, or the next
     missing: tuple[int, ...] = ()  # classes, by number, that get no visible label
     out_of_distribution: float = 0.0  # fraction of the unlabelled pool that belongs to no class, in [0, 1)
-    disjoint: bool = False  # keep the labelled images out of the unlabelled pool
+    disjoint: bool = False  # keep the labelled images out of the unlabelled pool, which else holds them too
     seed: int | None = None  # of the one mask that all seeds of a run train on; by default each seed has its own
 
     def seed_of(self, run: int) -> int:

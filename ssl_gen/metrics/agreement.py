@@ -3,7 +3,7 @@
 One is the trained extractor. The other, the judge, is a support vector machine with a Gaussian kernel on pixels (Boser,
 Guyon and Vapnik 1992). Both were trained on all labels of the training images: they know what the methods must not, so
 they measure and never select or train. They err themselves, and of samples unlike any image they were trained on two
-judges may differ by several points (8 were seen): the accuracy of each on test images stands beside its agreement, and
+judges may differ by several points (10 were seen): the accuracy of each on test images stands beside its agreement, and
 says nothing of such samples.
 """
 

@@ -203,7 +203,7 @@ def measure_intra_fid(replica: Evaluated) -> dict[str, float]:
 
 
 FID = Metric(
-    "Fréchet distance of samples to real images",
+    "Fréchet distance of samples to real images, on the features in its name; that of papers only on Inception's",
     ("sample",),
     measure_fid,
     {"fid": Number(better="lower", short="fid", column=5)},
