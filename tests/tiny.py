@@ -47,6 +47,7 @@ EVERYTHING = {
     "autoencoder": {"noise": 0.1, "network": "conv"},
     "adversarial_autoencoder": {"conditional_style": True},
     "vae_gan": {"network": "mlp", "input_noise": 0.1, "noise": 0.1},
+    "ladder": {"hidden": (4,)},
     "fixmatch": {"threshold": 0.0, "alignment": True, "network": "mlp"},
     "meta_pseudo_labels": {"threshold": 0.0, "warm_up": 0.25, "fine_tuning": 0.25, "network": "mlp"},
     "gan_self_training": {

@@ -12,7 +12,16 @@ from ssl_gen.methods.classical import (
     supervised,
 )
 from ssl_gen.methods.self_training import fixmatch, gan_self_training, mean_teacher, meta_pseudo_labels, pseudo_label
-from ssl_gen.methods.variational import adversarial_autoencoder, autoencoder, m1, m2, stacked_m1_m2, vae, vae_gan
+from ssl_gen.methods.variational import (
+    adversarial_autoencoder,
+    autoencoder,
+    ladder,
+    m1,
+    m2,
+    stacked_m1_m2,
+    vae,
+    vae_gan,
+)
 
 METHODS = {
     "supervised": supervised,
@@ -35,6 +44,7 @@ METHODS = {
     "autoencoder": autoencoder,
     "adversarial_autoencoder": adversarial_autoencoder,
     "vae_gan": vae_gan,
+    "ladder": ladder,
     "pseudo_label": pseudo_label,
     "mean_teacher": mean_teacher,
     "fixmatch": fixmatch,
