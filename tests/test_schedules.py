@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_gen.core.schedules import annealed, decaying, kernels, partly_cosine
+from ssl_gen.core.schedules import annealed, decaying, kernels, partly_cosine, staged
 from ssl_gen.methods.classical import supervised
 from ssl_gen.methods.self_training import fixmatch, mean_teacher, pseudo_label
 from ssl_gen.methods.variational import vae
@@ -20,6 +20,11 @@ def test_an_annealed_rate_is_constant_until_its_last_share_and_0_at_the_end(shar
     found = [rate(update) if callable(rate) else rate for update in updates]
     left = 1 - updates / 8
     np.testing.assert_allclose(found, 0.1 * np.minimum(1, left / share) if share else np.full(9, 0.1), atol=1e-8)
+
+
+def test_a_staged_rate_is_multiplied_at_the_end_of_each_of_equal_parts():
+    schedule = staged(0.4, 10, 5, 0.75)
+    np.testing.assert_allclose([schedule(step) for step in range(10)], 0.4 * 0.75 ** (np.arange(10) // 2), rtol=1e-6)
 
 
 def test_a_partly_cosine_rate_begins_whole_and_ends_at_a_fifth():

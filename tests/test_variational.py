@@ -21,7 +21,7 @@ from ssl_gen.networks.mlp import Perceptron
 from ssl_gen.networks.variational import Autoencoder, autoencoder
 from ssl_gen.types import Batch, TrainState, UserError
 
-NAMES = ["vae", "m1", "m2", "stacked_m1_m2"]
+NAMES = ["vae", "m1", "m2", "stacked_m1_m2", "sdgm", "adgm"]
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
 LABELS = jnp.array([0, 2, 1, 1])
 BATCH = Batch(SCALED[:4], LABELS, SCALED[4:12])
@@ -34,6 +34,8 @@ def started(name, method):
     state = jax.jit(method.init)(stream(0, INIT), Batch(SCALED[labelled], labels, SCALED[unlabelled]))
     if "moments" in state._fields:  # the last latent tells nothing
         state = state._replace(moments=state.moments.at[1, :-1].set(1.0))
+    if name in ("sdgm", "adgm"):  # those of a, 3 wide, start so near N(0, 1) that nothing could go wrong with them
+        state = mapped(state, lambda names, leaf: 300 * leaf if leaf.shape[-1] == 6 and "kernel" in names else leaf)
     return state
 
 

@@ -44,6 +44,8 @@ EVERYTHING = {
     "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2, "network": "mlp", "noise": 0.1},
     "m1": {"first": 0.5, "least_deviation": 0.0},
     "stacked_m1_m2": {"first": 0.5, "least_deviation": 0.0, "features": 4},
+    "sdgm": {"hidden": (4,), "auxiliary": 3, "samples": 1, "draws": 2},
+    "adgm": {"hidden": (4,), "auxiliary": 3, "samples": 1, "draws": 2},
     "autoencoder": {"noise": 0.1, "network": "conv"},
     "adversarial_autoencoder": {"conditional_style": True},
     "vae_gan": {"network": "mlp", "input_noise": 0.1, "noise": 0.1},

@@ -19,6 +19,12 @@ def annealed(rate: float, updates: int, share: float) -> optax.ScalarOrSchedule:
     return optax.linear_schedule(rate, 0.0, decay, updates - decay) if decay else rate
 
 
+def staged(rate: float, updates: int, stages: int, factor: float) -> optax.Schedule:
+    """A learning rate that is multiplied by `factor` at the end of each of so many equal parts of its updates."""
+    length = max(updates / stages, 1)
+    return lambda step: rate * factor ** jnp.floor(step / length)
+
+
 def partly_cosine(rate: float, updates: int) -> optax.Schedule:
     """A learning rate that falls along cos(7 pi t / 16 T), to a fifth; Sohn et al. 2020, arXiv:2001.07685, sec. 2.4."""
     return lambda step: rate * jnp.cos(7 * math.pi / 16 * step / max(updates, 1))

@@ -171,19 +171,27 @@ def over_classes(costs: Array, log_q: Array) -> Array:
     return (jnp.exp(log_q) * (costs + log_q)).sum(-1)
 
 
-def semi_supervised_terms(costs: Array, log_q: Array, labels: Array, share: float, alpha: float) -> Terms:
-    """l E_(x,y) L(x, y) + (1 - l) E_u U(u) - alpha E_(x,y) log q(y | x), with l the share and U as in `over_classes`.
+def bounds(costs: Array, log_q: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """E_(x,y) L(x, y), E_u U(u) and - E_(x,y) log q(y | x), () nats each, with U as in `over_classes`.
 
     costs: L of `labelled_pairs` (L + U K,); log_q: of all images, interleaved, (L + U, K); labels (L,).
-    Source: Kingma et al. 2014, arXiv:1406.5298, eq. 8 and 9.
     """
     (images, classes), labelled = log_q.shape, labels.shape[0]
     bound, each = separate(costs, (labelled, (images - labelled) * classes))
     given, hidden = separate(log_q, (labelled, images - labelled))
+    return bound.mean(), over_classes(each.reshape(-1, classes), hidden).mean(), cross_entropy(given, labels)
+
+
+def semi_supervised_terms(costs: Array, log_q: Array, labels: Array, share: float, alpha: float) -> Terms:
+    """l E_(x,y) L(x, y) + (1 - l) E_u U(u) - alpha E_(x,y) log q(y | x), with l the share; see `bounds`.
+
+    Source: Kingma et al. 2014, arXiv:1406.5298, eq. 8 and 9.
+    """
+    labelled, unlabelled, classification = bounds(costs, log_q, labels)
     return {
-        "labelled": share * bound.mean(),
-        "unlabelled": (1 - share) * over_classes(each.reshape(-1, classes), hidden).mean(),
-        "classification": alpha * cross_entropy(given, labels),
+        "labelled": share * labelled,
+        "unlabelled": (1 - share) * unlabelled,
+        "classification": alpha * classification,
     }
 
 

@@ -13,11 +13,13 @@ from ssl_gen.methods.classical import (
 )
 from ssl_gen.methods.self_training import fixmatch, gan_self_training, mean_teacher, meta_pseudo_labels, pseudo_label
 from ssl_gen.methods.variational import (
+    adgm,
     adversarial_autoencoder,
     autoencoder,
     ladder,
     m1,
     m2,
+    sdgm,
     stacked_m1_m2,
     vae,
     vae_gan,
@@ -41,6 +43,8 @@ METHODS = {
     "m1": m1,
     "m2": m2,
     "stacked_m1_m2": stacked_m1_m2,
+    "sdgm": sdgm,
+    "adgm": adgm,
     "autoencoder": autoencoder,
     "adversarial_autoencoder": adversarial_autoencoder,
     "vae_gan": vae_gan,

@@ -6,10 +6,12 @@ in [-1, 1]. Labels condition by concatenation of their one-hot vectors, at every
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from ssl_gen.core.options import choose
 from ssl_gen.networks.layers import GaussianNoise, WeightNormDense, beside
@@ -124,6 +126,26 @@ class Perceptron(nn.Module):
         for width in self.hidden:
             x = self.activation(nn.Dense(width)(x))
         return nn.Dense(self.outputs)(x)
+
+
+class NormalisedPerceptron(nn.Module):
+    """Any number of inputs (B, F_i) side by side -> (B, outputs): batch norm and ReLU after each hidden layer.
+
+    The first layer has a product for each input, so that one that is mapped over is multiplied alone.
+    Source: Maaløe et al. 2016, arXiv:1602.05473, code.
+    """
+
+    outputs: int
+    hidden: tuple[int, ...] = (500, 500)
+    last_init: Callable = nn.initializers.lecun_normal()  # of the last kernel
+
+    @nn.compact
+    def __call__(self, *inputs: Array, train: bool) -> Array:
+        for width in self.hidden:
+            x = functools.reduce(jnp.add, [nn.Dense(width, use_bias=False)(each) for each in inputs])
+            inputs = (nn.relu(nn.BatchNorm(not train, momentum=0.9)(x)),)
+        last = [nn.Dense(self.outputs, i == 0, kernel_init=self.last_init)(each) for i, each in enumerate(inputs)]
+        return functools.reduce(jnp.add, last)
 
 
 class Encoder(nn.Module):
