@@ -9,7 +9,16 @@ import pytest
 
 from ssl_gen.core.keys import INIT, stream
 from ssl_gen.losses.classification import cross_entropy, log_shares
-from ssl_gen.methods.classical import k_means, label_propagation, label_spreading, linear, mlp, pca, poisson_learning
+from ssl_gen.methods.classical import (
+    k_means,
+    label_propagation,
+    label_spreading,
+    linear,
+    mlp,
+    pca,
+    poisson_learning,
+    poisson_mbo,
+)
 from ssl_gen.types import ImageSpec, UserError
 
 SPEC = ImageSpec(4, 4, 1, 3)
@@ -29,7 +38,7 @@ KNOWN, LABELS = clouds(4)
 OTHERS, _ = clouds(30)
 NONE = OTHERS[:0]
 TEST, TRUTH = clouds(50)
-GRAPH_METHODS = [label_propagation, label_spreading, poisson_learning]
+GRAPH_METHODS = [label_propagation, label_spreading, poisson_learning, poisson_mbo]
 CLASSIFIERS = [linear, mlp, k_means, *GRAPH_METHODS]
 SMALL = {mlp: {"hidden": (8, 6)}}
 
@@ -253,12 +262,6 @@ def test_an_alpha_that_is_no_part_is_refused(alpha):
         label_spreading.make(label_spreading.Config(alpha=alpha), SPEC)
 
 
-def test_class_priors_correct_the_potential():
-    potential = jnp.array([[2.0, 3.0, 0.0]])
-    found = poisson_learning.correct(potential, jnp.array([0.25, 0.75, 0.0]), jnp.array([0.5, 0.3, 0.2]))
-    np.testing.assert_allclose(found, [[4.0, 1.2, 0.0]], rtol=1e-6)
-
-
 def test_a_prior_moves_classes_in_its_direction():
     images = RANDOM.uniform(-1, 1, (90, *SPEC.shape)).astype(np.float32)
     counts = [
@@ -268,10 +271,57 @@ def test_a_prior_moves_classes_in_its_direction():
     assert counts[0] < counts[1]
 
 
+@pytest.mark.parametrize("module", [label_propagation, poisson_learning, poisson_mbo], ids=name)
 @pytest.mark.parametrize("prior", [(1.0, 1.0), (1.0, 1.0, 0.0)])
-def test_a_prior_names_each_class(prior):
+def test_a_prior_names_each_class(module, prior):
     with pytest.raises(UserError, match="give 3 numbers above 0"):
-        poisson_learning.make(poisson_learning.Config(prior=prior), SPEC)
+        module.make(module.Config(prior=prior), SPEC)
+
+
+def test_sizes_that_poisson_learning_finds_are_parts_of_the_nodes_that_it_reaches():
+    potential = jnp.array([[1.0, -1, 0], [2, -1, -1], [-1, -1, 2], [0, 0, 0]])
+    np.testing.assert_allclose(poisson_mbo.found_sizes(potential), [2 / 3, 0, 1 / 3], rtol=1e-6)
+
+
+def test_classes_of_poisson_mbo_come_to_the_sizes_that_are_given():
+    """Of a wide cloud that no class divides; the labels alone would have them a third each."""
+    images = np.random.default_rng(4).normal(0, 0.3, (300, *SPEC.shape)).astype(np.float32)
+
+    def parts(**changes):
+        state = fitted(poisson_mbo, images[:12], LABELS, images[12:], **changes)[1]
+        return np.bincount(state.shares.argmax(1), minlength=3) / 300
+
+    assert np.abs(parts() - 1 / 3).max() < 0.1
+    assert np.abs(parts(prior=(1.0, 1.0, 2.0)) - [1 / 4, 1 / 4, 1 / 2]).max() < 0.1
+    assert not np.array_equal(parts(sizes="potential"), parts())
+
+
+@pytest.mark.parametrize("correction", ["mean_shift", "class_mass"])
+def test_a_correction_keeps_label_propagation_from_one_class(correction):
+    """One label a class in one wide cloud: without a correction most images are named like one of the three."""
+    images = np.random.default_rng(4).normal(0, 0.3, (300, *SPEC.shape)).astype(np.float32)
+    images[0] *= 0.3  # in the middle, where most walks end
+    plain, corrected = (
+        fitted(label_propagation, images[:3], LABELS[:3], images[3:], **changes)[1].shares[3:]
+        for changes in ({}, {"correction": correction})
+    )
+    largest = [np.bincount(shares.argmax(1), minlength=3).max() / 297 for shares in (plain, corrected)]
+    assert largest[0] > 0.9 > 0.7 > largest[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "said"),
+    [
+        (label_propagation, {"correction": "mean"}, "correction is 'mean': choose one of none, mean_shift, class_mass"),
+        (label_propagation, {"prior": (1, 1, 1)}, "prior is of the correction class_mass"),
+        (poisson_mbo, {"sizes": "given"}, "sizes is 'given': choose one of labels, potential"),
+        (poisson_mbo, {"sizes": "potential", "prior": (1, 1, 1)}, "there is a prior: leave out one of them"),
+        (poisson_mbo, {"outer": 0}, "outer 0: choose a fidelity above 0 and 1 or more"),
+    ],
+)
+def test_settings_of_graphs_that_make_no_sense_are_refused(module, changes, said):
+    with pytest.raises(UserError, match=said):
+        module.make(module.Config(**changes), SPEC)
 
 
 def test_shares_become_log_probabilities_with_a_floor():

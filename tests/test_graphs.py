@@ -273,6 +273,75 @@ def test_a_part_whose_sources_do_not_sum_to_0_rises_as_in_the_papers_iteration()
     np.testing.assert_allclose(found, u, rtol=1e-4)
 
 
+def test_class_priors_correct_the_potential():
+    potential = jnp.array([[2.0, 3.0, 0.0]])
+    found = solve.correct(potential, jnp.array([0.25, 0.75, 0.0]), jnp.array([0.5, 0.3, 0.2]))
+    np.testing.assert_allclose(found, [[4.0, 1.2, 0.0]], rtol=1e-6)
+
+
+def weighted(values, sizes):
+    """Values (N, K) times the weights of a loop of falling steps that come nearest to the sizes, in numpy."""
+    weights, tried = np.ones(values.shape[1]), []
+    for step in range(1, 101):
+        found = np.bincount((values * weights).argmax(1), minlength=values.shape[1]) / len(values)
+        tried.append((np.abs(sizes - found).max(), weights))
+        weights = np.clip(weights + 10 / step * (sizes - found), 0.5, 2)
+    return values * min(tried, key=lambda each: each[0])[1]
+
+
+def algorithm_2(graph, targets, where, sizes, inner, outer):
+    """Poisson MBO by dense matrices, line by line; every node of `graph` is in its one part."""
+    w = dense(graph)
+    laplacian, step = np.diag(w.sum(1)) - w, 1 / w.sum(1).max()
+    u = np.linalg.pinv(laplacian) @ sources(graph, targets, where)
+    u = (u - w.sum(1) @ u / w.sum()) * sizes / targets[where].mean(0)
+    for _ in range(outer):
+        for _ in range(inner):
+            u = u - step * (laplacian @ u - sources(graph, targets, where))
+        scores = weighted(u, sizes)
+        u = np.eye(targets.shape[1])[scores.argmax(1)]
+    return scores
+
+
+@pytest.mark.parametrize(("sizes", "outer"), [((0.25, 0.5, 0.25), 1), ((0.5, 0.25, 0.25), 6)])
+def test_poisson_mbo_is_the_papers_algorithm_2(sizes, outer):
+    sizes = np.array(sizes)
+    expected = algorithm_2(GRAPH, ONE_HOT.astype(float), WHERE, sizes, 7, outer)
+    frequencies = jnp.asarray(ONE_HOT[WHERE].mean(0))
+    begun = solve.correct(solve.poisson(GRAPH, jnp.asarray(ONE_HOT), WHERE), frequencies, jnp.asarray(sizes))
+    found = solve.poisson_mbo(GRAPH, begun, jnp.asarray(ONE_HOT), WHERE, jnp.asarray(sizes), 1.0, 7, outer)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_classes_come_to_their_sizes():
+    values = np.random.default_rng(3).random((10_000, 2))
+    values[:, 1] *= 0.1 + 0.1 * (np.arange(10_000) % 2)  # class 1 wins one in twenty and one in ten times
+    sizes = jnp.array([0.9, 0.1])
+    winners = np.asarray(solve.of_sizes(jnp.asarray(values), sizes, jnp.ones(10_000))).argmax(1)
+    assert abs((winners == 0).mean() - 0.9) < 0.01 < abs((values.argmax(1) == 0).mean() - 0.9)
+
+
+def test_a_part_without_labels_is_not_counted_among_the_classes():
+    where = np.isin(np.arange(12), [0, 2])
+    targets = jnp.asarray(np.eye(2)[[0, 0, 1] + [0] * 9] * where[:, None], jnp.float32)
+    found = solve.poisson_mbo(two_parts(), solve.poisson(two_parts(), targets, where), targets, where, jnp.ones(2) / 2)
+    np.testing.assert_array_equal(found[5:], 0)
+    assert (np.abs(found[:5]).max(1) > 0.1).all()
+
+
+def test_a_shift_leaves_no_mean_and_the_differences():
+    values = jnp.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    np.testing.assert_allclose(solve.shifted(values), [[0.1, -0.1], [0, 0], [-0.1, 0.1]], atol=1e-6)
+
+
+def test_classes_have_their_mass_among_the_unlabelled():
+    """Masses of the last two nodes are 1.6 and 0.4; priors of 1/2 scale by 1/3.2 and 1/0.8."""
+    values = jnp.array([[1.0, 0.0], [0.9, 0.1], [0.7, 0.3]])
+    found = solve.normalized_mass(values, np.array([True, False, False]), jnp.array([0.5, 0.5]))
+    np.testing.assert_allclose(found, [[1 / 3.2, 0], [0.9 / 3.2, 0.1 / 0.8], [0.7 / 3.2, 0.3 / 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(found[1:].sum(0), [0.5, 0.5], rtol=1e-6)
+
+
 def test_shares_are_positive_parts_over_their_sum():
     found = solve.shares(jnp.array([[1.0, -1.0, 3.0], [-1.0, 0.0, -2.0]]), jnp.array([0.5, 0.25, 0.25]))
     np.testing.assert_allclose(found, [[0.25, 0, 0.75], [0.5, 0.25, 0.25]])

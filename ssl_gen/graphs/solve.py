@@ -6,22 +6,26 @@ W are the graph's weights, d_i = sum_j w_ij, D = diag(d), L = D - W.
     propagation    F = D^-1 W F with F = Y on labelled nodes                   Zhu and Ghahramani 2002, CMU-CALD-02-107
     regression     the same with real values; or (M + lambda L) u = M y        Belkin, Matveeva and Niyogi 2004, COLT
     Poisson        L u = sum_j (y_j - mean y) delta_j,  sum_i d_i u_i = 0      Calder et al. 2020, arXiv:2006.11184
+    Poisson MBO    heat with those sources, cut to classes of given sizes      the same, algorithm 2
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_gen.graphs.build import Graph
-from ssl_gen.types import Array
+from ssl_gen.types import Array, UserError
 
 TOLERANCE = 1e-8  # of a residual, as a part of the right side; ours: systems may amplify it by 10,000 and more
 LONGEST = 2_000  # iterations of a solver at most; ours: graphs of 70,000 images need some hundreds
+VOLUME_STEPS, VOLUME_RATE = 100, 10.0  # towards given sizes of classes; the authors' code of Poisson MBO
+LEAST, MOST = 0.5, 2.0  # that a class is weighted by on the way; the same
 REACH = 1_000.0  # steps of the Poisson iteration after which a part of the graph is judged; the authors' code's limit
 
 
@@ -161,6 +165,100 @@ def poisson(graph: Graph, targets: Array, where: Array) -> Array:
     level = (total(sources) / volume)[graph.parts]  # by which a whole part rises each step
     u = solve(graph, graph.degrees, 1.0, jnp.ones_like(graph.degrees), sources - degrees * level)
     return u - (total(degrees * u) / volume)[graph.parts] + REACH * level
+
+
+def correct(potential: Array, frequencies: Array, prior: Array) -> Array:
+    """u (N, K), label frequencies ybar (K,), prior b (K,) -> (b / ybar) u; a class without labels gets 0.
+
+    Source: Calder et al. 2020, arXiv:2006.11184, algorithm 1.
+    """
+    return potential * jnp.where(frequencies > 0, prior / positive(frequencies), 0.0)
+
+
+def check_prior(prior: Sequence[float], classes: int) -> None:
+    """Raise UserError where it is neither empty nor a number above 0 for each class."""
+    if prior and (len(prior) != classes or min(prior) <= 0):
+        raise UserError(f"prior is {prior}: give {classes} numbers above 0, one for each class, or none")
+
+
+def prior_or(prior: Sequence[float], frequencies: Array) -> Array:
+    """The prior (K,), divided by its sum, or, where it is empty, the frequencies (K,) of the labels."""
+    return jnp.asarray(np.divide(prior, sum(prior)), jnp.float32) if prior else frequencies
+
+
+def of_sizes(values: Array, sizes: Array, counted: Array) -> Array:
+    """Values (N, K) times weights of the classes, so that of `counted` (N,) nodes each class is largest in its share.
+
+    sizes (K,) sum to 1. Weights rise and fall by VOLUME_RATE / step times what is missing, between LEAST and MOST, and
+    those that came nearest are taken; the paper's steps are all as long, may swing for ever, and the last one counts.
+    Shares are met about, not exactly. Source: Calder et al. 2020, arXiv:2006.11184, algorithm 2.
+    """
+
+    def advance(step: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        weights, nearest, least = carry
+        found = counted @ jax.nn.one_hot((values * weights).argmax(-1), len(sizes), dtype=values.dtype)
+        missing = sizes - found / counted.sum()
+        off = jnp.abs(missing).max()
+        nearest = jnp.where(off < least, weights, nearest)
+        return jnp.clip(weights + VOLUME_RATE / (step + 1) * missing, LEAST, MOST), nearest, jnp.minimum(off, least)
+
+    ones = jnp.ones_like(sizes)
+    return values * jax.lax.fori_loop(0, VOLUME_STEPS, advance, (ones, ones, jnp.asarray(jnp.inf, sizes.dtype)))[1]
+
+
+@in_float64
+@jax.jit
+def poisson_mbo(
+    graph: Graph,
+    potential: Array,
+    targets: Array,
+    where: Array,
+    sizes: Array,
+    fidelity: float = 1.0,
+    inner: int = 40,
+    outer: int = 20,
+) -> Array:
+    """Classes of given sizes along short cuts: potential (N, K), targets (N, K) `where` (N,), sizes (K,) -> u (N, K).
+
+    From u = mu potential, `outer` times: `inner` steps u <- u - dt (L u - mu sources) of heat, dt = 1 / max d, sources
+    y_j - mean y as of `poisson`; then every node is cut to its largest class (Merriman, Bence and Osher), classes
+    weighted for their `sizes`. What comes back is u, weighted, before the last cut; it is 0 in parts of the graph
+    without labels, which are not counted.
+    Source: Calder et al. 2020, arXiv:2006.11184, algorithm 2.
+    """
+    known, degrees = jnp.asarray(where)[:, None].astype(targets.dtype), graph.degrees[:, None]
+    sources = known * (targets - (known * targets).sum(0) / known.sum())
+    labels = jax.ops.segment_sum(known[:, 0], graph.parts, len(graph.degrees))
+    reached = (labels > 0).astype(targets.dtype)[graph.parts]
+    step = 1 / degrees.max()
+
+    def heat(_: int, u: Array) -> Array:
+        return u - step * (degrees * u - product(graph, u) - fidelity * sources)
+
+    def advance(_: int, scores: Array) -> Array:
+        classes = jax.nn.one_hot(scores.argmax(-1), len(sizes), dtype=scores.dtype) * reached[:, None]
+        return of_sizes(jax.lax.fori_loop(0, inner, heat, classes), sizes, reached)
+
+    begun = jax.lax.fori_loop(0, inner, heat, fidelity * potential)
+    return jax.lax.fori_loop(1, outer, advance, of_sizes(begun, sizes, reached)) * reached[:, None]
+
+
+def shifted(values: Array) -> Array:
+    """F (N, K) less its mean over the nodes: the constant that F nearly is where labels are few.
+
+    Source: the authors' code of Calder et al. 2020, arXiv:2006.11184 (graphlearning, laplace with mean_shift).
+    """
+    return values - values.mean(0)
+
+
+def normalized_mass(values: Array, where: Array, prior: Array) -> Array:
+    """F (N, K) >= 0 with each class scaled so that its sum over nodes not in `where` (N,) bool is its prior, of (K,).
+
+    Class mass normalisation: Zhu, Ghahramani and Lafferty 2003, "Semi-Supervised Learning Using Gaussian Fields and
+    Harmonic Functions", ICML, sec. 4.
+    """
+    mass = jnp.where(jnp.asarray(where)[:, None], 0.0, values).sum(0)
+    return values * prior / positive(mass)
 
 
 def shares(values: Array, otherwise: Array) -> Array:

@@ -9,6 +9,7 @@ from ssl_gen.methods.classical import (
     mlp,
     pca,
     poisson_learning,
+    poisson_mbo,
     supervised,
 )
 from ssl_gen.methods.self_training import fixmatch, gan_self_training, mean_teacher, meta_pseudo_labels, pseudo_label
@@ -34,6 +35,7 @@ METHODS = {
     "label_propagation": label_propagation,
     "label_spreading": label_spreading,
     "poisson_learning": poisson_learning,
+    "poisson_mbo": poisson_mbo,
     "gan": gan,
     "conditional_gan": conditional_gan,
     "sgan": sgan,

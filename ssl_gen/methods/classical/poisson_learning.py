@@ -18,12 +18,11 @@ from __future__ import annotations
 import dataclasses
 
 import jax.numpy as jnp
-import numpy as np
 
 from ssl_gen.graphs.build import Kernel, check_kernel, pose
 from ssl_gen.graphs.induce import Nodes, induce, remember
-from ssl_gen.graphs.solve import poisson, positive, shares
-from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserError
+from ssl_gen.graphs.solve import check_prior, correct, poisson, prior_or, shares
+from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method
 
 PAPER = "Calder et al. 2020, arXiv:2006.11184"
 State = Nodes
@@ -36,23 +35,16 @@ class Config:
     prior: tuple[float, ...] = ()  # b, a number for each class; () stands for the frequencies of the labels
 
 
-def correct(potential: Array, frequencies: Array, prior: Array) -> Array:
-    """u (N, K), label frequencies ybar (K,), prior b (K,) -> (b / ybar) u; a class without labels gets 0."""
-    return potential * jnp.where(frequencies > 0, prior / positive(frequencies), 0.0)
-
-
 def make(config: Config, spec: ImageSpec) -> Method:
     """A classifier for images of `spec`, or for latents. Raises UserError on an unknown kernel and a wrong prior."""
     check_kernel(config.kernel)
-    if config.prior and (len(config.prior) != spec.classes or min(config.prior) <= 0):
-        raise UserError(f"prior is {config.prior}: give {spec.classes} numbers above 0, one for each class, or none")
+    check_prior(config.prior, spec.classes)
 
     def fit(key: Key, labelled: Images, labels: Labels, unlabelled: Images) -> State:
         posed = pose(labelled, labels, unlabelled, spec.classes, config.neighbours, config.kernel)
-        prior = np.divide(config.prior, sum(config.prior)) if config.prior else posed.frequencies
+        prior = prior_or(config.prior, posed.frequencies)
         potential = poisson(posed.graph, posed.targets, posed.where)
-        corrected = correct(potential, posed.frequencies, jnp.asarray(prior, jnp.float32))
-        return remember(posed.features, shares(corrected, jnp.asarray(prior, jnp.float32)))
+        return remember(posed.features, shares(correct(potential, posed.frequencies, prior), prior))
 
     def classify(state: State, images: Array) -> Array:
         features = jnp.reshape(images, (len(images), -1))
