@@ -35,6 +35,7 @@ from ssl_gen.methods.classical import (
     linear,
     mlp,
     poisson_learning,
+    poisson_mbo,
     supervised,
 )
 from ssl_gen.methods.self_training import fixmatch, gan_self_training, mean_teacher, meta_pseudo_labels, pseudo_label
@@ -129,6 +130,7 @@ ROWS = {
     "autoencoder": Row("autoencoder", autoencoder.Config(steps=6_000), HUNDRED),
     "label_spreading_latents": Row("label_spreading", label_spreading.Config(), LATENTS),
     "poisson_learning_latents": Row("poisson_learning", poisson_learning.Config(), LATENTS),
+    "poisson_mbo_latents": Row("poisson_mbo", poisson_mbo.Config(), LATENTS),
     "vae": Row(
         "vae", vae.Config(steps=90_000, unlabelled_batch=100, learning_rate=2e-3, anneal=0.7), HUNDRED, ("iwae",)
     ),
