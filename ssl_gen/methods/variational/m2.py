@@ -11,10 +11,10 @@ from the official MNIST script. With p(y) uniform, p(z) = N(0, I), q(z | x, y) n
 The sum over y is made, not sampled: each unlabelled image goes through encoder and decoder K times, each time with its
 own noise. The weights' prior N(0, 1) adds |w|^2 / 2 N to J.
 
-The official code, nips14-ssl, has the sum of the stacked model alone, on latents. It differs: its weights start at
-N(0, 1e-3^2) and those of log variances at 0, here each layer's deviation is 1 / sqrt(inputs); its prior spares the
-biases of encoder and decoder, not the classifier's, here it spares none; its Adam has neither bias correction nor
-epsilon. Its p(y) is uniform too: the prior logits that it has are multiplied by 0.
+The official code, nips14-ssl, learns M2 from few labels on the latents of M1 alone (`stacked_m1_m2`). It differs: its
+weights start at N(0, 1e-3^2), those of q's log variance at 0, here each layer's deviation is 1 / sqrt(inputs); its
+prior spares the biases of encoder and decoder, not the classifier's, here it spares none; its Adam has neither bias
+correction nor epsilon. Its p(y) is uniform too: it has logits of classes, and multiplies them by 0.
 
 Samples are the means of p(x | y, z) for z ~ p(z). The weights of `elbo` and `iwae` leave the class out by summing too:
 with z_y ~ q(z | x, y) for every y, w = sum_y p(y) p(x | y, z_y) p(z_y) / q(z_y | x, y), whose mean is p(x) and whose
