@@ -162,7 +162,8 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, path: Path) -> tuple[Array, ...]:
-        above, denoised = nn.softmax(path.logits), []
+        above = nn.softmax(path.logits)
+        denoised: list[Array] = []
         for layer in reversed(range(len(path.z))[-self.depth :]):
             noisy = path.z[layer]
             if denoised:
