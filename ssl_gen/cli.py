@@ -353,20 +353,23 @@ def predict(arguments: Sequence[str]) -> int:
     import csv
 
     from ssl_gen.core.files import writing
-    from ssl_gen.datasets import folders
+    from ssl_gen.datasets import folders, summary
+    from ssl_gen.datasets.names import readable
     from ssl_gen.runs.load import load
 
     run = load(asked.run)
     data = run.record.data
-    files, images, skipped = folders.read_to_fit(asked.path, data.spec.shape, asked.skip_unreadable)
+    files, images, reading = folders.read_to_fit(asked.path, data.spec.shape, asked.skip_unreadable)
     probabilities = run.classify(images)
-    with writing(asked.out), open(asked.out, "w", newline="") as handle:
+    with writing(asked.out), open(asked.out, "w", newline="", encoding="utf-8") as handle:
         table = csv.writer(handle)
         table.writerow(["file", "label", "probability", "calibrated"])
         for file, row in zip(files, probabilities, strict=True):
             mended = "yes" if run.calibrated else "no"
-            table.writerow([file, data.class_names[row.argmax()], f"{row.max():.4f}", mended])
-    print(f"{len(files)} images labelled in {asked.out}" + (f", {skipped} unreadable left out" if skipped else ""))
+            table.writerow([readable(file), data.class_names[row.argmax()], f"{row.max():.4f}", mended])
+    print(f"{len(files)} images labelled in {asked.out}; {summary.said_of_left_out(reading.left_out)}")
+    for warning in reading.warnings:
+        print(f"warning: {warning}")
     print(calibration(run))
     return 0
 
@@ -439,6 +442,9 @@ COMMANDS |= {"compare": compare}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what the user did wrong is one line on the error stream and status 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ssl_gen.datasets import stratify
 from ssl_gen.types import ImageSpec, UserError
+
+if TYPE_CHECKING:
+    from ssl_gen.datasets.reading import Reading
 
 HIDDEN = -1  # label of an image whose class is not known
 OUT_OF_DISTRIBUTION = -2  # label of an image that belongs to no class
@@ -27,6 +30,7 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray  # (T,) int32, 0..K-1
     class_names: tuple[str, ...]
     skipped: tuple[str, ...] = ()  # files left out because they could not be read
+    reading: Reading | None = None  # what its reader met on the way, where it kept an account
 
     @property
     def spec(self) -> ImageSpec:
@@ -84,6 +88,9 @@ def conform(images: np.ndarray, height: int, width: int, channels: int) -> np.nd
 def resize(dataset: Dataset, size: int) -> Dataset:
     """The data set with every image at `size` x `size`, antialiased."""
     channels = dataset.spec.channels
+    if dataset.reading is not None and dataset.train_images.shape[1:3] != (size, size):
+        count = len(dataset.train_labels) + len(dataset.test_labels)
+        dataset.reading.changes[f"resized to {size} x {size}"] += count
     return dataset._replace(
         train_images=conform(dataset.train_images, size, size, channels),
         test_images=conform(dataset.test_images, size, size, channels),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_gen.datasets import folders, idx, npz, prepared, shapes, stratify
+from ssl_gen.datasets import copies, folders, idx, npz, prepared, shapes, stratify
 from ssl_gen.datasets.dataset import Dataset, check_sides, resize
 from ssl_gen.types import UserError
 
@@ -23,6 +23,7 @@ class Asked(NamedTuple):
     data_dir: str | Path | None
     size: int | None  # pixels
     skip_unreadable: bool
+    keep_copies: bool
 
 
 class Source(NamedTuple):
@@ -34,37 +35,58 @@ class Source(NamedTuple):
 
 
 def load(
-    name: str, data_dir: str | Path | None = None, size: int | None = None, skip_unreadable: bool = False
+    name: str,
+    data_dir: str | Path | None = None,
+    size: int | None = None,
+    skip_unreadable: bool = False,
+    keep_copies: bool = False,
 ) -> Dataset:
     """The data set `name`: one of `DATASETS`, or any image-classification set of tensorflow-datasets.
 
     `data_dir` (or None) is where raw IDX files, prepared sets and relative paths of folder:PATH and npz:PATH lie;
     `size`, 8..128 pixels, brings all images to size x size; `skip_unreadable` leaves unreadable files of a folder out
-    instead of failing. mnist and fashion_mnist are read from the four IDX files in `data_dir` (or `data_dir/name`)
-    where they are there, else through tensorflow-datasets, whose order of images is another. Raises UserError for all
-    that cannot be loaded.
+    instead of failing; training images of a folder or npz that copy a test image are left out unless `keep_copies`
+    (other sets stay as published, and their reading counts the exact copies). mnist and fashion_mnist are read from the
+    four IDX files in `data_dir` (or `data_dir/name`) where they are there, else through tensorflow-datasets, whose
+    order of images is another. Raises UserError for all that cannot be loaded.
     """
     if size is not None:
         check_sides(size, size, "The size asked for")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UserError(f"There is no folder {data_dir} to look for data in: make it, or give another --data-dir.")
-    dataset = _load_by_name(name, data_dir, size, skip_unreadable)
+    dataset = _load_by_name(Asked(name, _path(name, data_dir), data_dir, size, skip_unreadable, keep_copies))
     if size is not None:
         dataset = resize(dataset, size)
     check_sides(dataset.spec.height, dataset.spec.width, f"An image of {name}")
     if not len(dataset.train_labels) or not len(dataset.test_labels):
         raise UserError(f"{name} has {len(dataset.train_labels)} training and {len(dataset.test_labels)} test images.")
-    return dataset
+    return dataset if is_own(name) else dataset._replace(reading=copies.account(dataset))
 
 
-def _load_by_name(name: str, data_dir: str | Path | None, size: int | None, skip_unreadable: bool) -> Dataset:
-    kind, colon, place = name.partition(":")
-    path = str(Path(data_dir or "", Path(place).expanduser())) if place else ""
-    asked = Asked(name, path, data_dir, size, skip_unreadable)
+def is_own(name: str) -> bool:
+    """Does a name stand for a user's own images?"""
+    return name.startswith(("folder:", "npz:"))
+
+
+def _path(name: str, data_dir: str | Path | None) -> str:
+    """What stands after the colon, from `data_dir` on."""
+    place = name.partition(":")[2]
+    return str(Path(data_dir or "", Path(place).expanduser())) if place else ""
+
+
+def _load_by_name(asked: Asked) -> Dataset:
+    kind, colon, _ = asked.name.partition(":")
     for key, source in DATASETS.items():
-        if key == name or (colon and source.goes_on and key.partition(":")[0] == kind):
+        if key == asked.name or (colon and source.goes_on and key.partition(":")[0] == kind):
             return source.load(asked)
-    return _prepared(asked)
+    try:
+        return _prepared(asked)
+    except UserError as error:
+        there = Path(asked.data_dir or "", asked.name)
+        if not there.exists():
+            raise
+        what, prefix = ("folder", "folder:") if there.is_dir() else ("file", "npz:")
+        raise UserError(f"{error} A {what} of that name is there: did you mean {prefix}{asked.name}?") from error
 
 
 def _prepared(asked: Asked) -> Dataset:
@@ -130,12 +152,12 @@ DATASETS = {  # name -> what it is and how it is read; any other name is one of 
     ),
     "folder:PATH": Source(
         "your own pictures: one folder a class and unlabelled/, or a flat folder with labels.csv",
-        lambda asked: folders.load_folder(asked.name, asked.path, asked.size, asked.skip_unreadable),
+        lambda asked: folders.load_folder(asked.name, asked.path, asked.size, asked.skip_unreadable, asked.keep_copies),
         goes_on=True,
     ),
     "npz:PATH": Source(
         "your own arrays: train_images, train_labels, test_images, test_labels and unlabelled_images in a .npz",
-        lambda asked: npz.load_npz(asked.name, asked.path),
+        lambda asked: npz.load_npz(asked.name, asked.path, asked.keep_copies),
         goes_on=True,
     ),
 }

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ssl_gen.core.files import writing
 from ssl_gen.core.players import kept
-from ssl_gen.datasets import sources
+from ssl_gen.datasets import sources, summary
 from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation import features, inference
@@ -64,6 +64,7 @@ def train_features(
     """
     config = supervised.Config(**{**FEATURES.__dict__, "steps": steps})
     data = sources.load(dataset, data_dir, size)
+    print(summary.line(data), flush=True)
     path = out or features.trained_path(dataset, data.spec)
     with writing(path):  # said now, not after the training
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,20 @@ class DataRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadRecord:
+    """What was read, as it was said before training started; of a user's own files, what they held and what became."""
+
+    line: str
+    warnings: list[str]
+    labelled: dict[str, int]  # class -> training images with that label
+    unlabelled: int  # training images without one
+    left_out: dict[str, list[str]]  # why -> files
+    sizes: dict[str, int]  # "640 x 480" (width x height) -> files
+    modes: dict[str, int]  # "16-bit grey" -> files
+    changes: dict[str, int]  # "resized to 32 x 32" -> images
+
+
+@dataclasses.dataclass(frozen=True)
 class MaskRecord:
     """Which labels one seed saw."""
 
@@ -99,6 +113,7 @@ class RunRecord:
     created: str  # ISO 8601, UTC
     encoder: EncoderRecord | None = None
     precision: str | None = None  # of float32 matrix products and convolutions; older records do not say it
+    read: ReadRecord | None = None  # what was read of the data
 
     @property
     def spec(self) -> ImageSpec:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ssl_gen.datasets import masking, sources
 from ssl_gen.datasets.batches import Rows, rows
+from ssl_gen.datasets.copies import without_copies
 from ssl_gen.datasets.dataset import Dataset, conform, hold_out, with_missing_pixels, with_out_of_distribution
 from ssl_gen.runs.options import Options, budget
 from ssl_gen.training.segments import Segment
@@ -42,7 +43,9 @@ def load_data(options: Options) -> Data:
     if not 0 <= options.first_seed <= LAST_SEED + 1 - options.seeds:
         raise UserError(f"--first-seed {options.first_seed}: seeds are 0 to {LAST_SEED}")
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-    dataset = sources.load(options.dataset, options.data_dir, options.size, options.skip_unreadable)
+    dataset = sources.load(
+        options.dataset, options.data_dir, options.size, options.skip_unreadable, options.keep_copies
+    )
     name, source = dataset.name, dataset.sha256
     if options.missing_pixels:
         dataset = with_missing_pixels(dataset, options.missing_pixels)
@@ -50,6 +53,9 @@ def load_data(options: Options) -> Data:
     if options.validation:
         dataset, *split = hold_out(dataset, options.validation)
         held_out = split[0], split[1]
+        if sources.is_own(options.dataset) and not options.keep_copies:
+            names = [f"training image {row}" for row in range(len(dataset.train_labels))]
+            dataset = without_copies(dataset, names, held_out[0], "validation")
     strangers = None
     if options.out_of_distribution_dataset is not None:
         outside = options.out_of_distribution_dataset

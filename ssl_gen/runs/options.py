@@ -22,6 +22,7 @@ class Options:
     data_dir: Path | None = None  # where raw or prepared data lie
     size: int | None = None  # pixels; resize every image to size x size
     skip_unreadable: bool = False  # leave out files that cannot be read, and count them
+    keep_copies: bool = False  # of a folder or npz: train also on images that equal a test or validation image
     validation: int = 0  # training images held out for choosing settings; their labels come on top of --labels
     out_of_distribution_dataset: str | None = None  # images of no class, for --mask.out-of-distribution and auroc
     features: str = "auto"  # what samples are compared by: pixels, random, trained or a weights file

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_gen.core.files import writing
-from ssl_gen.datasets.folders import SUFFIXES
+from ssl_gen.datasets.walk import SUFFIXES
 from ssl_gen.evaluation.inference import Compiled, draw_samples
 from ssl_gen.reports.charts import pictures
 from ssl_gen.runs.data import Data

@@ -19,6 +19,9 @@ import jax
 import numpy as np
 
 from ssl_gen.core.plain import to_plain
+from ssl_gen.datasets import stratify, summary
+from ssl_gen.datasets.dataset import HIDDEN
+from ssl_gen.datasets.reading import Reading
 from ssl_gen.evaluation.evaluated import Evaluated, abilities, averaged, measure
 from ssl_gen.evaluation.inference import Compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
@@ -33,6 +36,7 @@ from ssl_gen.reports.records import (
     FinalRecord,
     MaskRecord,
     PhaseRecord,
+    ReadRecord,
     RunRecord,
     Stop,
 )
@@ -187,6 +191,24 @@ def describe(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         encoder=encoder,
         precision=precisions(group),
+        read=describe_reading(data),
+    )
+
+
+def describe_reading(data: Data) -> ReadRecord:
+    """What was read, for run.json and for the line that says it."""
+    dataset, reading = data.dataset, data.dataset.reading or Reading()
+    counts = stratify.sizes(dataset.train_labels, len(dataset.class_names)).tolist()
+    visible = [int((mask.labels >= 0).sum()) for mask in data.masks]
+    return ReadRecord(
+        line=summary.line(dataset, len(data.validation[1]), visible),
+        warnings=list(reading.warnings),
+        labelled=dict(zip(dataset.class_names, counts, strict=True)),
+        unlabelled=int((dataset.train_labels == HIDDEN).sum()),
+        left_out={why: list(names) for why, names in reading.left_out.items()},
+        sizes=dict(reading.sizes),
+        modes=dict(reading.modes),
+        changes={change: count for change, count in reading.changes.items() if count},
     )
 
 

@@ -18,7 +18,7 @@ from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
 from ssl_gen.reports import records
-from ssl_gen.reports.records import EncoderRecord, FinalRecord, RunRecord
+from ssl_gen.reports.records import EncoderRecord, FinalRecord, ReadRecord, RunRecord
 from ssl_gen.reports.run import page
 from ssl_gen.runs import evaluators
 from ssl_gen.runs.catalogue import find_method
@@ -79,12 +79,20 @@ def train(name: str, config: Any = None, options: Options | None = None) -> Resu
     group = join() if options.distributed else SINGLE_PROCESS
     with group.failing_together():
         job = prepare(name, config, options, group)
+        if group.is_main and job.record.read is not None:
+            say(job.record.read)
         with claimed(job.target) if group.is_main else contextlib.nullcontext():
             plain = group.broadcast(lambda: already_finished(job.target, job.record))
             if plain is None:
                 plain = train_claimed(job)
     final = None if plain is None else from_plain(FinalRecord, plain)
     return Result(job.target, final, job.record.command, group.is_main)
+
+
+def say(read: ReadRecord) -> None:
+    """What was read, before anything is trained on it: also with `quiet`, which is of the progress bar."""
+    for text in (read.line, *(f"warning: {warning}" for warning in read.warnings)):
+        print(text, flush=True)
 
 
 def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SINGLE_PROCESS) -> Job:

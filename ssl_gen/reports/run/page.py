@@ -31,5 +31,5 @@ def write(run_folder: str | Path) -> Path:
     """Write report.html into a run folder, finished or not, and return its path; raises UserError as `read`."""
     run = read(run_folder)
     path = run.folder / "report.html"
-    path.write_text(render(run), encoding="utf-8")
+    path.write_text(render(run), encoding="utf-8", errors="backslashreplace")  # paths may be no UTF-8
     return path

@@ -48,6 +48,8 @@ def introduction(run: Run) -> str:
     done += f", {count(data.validation, 'validation image')}." if data.validation else ", no validation images."
     took = "" if run.final is None else f" It took {tables.duration(run.final.seconds)}."
     parts.append(f"<p>{html.escape(done + took)}</p>")
+    if run.record.read is not None:
+        parts.append(f'<p class="soft">{html.escape(run.record.read.line)}.</p>')
     commit = "of no known commit" if record.commit is None else f"commit {record.commit[:12]}"
     products = "" if record.precision is None else f", products in precision {record.precision}"
     source = f"Method: {record.paper} ({record.family}). Device: {record.device}{products}. Code: {commit}. "
@@ -56,7 +58,7 @@ def introduction(run: Run) -> str:
 
 
 def warnings(run: Run) -> str:
-    """What a reader must know before any number: stopped seeds, an unfinished run, files that were skipped."""
+    """What a reader must know before any number: stopped seeds, an unfinished run, odd data, skipped files."""
     parts = []
     for stop in stopped(run):
         told = f"Seed {stop.seed} stopped at step {stop.step:,}: {stop.metric} became {stop.value}. "
@@ -64,6 +66,7 @@ def warnings(run: Run) -> str:
     if run.final is None:
         reached = max((line["step"] for line in run.lines), default=0)
         parts.append(f"This run has not finished: {reached:,} of {run.record.steps:,} steps are on record.")
+    parts += [html.escape(f"Of the data: {each}.") for each in (run.record.read.warnings if run.record.read else [])]
     skipped = run.record.data.skipped
     if skipped:
         items = "".join(f"<li>{html.escape(item)}</li>" for item in skipped[:100])
