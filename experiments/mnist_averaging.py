@@ -6,7 +6,7 @@ is measured in four ways, on the same seeds:
 
     latest                     the latest params with their own statistics: nothing is averaged
     averaged_latest            averaged params with the latest network's statistics, as EMAs are often used
-    averaged                   params and statistics averaged alike, as `players.update_ema` does
+    averaged                   params and statistics averaged alike, as `ema.update_ema` does
     averaged_recomputed        averaged params with statistics from a pass over 20,000 training images, or latents
 
 Test error in percent, and FID of 10,000 samples on the features of a convnet trained on MNIST.
@@ -31,8 +31,9 @@ import optax
 from experiments import mnist_systems, table
 from experiments.table import HERE, Place, Row
 from experiments.tracked import Numbers
+from ssl_gen.core.ema import MOVING
 from ssl_gen.core.plain import from_plain, to_plain
-from ssl_gen.core.players import MOVING, Player
+from ssl_gen.core.players import Player
 from ssl_gen.datasets import sources
 from ssl_gen.datasets.store import scaled
 from ssl_gen.evaluation import features

@@ -51,7 +51,7 @@ class Average(NamedTuple):
     """The exponential moving average (EMA) of a network over its updates: a network itself, statistics and all."""
 
     params: Tree
-    stats: Tree  # those of a network with these params: see `players.update_ema`
+    stats: Tree  # those of a network with these params: see `ema.update_ema`
 
 
 class TrainState(NamedTuple):

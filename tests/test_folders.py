@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ssl_gen.datasets.dataset import HIDDEN, Dataset
-from ssl_gen.datasets.folders import read_image
+from ssl_gen.datasets.image_files import read_picture
 from ssl_gen.datasets.sources import load
 from ssl_gen.types import ImageSpec, UserError
 
@@ -138,12 +138,12 @@ HELD = {
 @pytest.mark.parametrize("file", HELD)
 def test_grey_is_one_channel_however_a_file_holds_it(file, tmp_path):
     HELD[file].save(tmp_path / file, **({"lossless": True} if file.endswith("webp") else {}))
-    np.testing.assert_array_equal(read_image(tmp_path / file), GREY)
+    np.testing.assert_array_equal(read_picture(tmp_path / file).pixels, GREY)
 
 
 def test_sixteen_bit_grey_with_a_transparent_value_is_white_there_and_not_clipped(tmp_path):
     Image.fromarray(GREY.astype(np.uint16) * 256 + 7).save(tmp_path / "x.png", transparency=5 * 256 + 7)
-    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), np.where(GREY == 5, 255, GREY))
+    np.testing.assert_array_equal(read_picture(tmp_path / "x.png").pixels, np.where(GREY == 5, 255, GREY))
 
 
 def test_one_colour_picture_makes_all_three_channels(tmp_path):

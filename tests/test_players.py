@@ -13,7 +13,8 @@ import pytest
 
 import ssl_gen
 from ssl_gen.core import gradient
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.ema import update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.types import Average, TrainState
 
 INPUTS = jax.random.normal(jax.random.key(0), (6, 4))

@@ -17,16 +17,12 @@ from tiny import IMAGES, SPEC, STEPS, first_rows, some_rows, tiny
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
+from ssl_gen.core.schedules import last_kernel
+from ssl_gen.losses.adversarial import judged_guess
+from ssl_gen.losses.classification import balance
 from ssl_gen.losses.thresholds import confident_cross_entropy
 from ssl_gen.methods.adversarial import triple_gan
-from ssl_gen.methods.adversarial.triple_gan import (
-    Drawn,
-    adversarial,
-    balance,
-    classifier_optimizer,
-    classifier_terms,
-    last_kernel,
-)
+from ssl_gen.methods.adversarial.triple_gan import Drawn, classifier_optimizer, classifier_terms
 from ssl_gen.networks import classifiers
 from ssl_gen.types import Batch
 
@@ -66,18 +62,18 @@ def test_balance_stays_finite_where_a_class_is_never_predicted():
 def test_the_adversarial_term_weighs_what_d_doubts_by_the_probability():
     d = 1 / (1 + np.exp(-np.float64(JUDGED)))
     expected = np.mean(softmax(LOGITS)[np.arange(6), PREDICTED] * -np.log(d))
-    np.testing.assert_allclose(adversarial(LOGITS, PREDICTED, JUDGED), expected, rtol=1e-5)
+    np.testing.assert_allclose(judged_guess(LOGITS, PREDICTED, JUDGED), expected, rtol=1e-5)
 
 
 def test_the_adversarial_term_has_a_gradient_through_the_probability():
     p, reward = softmax(LOGITS), np.log1p(np.exp(-np.float64(JUDGED)))
     chosen = p[np.arange(6), PREDICTED]
     expected = (reward * chosen / 6)[:, None] * (np.eye(4)[PREDICTED] - p)  # d p_y / d l_k = p_y (1[k = y] - p_k)
-    np.testing.assert_allclose(jax.grad(adversarial)(LOGITS, PREDICTED, JUDGED), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.grad(judged_guess)(LOGITS, PREDICTED, JUDGED), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_adversarial_term_has_no_gradient_through_d():
-    assert not np.any(jax.grad(adversarial, argnums=2)(LOGITS, PREDICTED, JUDGED))
+    assert not np.any(jax.grad(judged_guess, argnums=2)(LOGITS, PREDICTED, JUDGED))
 
 
 TEACHER = np.log([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.5, 0.5]]).astype(np.float32)

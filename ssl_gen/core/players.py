@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen.core import gradient
+from ssl_gen.core.ema import MOVING, kept
 from ssl_gen.core.gradient import Forward
-from ssl_gen.types import Array, Average, Key, Metrics, TrainState, Tree
-
-MOVING = "batch_stats"  # the collection that a pass in training changes: batch norm's means, spectral norm's vectors
+from ssl_gen.types import Average, Key, Metrics, TrainState, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,30 +84,6 @@ class Player:
 
     def _narrow(self, tree: Any) -> Any:
         return tree if self.dtype == jnp.float32 else _cast(tree, self.dtype)
-
-
-def kept(state: TrainState) -> Average:
-    """The EMA of a player that keeps one."""
-    assert isinstance(state.ema, Average), "this player keeps no EMA"
-    return state.ema
-
-
-def update_ema(state: TrainState, rate: float | Array, step: Array, stats: Tree = None) -> TrainState:
-    """Move the EMA towards the player after update number `step` + 1; without one, nothing.
-
-    The exponential mean with the given rate, corrected for its start (Kingma and Ba 2015, arXiv:1412.6980, sec. 3): the
-    weight of the newest is rate / (1 - (1 - rate)^(step + 1)), which is 1 at the first update. Params and batch
-    statistics are averaged alike, for those of the player are not those of a network with its averaged params; where
-    the EMA makes passes of its own (`run_ema`), its statistics are theirs: `stats`. What else is untrained is copied.
-    """
-    if not isinstance(state.ema, Average):
-        return state
-    size = rate / -jnp.expm1((step + 1.0) * jnp.log1p(-rate))  # 1 - (1 - rate)^n, exact for slow rates in float32
-    if stats is None:
-        stats = dict(state.stats)
-        if MOVING in stats:
-            stats[MOVING] = optax.incremental_update(stats[MOVING], state.ema.stats[MOVING], size)
-    return state._replace(ema=Average(optax.incremental_update(state.params, state.ema.params, size), stats))
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

@@ -25,6 +25,11 @@ def staged(rate: float, updates: int, stages: int, factor: float) -> optax.Sched
     return lambda step: rate * factor ** jnp.floor(step / length)
 
 
+def preceded(rate: float, updates: int, later: optax.ScalarOrSchedule) -> optax.Schedule:
+    """One learning rate for the first updates, then that of `later` at the same number of updates."""
+    return lambda step: jnp.where(step < updates, rate, later(step) if callable(later) else later)
+
+
 def partly_cosine(rate: float, updates: int) -> optax.Schedule:
     """A learning rate that falls along cos(7 pi t / 16 T), to a fifth; Sohn et al. 2020, arXiv:2001.07685, sec. 2.4."""
     return lambda step: rate * jnp.cos(7 * math.pi / 16 * step / max(updates, 1))
@@ -49,3 +54,12 @@ def decaying(optimizer: Decaying, rate: float, updates: int, l2: float) -> optax
 def kernels(params: Tree) -> Tree:
     """True for arrays of two axes and more: a mask for weight decay, which biases and norms are spared."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def last_kernel(params: Tree) -> Tree:
+    """True for the kernel of the classifier's last layer: a mask for weight decay."""
+    dense = [name for name in params if name.startswith("Dense_")] or [
+        name for name in params if "Convolution_" in name
+    ]
+    last = max(dense, key=lambda name: int(name.split("_")[1]))
+    return {name: jax.tree.map(lambda leaf, name=name: name == last and leaf.ndim > 1, params[name]) for name in params}

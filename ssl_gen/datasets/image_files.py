@@ -128,7 +128,7 @@ def _metadata(read: Callable[[], T], changes: list[str]) -> T | None:
 def _flattened(image: Image.Image, raw: str) -> tuple[Image.Image, int]:
     """A loaded image -> (mode L or RGB over white, its highest level in 16 bits, 0 for one of 8).
 
-    Grey is told by the pixels, for palettes, WebP and 16-bit grey with transparency have no mode of it, and RGB holds it.
+    Grey is told by the pixels: palettes, WebP and 16-bit grey with transparency have no mode of it, RGB may hold it.
     """
     key = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255

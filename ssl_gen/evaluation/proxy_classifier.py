@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from ssl_gen.core.ema import kept
 from ssl_gen.core.files import writing
-from ssl_gen.core.players import kept
 from ssl_gen.datasets import sources, summary
 from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.datasets.store import Store

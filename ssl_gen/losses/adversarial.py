@@ -155,3 +155,12 @@ class Game:
         outputs, _ = judge(augment(self.augmentation, augment_key, interleave(*shown)), judge_key)
         loss = generator_loss(self.loss, *separate(outputs[:, 0], sizes))
         return {"adversarial": loss}, separate(outputs, sizes)[0]
+
+
+def judged_guess(logits: Array, predicted: Array, judged: Array) -> Array:
+    """E p(yh | u) * -log D(u, yh): logits (U, K), predicted (U,), D's logits judged (U,) -> () nats.
+
+    D is a reward here: its logit carries no gradient, the probability does (Li et al. 2017, sec. 3.2).
+    """
+    confidence = jnp.take_along_axis(jax.nn.softmax(logits), predicted[:, None], -1)[:, 0]
+    return (confidence * jax.lax.stop_gradient(jax.nn.softplus(-judged))).mean()

@@ -36,3 +36,8 @@ def log_shares(values: Array, floor: float = 1e-4) -> Array:
     """
     raised = jnp.maximum(values, 0.0) + floor
     return jnp.log(raised) - jnp.log(raised.sum(-1, keepdims=True))
+
+
+def balance(logits: Array) -> Array:
+    """CE(uniform, mean posterior): logits (U, K) -> () nats; least, log K, where every class is predicted as often."""
+    return -jnp.log(jax.nn.softmax(logits).mean(0) + 1e-8).mean()

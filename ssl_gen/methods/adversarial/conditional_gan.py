@@ -32,8 +32,9 @@ import optax
 
 from ssl_gen.augmentation import DIFF_AUGMENT, Augmentation
 from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import NormalLatents
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.adversarial import DIFFERENCES, Game, Loss

@@ -25,8 +25,9 @@ import optax
 
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.batching import separate, shard_batch
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import NormalLatents
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.adversarial import DIFFERENCES, Game, Loss
@@ -48,9 +49,7 @@ class Config:
     latent: int = 100  # width of z ~ N(0, 1); official MNIST script
     generator_hidden: tuple[int, ...] = (1200, 1200)  # units a layer; official MNIST script
     discriminator_hidden: tuple[int, ...] = (1200, 1200)  # units a layer; official MNIST script: 240 maxouts of 5
-    input_noise: float = (
-        0.3  # deviation in the discriminator, pixels in [0, 1]; Salimans et al. 2016, official: dropout 0.2
-    )
+    input_noise: float = 0.3  # in the discriminator, pixels in [0, 1]; Salimans et al. 2016, official: dropout 0.2
     noise: float = 0.5  # deviation before the mlp discriminator's other layers; likewise, official: dropout 0.5
     width: int = 64  # channels of the first layer of conv networks; official code of Radford et al. 2016
     normalisation: Literal["none", "spectral", "weight"] = "spectral"  # of a conv discriminator; Miyato et al. 2018

@@ -23,9 +23,10 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import NormalLatents
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.adversarial import judged_fake, judged_real

@@ -32,12 +32,13 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples, choose
-from ssl_gen.core.players import Player, update_ema
-from ssl_gen.core.schedules import annealed
-from ssl_gen.losses.adversarial import judged_fake, judged_real
-from ssl_gen.losses.classification import cross_entropy, entropy, softmax_mse
+from ssl_gen.core.players import Player
+from ssl_gen.core.schedules import annealed, last_kernel, preceded
+from ssl_gen.losses.adversarial import judged_fake, judged_guess, judged_real
+from ssl_gen.losses.classification import balance, cross_entropy, entropy, softmax_mse
 from ssl_gen.losses.thresholds import confident_cross_entropy
 from ssl_gen.networks import classifiers, conv, mlp
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, NoSettings, Phase, TrainState, Tree
@@ -86,9 +87,7 @@ class Config:
     augmentation: Augmentation = Augmentation()  # of every image that the classifier trains on; official MNIST: none
 
 
-# Official CIFAR-10 script (x2y_yz2x_xy2p_ssl_cifar10.py), without its ZCA and the ramps of its consistency and of C's
-# b1: 1,000 epochs of 500 updates; D sees 40 hand-labelled pairs beside 160; C begins to see samples at epoch 200.
-PHOTOGRAPHS = Config(
+PHOTOGRAPHS = Config(  # official CIFAR-10 script (x2y_yz2x_xy2p_ssl_cifar10.py), no ZCA, no ramps of c and C's b1
     steps=500_000, warm_up=0.0, unlabelled_batch=100, real_labelled=0.2, network="conv", input_noise=0.0, noise=0.0,
     classifier_network="conv13", classifier_width=128, learning_rate=3e-4, classifier_rate=3e-3, l2=0.0,
     adversarial=0.01, entropy=0.0, balance=0.0, consistency=100.0, generated_from=0.2,
@@ -100,20 +99,6 @@ class State(NamedTuple):
     generator: TrainState
     discriminator: TrainState
     classifier: TrainState
-
-
-def balance(logits: Array) -> Array:
-    """CE(uniform, mean posterior): logits (U, K) -> () nats; least, log K, where every class is predicted as often."""
-    return -jnp.log(jax.nn.softmax(logits).mean(0) + 1e-8).mean()
-
-
-def adversarial(logits: Array, predicted: Array, judged: Array) -> Array:
-    """E p(yh | u) * -log D(u, yh): logits (U, K), predicted (U,), D's logits judged (U,) -> () nats.
-
-    D is a reward here: its logit carries no gradient, the probability does (Li et al. 2017, sec. 3.2).
-    """
-    confidence = jnp.take_along_axis(jax.nn.softmax(logits), predicted[:, None], -1)[:, 0]
-    return (confidence * jax.lax.stop_gradient(jax.nn.softplus(-judged))).mean()
 
 
 class Drawn(NamedTuple):
@@ -147,7 +132,7 @@ def classifier_terms(
         late = jnp.where(step >= config.generated_from * config.steps, 1.0, 0.0)
         terms["generated"] = config.generated * late * cross_entropy(logits["drawn"], drawn.labels)
     if drawn and config.adversarial:
-        terms["adversarial"] = config.adversarial / 2 * adversarial(unlabelled, teacher.argmax(-1), drawn.judged)
+        terms["adversarial"] = config.adversarial / 2 * judged_guess(unlabelled, teacher.argmax(-1), drawn.judged)
     return terms
 
 
@@ -164,25 +149,12 @@ def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.
     return generator, discriminator, classifiers.classifier(config.classifier_network, classes, *sizes, config.dropout)
 
 
-def last_kernel(params: Tree) -> Tree:
-    """True for the kernel of the classifier's last layer: a mask for weight decay."""
-    dense = [name for name in params if name.startswith("Dense_")] or [
-        name for name in params if "Convolution_" in name
-    ]
-    last = max(dense, key=lambda name: int(name.split("_")[1]))
-    return {name: jax.tree.map(lambda leaf, name=name: name == last and leaf.ndim > 1, params[name]) for name in params}
-
-
 def classifier_optimizer(config: Config, warm_up: int) -> optax.GradientTransformation:
     """Adam with L2 in its gradient and, in the warm-up of so many updates, a rate of its own; UserError on others."""
     everything = choose("decayed", config.decayed, ("last_layer", "everything")) == "everything"
-    later = annealed(config.classifier_rate, config.steps, config.anneal)
-
-    def with_own(step: Array) -> Array:
-        own = jnp.asarray(config.warm_up_rate)
-        return jnp.where(step < warm_up, own, later(step) if callable(later) else later)
-
-    rate = later if config.warm_up_rate is None else with_own
+    rate = annealed(config.classifier_rate, config.steps, config.anneal)
+    if config.warm_up_rate is not None:
+        rate = preceded(config.warm_up_rate, warm_up, rate)
     decay = optax.add_decayed_weights(config.l2, None if everything else last_kernel)
     return optax.chain(decay, optax.adam(rate, b1=config.b1))
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import jax
 
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import Decaying, decaying
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.networks import classifiers

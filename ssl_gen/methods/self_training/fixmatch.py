@@ -27,9 +27,10 @@ import optax
 
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import decaying, kernels, partly_cosine
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.losses.thresholds import (
@@ -57,9 +58,7 @@ class Config:
     dropout: float = 0.0  # of hidden units; paper: none
     optimizer: Literal["adamw", "sgd"] = "adamw"  # ours; paper: sgd, Nesterov momentum 0.9
     learning_rate: float = 2e-3  # at the start, falling along cos(7 pi t / 16 T); ours; paper: 0.03 with sgd
-    weight_decay: float = (
-        5e-4  # of kernels; paper, in the gradient of sgd; adamw's is times the rate, 1e-6 a step: inert
-    )
+    weight_decay: float = 5e-4  # of kernels; paper, in sgd's gradient; adamw's is times the rate, 1e-6 a step: inert
     unlabelled_weight: float = 1.0  # w; paper
     threshold: float = 0.95  # of probability; paper
     teacher: Literal["student", "average"] = "student"  # whose guesses are learnt; average: the EMA's

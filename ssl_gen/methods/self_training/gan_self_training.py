@@ -17,8 +17,7 @@ see `fixmatch`, also for when to switch it off.
 
 Ours: the GAN; the EMA as FixMatch's teacher; the classifier goes on from the first phase, where the paper begins anew;
 images labelled by hand keep their label and have a share of their own in L_D. Three switches tell what each source is
-worth: labels and samples are switched in the third phase, guesses in the first as well. The first phase always has the
-labels, for nothing else tells of the classes.
+worth: labels and samples are switched in the third phase, guesses in the first as well, which always has the labels.
 """
 
 from __future__ import annotations
@@ -32,9 +31,10 @@ import optax
 
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import NormalLatents
 from ssl_gen.core.schedules import annealed, kernels, partly_cosine
 from ssl_gen.losses import adversarial

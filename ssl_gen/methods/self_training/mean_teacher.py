@@ -25,9 +25,10 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.losses.classification import cross_entropy, softmax_mse
 from ssl_gen.networks import classifiers
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
@@ -50,10 +51,7 @@ class Config:
     learning_rate: float = 3e-3  # Adam, at its highest; official script
     b1: tuple[float, float] = (0.9, 0.5)  # Adam, until the ramp-down and at the end; official script
     b2: tuple[float, float] = (0.99, 0.999)  # Adam, while ramping up and after; official SVHN script
-    averaging: tuple[float, float] = (
-        0.01,
-        0.01,
-    )  # rate of w' a step, ramping up and after; ours; official: 0.01, 0.001
+    averaging: tuple[float, float] = (0.01, 0.01)  # rate of w', ramping up and after; ours; official: 0.01, 0.001
     augmentation: Augmentation = Augmentation(translate=2.0, noise=0.1)  # of each side; official: crop 2, noise 0.15
 
 

@@ -28,9 +28,10 @@ import optax
 
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import kernels, partly_cosine
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.losses.thresholds import confident
@@ -59,9 +60,7 @@ class Config:
     temperature: float = 0.7  # of the consistency's targets; official code
     threshold: float = 0.9  # of probability; ours, for digits; official code: 0.6
     sharpened_mask: bool = False  # is the threshold on q'? official code; no, on q: Xie et al. 2020
-    label_smoothing: float = (
-        0.0  # of y in the teacher's supervised term and of yh in the student's; official code: 0.15
-    )
+    label_smoothing: float = 0.0  # of y in the teacher's supervised term, of yh in the student's; official code: 0.15
     meta: float = 1.0  # m; official code
     memory: float = 0.01  # rate of the running mean of h, a step; official code
     averaging: float = 0.01  # rate of the student's EMA, a step; ours; official code: 0.005

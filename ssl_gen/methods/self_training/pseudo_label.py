@@ -22,9 +22,10 @@ import jax.numpy as jnp
 
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
-from ssl_gen.core.players import Player, update_ema
+from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import Decaying, decaying
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.losses.thresholds import confident, confident_cross_entropy
