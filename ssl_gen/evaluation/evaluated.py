@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_gen.core import failures
 from ssl_gen.core.machine import cores
 from ssl_gen.evaluation.inference import (
     Compiled,
@@ -95,6 +96,10 @@ class Evaluated:
     @functools.cached_property
     def extractor_log_probabilities(self) -> np.ndarray:
         return mapped(able(self.reference.extractor.classify), self.many)
+
+    @property
+    def split(self) -> str:
+        return self.reference.split
 
     @property
     def reference_features(self) -> np.ndarray:
@@ -199,12 +204,16 @@ def measured(metric: Metric, evaluated: Evaluated) -> dict[str, float]:
     return {f"{name}{suffix}": value for name, value in values.items()}
 
 
-def finite(values: dict[str, float]) -> dict[str, float]:
-    """`values`. Raises UserError for one that is NaN or infinite: it has no mean, and JSON no word for it."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise UserError(f"{name} came out as {value}")
-    return values
+def attempted(metric: Metric, evaluated: Evaluated) -> tuple[dict[str, float], str]:
+    """The finite numbers of one metric by full name, and why not all of them could be measured, "" where they were."""
+    try:
+        values = measured(metric, evaluated)
+    except UserError as error:
+        return {}, str(error)
+    except Exception as error:  # of numpy, scikit-learn, XLA on data that nobody thought of: one metric, not a run
+        return {}, failures.in_words(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    return finite, ", ".join(f"{name} came out as {values[name]}" for name in values if name not in finite)
 
 
 def measure(
@@ -216,7 +225,7 @@ def measure(
 ) -> dict[str, list[float | None]]:
     """The named metrics of all replicas, {full name: a value for each of seeds, None for those that stopped}.
 
-    A metric that cannot be had (too few samples, a broken cache) or comes out as no finite number raises UserError;
+    A metric that cannot be had (too few samples, whatever error) or comes out as no finite number raises UserError;
     where `unmeasured` is given, its reason is noted there and the others are measured, so that a long run keeps what
     it has.
     """
@@ -225,12 +234,12 @@ def measure(
         values: dict[str, float] = {}
         reasons: dict[str, str] = {}
         for name in names:
-            try:
-                values |= finite(measured(metrics[name], item[1]))
-            except UserError as error:
-                if unmeasured is None:
-                    raise
-                reasons[name] = f"seed {item[0]}: {error}"
+            found, reason = attempted(metrics[name], item[1])
+            values |= found
+            if reason and unmeasured is None:
+                raise UserError(f"{name} could not be measured: seed {item[0]}: {reason}")
+            if reason:
+                reasons[name] = f"seed {item[0]}: {reason}"
         return values, reasons
 
     items = list(evaluated.items())

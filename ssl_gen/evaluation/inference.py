@@ -108,10 +108,17 @@ def mapped(function: Callable[..., Array], *arrays: np.ndarray) -> np.ndarray:
 
 
 def probabilities(compiled: Compiled, state: State, images: np.ndarray) -> np.ndarray:
-    """Log-probabilities (B, K) of images (B, H, W, C) uint8. Raises UserError for a method without a classifier."""
+    """Log-probabilities (B, K) of images (B, H, W, C) uint8.
+
+    Raises UserError for a method without a classifier, and where it gives NaN, whose greatest would be some class.
+    """
     if compiled.classify is None:
         raise UserError("this method has no classifier: `ssl-gen list methods` says what each one can do")
-    return mapped(functools.partial(compiled.classify, everywhere(state)), images)
+    found = mapped(functools.partial(compiled.classify, everywhere(state)), images)
+    broken = int(np.isnan(found).any(-1).sum())
+    if broken:
+        raise UserError(f"{broken} of {len(found)} images have class scores that are NaN: the network is broken")
+    return found
 
 
 def draw_samples(

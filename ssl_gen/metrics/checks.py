@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssl_gen.metrics.metric import Evaluated
 from ssl_gen.types import UserError
+
+
+def check_real(replica: Evaluated, least: int) -> None:
+    """Raise UserError where there are fewer real images than `least` to compare samples with."""
+    count = len(replica.reference_features)
+    if count < least:
+        raise UserError(f"{count} {replica.split} images are too few: this metric compares with at least {least}")
 
 
 def check_features(least: int, *features: np.ndarray) -> None:

@@ -20,10 +20,11 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import blas, lapack
 
-from ssl_gen.metrics.checks import check_features
+from ssl_gen.metrics.checks import check_features, check_real
 from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.types import UserError
 
+FEWEST = 10  # real images: the spread of fewer says nothing of the rest; ours
 ROWS = 250  # of features taken at a time
 REGULAR = 1e-10  # least ratio of the smallest to the largest pivot for which a covariance counts as regular; ours
 
@@ -185,12 +186,14 @@ def fid_infinity(
 
 def measure_fid(replica: Evaluated) -> dict[str, float]:
     """Against the moments of the real images, which all replicas share."""
+    check_real(replica, FEWEST)
     value = distance(gaussian([replica.features]), replica.reference_gaussian)
     return {replica.on_features("fid"): value}
 
 
 def measure_fid_infinity(replica: Evaluated) -> dict[str, float]:
     """Against the same moments."""
+    check_real(replica, FEWEST)
     value = fid_infinity(replica.features, replica.reference_gaussian, replica.seed)
     return {replica.on_features("fid_infinity"): value}
 

@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_gen.metrics.checks import check_features
+from ssl_gen.metrics.checks import check_features, check_real
 from ssl_gen.metrics.metric import Evaluated, Metric, Number
 from ssl_gen.metrics.neighbours import kth_distance, squared_distances
 from ssl_gen.types import UserError
 
+NEIGHBOURS = 5  # k; Naeem et al. 2020
 TIE = 1e-9  # a part of a squared radius beyond what rounding moves, so that a tie is one in any order of rows; ours
 
 
@@ -33,7 +34,7 @@ class Manifold(NamedTuple):
     coverage: float  # of the real: those with a generated image in their neighbourhood
 
 
-def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> Manifold:
+def prdc(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> Manifold:
     """Precision, recall, density and coverage of generated images, from features real (N, F) and fake (M, F).
 
     Balls are open, as in the package `prdc` of Naeem et al., whose k is 5; those of Kynkäänniemi et al. are closed, and
@@ -58,7 +59,8 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> Manifold:
 
 def measure(replica: Evaluated) -> dict[str, float]:
     """Precision, recall, density, coverage."""
-    found = prdc(replica.reference_features, replica.features)
+    check_real(replica, NEIGHBOURS + 1)
+    found = prdc(replica.reference_features, replica.features, NEIGHBOURS)
     return {replica.on_features(name): value for name, value in found._asdict().items()}
 
 

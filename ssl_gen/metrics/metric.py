@@ -102,6 +102,10 @@ class Evaluated(Protocol):
         """(n, K) that the extractor gives `many`."""
 
     @property
+    def split(self) -> str:
+        """Where the real images that samples are compared with come from: test, or, without one, train."""
+
+    @property
     def reference_features(self) -> np.ndarray:
         """(R, F) of the real images that samples are compared with."""
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ssl_gen.evaluation.evaluated import Evaluated, abilities, measured
+from ssl_gen.evaluation.evaluated import Evaluated, abilities, attempted
 from ssl_gen.evaluation.inference import Compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
@@ -110,7 +110,11 @@ def make(
     unmeasured: set[str] = set()  # said once
 
     def error(step: int, replica: int, state: State) -> dict[str, float]:
-        return errors(compiled, data, state)
+        try:
+            return errors(compiled, data, state)
+        except UserError as reason:  # its next losses will say more of a network that is broken
+            tqdm.write(f"error was not measured at step {step}: {reason}")
+            return {}
 
     def samples(step: int, replica: int, state: State) -> dict[str, float]:
         if drawn.setdefault(step, replica) == replica:
@@ -127,13 +131,10 @@ def make(
         def run(step: int, replica: int, state: State) -> dict[str, float]:
             mask = data.masks[replica]
             evaluated = Evaluated(compiled, state, against, mask.labels, mask.pool, data.seeds[replica])
-            try:
-                values = measured(METRICS[name], evaluated)
-            except UserError as reason:  # a long run is not lost for a number on the way
-                if name not in unmeasured:
-                    tqdm.write(f"{name} was not measured at step {step}: {reason}")
+            values, reason = attempted(METRICS[name], evaluated)  # a long run is not lost for a number on the way
+            if reason and name not in unmeasured:
+                tqdm.write(f"{name} was not measured at step {step}: {reason}")
                 unmeasured.add(name)
-                return {}
             return {f"{'samples' if sampled else 'test'}/{full}{count}": value for full, value in values.items()}
 
         return Evaluator(name, steps_of[name], run)

@@ -44,7 +44,7 @@ from ssl_gen.runs.data import Data
 from ssl_gen.runs.options import Options
 from ssl_gen.training.loop import Outcome
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup
-from ssl_gen.types import Method, State
+from ssl_gen.types import Method, State, UserError
 
 LAST = 20  # evaluations in the median; Sohn et al. 2020, arXiv:2001.07685
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -275,7 +275,10 @@ def conclude(
     if not (compiled.classify and states):
         return final
     labels = data.dataset.test_labels
-    outputs = [probabilities(compiled, state, data.dataset.test_images) for state in states.values()]
+    try:
+        outputs = [probabilities(compiled, state, data.dataset.test_images) for state in states.values()]
+    except UserError as error:
+        return dataclasses.replace(final, unmeasured=unmeasured | {"confusion": str(error)})
     shares = [classification.per_class_error(each, labels) for each in outputs]
     best = [min(curve(lines, seed, "test/error"), default=None) for seed in record.seeds]
     return dataclasses.replace(
