@@ -53,7 +53,7 @@ LATER: Mapping[type, Mapping[str, Any]] = {
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
     meta_pseudo_labels.Config: {"sharpened_mask": False, "label_smoothing": 0.0},
     triple_gan.Config: {"warm_up_balance": None, "warm_up_rate": None, "decayed": "everything"},
-    Options: {"first_seed": 0},
+    Options: {"first_seed": 0, "keep_copies": False},
     Scheme: {"seed": None},
 }
 
