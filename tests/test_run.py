@@ -15,7 +15,7 @@ from tiny import same
 
 from ssl_gen import cli
 from ssl_gen.augmentation import Augmentation
-from ssl_gen.core import files
+from ssl_gen.core import files, signals
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets import masking
 from ssl_gen.methods import METHODS
@@ -75,8 +75,8 @@ def test_the_same_command_again_trains_nothing(finished, tmp_path, monkeypatch):
     assert (folder / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-class Died(Exception):
-    pass
+class Died(BaseException):
+    """No error: the end of a process."""
 
 
 def die():
@@ -120,13 +120,13 @@ def test_a_run_that_died_goes_on_to_the_same_end(at_step_8, finished, tmp_path):
     assert undisturbed(tmp_path / "run") == lines(whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_prints_the_command_and_ends_well(at_step_8, finished, capsys, tmp_path, number):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)])
+def test_a_signal_saves_prints_the_command_and_ends_well(at_step_8, finished, capsys, tmp_path, number, status):
     """And the command that it prints goes on to the end of a run that was not disturbed."""
-    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    handlers = [signal.getsignal(each) for each in signals.STOPPING]
     at_step_8.append(lambda: signal.raise_signal(number))
-    assert cli.main(with_a_moment(tmp_path / "run")) == 0
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert cli.main(with_a_moment(tmp_path / "run")) == status
+    assert [signal.getsignal(each) for each in signals.STOPPING] == handlers
     out = capsys.readouterr().out
     assert "ssl-gen train supervised" in out and "--steps 12" in out.replace("--config.steps", "--steps")
     kept = checkpoints.open_checkpoints(tmp_path / "run" / "checkpoints")

@@ -26,6 +26,8 @@ def claimed(folder: Path) -> Iterator[Path]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is writing to {folder}; wait for it or choose another --out") from None
+        except OSError as error:  # ENOLCK: some network file systems
+            raise UserError(f"cannot lock {folder}: {error.strerror}; choose another place with --out") from error
         yield folder
 
 

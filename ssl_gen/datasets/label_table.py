@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path, PurePosixPath
 
+from ssl_gen.core.cells import from_cell
 from ssl_gen.datasets.names import class_of, readable
 from ssl_gen.types import UserError
 
@@ -37,10 +38,10 @@ def read_table(path: Path) -> dict[str, str | None]:
                     )
                 if len(row) <= max(file_column, label_column) or not row[file_column].strip():
                     raise UserError(f"{where}: a file name and a label are needed.")
-                name = _normal(row[file_column])
+                name = _normal(from_cell(row[file_column].strip()))
                 if name in labels:
                     raise UserError(f"{where}: {name!r} is listed twice.")
-                labels[name] = class_of(row[label_column], where)
+                labels[name] = class_of(from_cell(row[label_column].strip()), where)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{shown} cannot be read as a table in UTF-8 ({error}).") from error
     except OSError as error:

@@ -7,6 +7,8 @@ import difflib
 import types
 from typing import Any
 
+from ssl_gen.core import bounds
+from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets.sources import DATASETS
 from ssl_gen.methods import METHODS, family
 from ssl_gen.metrics.registry import METRICS
@@ -30,9 +32,32 @@ def example(module: types.ModuleType) -> Method:
 
 def with_steps(name: str, config: Any, steps: int) -> Any:
     """The settings of a method, trained for `steps` updates in all. Raises UserError where it is trained in none."""
+    config = checked_config(name, config)
     if not hasattr(config, "steps"):
         raise UserError(f"{name} is fitted in one go: leave out --steps")
+    bounds.check_value("--steps", "steps", steps)
     return dataclasses.replace(config, steps=steps)
+
+
+def checked_config(name: str, config: Any = None) -> Any:
+    """The settings of a method, by default its own. Raises UserError for those of another, wrong types and bounds."""
+    kind = find_method(name).Config
+    if config is None:
+        return kind()
+    if type(config) is not kind:
+        given = f"a {type(config).__module__.rpartition('.')[2]}.{type(config).__name__}"
+        raise UserError(f'config is {given}: give {name} its own, ssl_gen.METHODS["{name}"].Config(...)')
+    return checked(config, "--config.")
+
+
+def checked(values: Any, prefix: str = "--") -> Any:
+    """A dataclass of settings. Raises UserError where a field is of a wrong type, or a number out of its bounds."""
+    try:
+        plain = from_plain(type(values), to_plain(values))
+    except ValueError as error:
+        raise UserError(f"{prefix}{error}") from error
+    bounds.check(plain, prefix)
+    return plain
 
 
 def catalogue(what: str) -> list[dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_gen.core.names import is_number, numbered
 from ssl_gen.datasets import masking, sources
 from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.datasets.copies import without_copies
@@ -67,19 +69,29 @@ def load_data(options: Options) -> Data:
             "--mask.out-of-distribution needs --out-of-distribution-dataset, the data set that those images come from"
         )
     sha256 = dataset.sha256
+    scheme = dataclasses.replace(options.mask, missing=missing_classes(options.mask.missing, dataset.class_names))
     masks = [
         masking.make_mask(
             name.split(":")[0],
             dataset.train_labels,
             dataset.class_names,
             budget(options.labels),
-            options.mask,
+            scheme,
             seed,
             sha256,
         )
         for seed in (seeds if options.mask.seed is None else seeds[:1])
     ]
     return Data(dataset, seeds, masks * (len(seeds) // len(masks)), held_out, strangers, source)
+
+
+def missing_classes(asked: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:
+    """The classes that --mask.missing means: a number is a name first. Raises UserError for one that is not there."""
+    numbers = [name for name in names if is_number(name)]
+    unknown = [number for number in asked if numbers and number not in map(int, numbers)]
+    if unknown:
+        raise UserError(f"--mask.missing {unknown[0]} is no class: those with numbers are {', '.join(numbers[:10])}")
+    return tuple(numbered(number, names) for number in asked)
 
 
 def feed(data: Data, phases: Sequence[Phase]) -> Callable[[Segment], Rows]:

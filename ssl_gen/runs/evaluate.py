@@ -41,6 +41,7 @@ def evaluate(
     final = run.finished
     chosen = run.sampler(**(sampler or {}))
     options, data = data_of(run, **changes)
+    run.check_trained()
     states = {replica: run.states[replica] for replica in run.temperatures}
     reference = make_reference(data, options)
     measured = measure_seeds(run.compiled, data, states, reference, names, chosen)

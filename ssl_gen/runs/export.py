@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from ssl_gen.core.files import read_json, write_json, writing
+from ssl_gen.core import outputs
+from ssl_gen.core.files import read_json
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation.inference import compiled, sampling_key
@@ -102,22 +104,24 @@ class Card:
     precision: str | None = None  # of float32 matrix products and convolutions in training
 
 
-def save(path: str | Path, out: str | Path, replica: int = 0, **settings: Any) -> Card:
+def save(
+    path: str | Path, out: str | Path, replica: int | None = None, overwrite: bool = False, **settings: Any
+) -> Card:
     """Write one replica of a finished run into the folder `out`, and return its card, the last file written.
 
-    `settings` of the method's sampler are built into its program. Raises UserError where there is no such replica or
-    setting, it stopped, the run is not finished or can neither classify nor sample, and where `out` cannot be written.
+    By default it is the first that did not stop. `settings` of the method's sampler are built into its program. Raises
+    UserError where there is no such replica or setting, it stopped, the run is not finished or can neither classify nor
+    sample, where `out` cannot be written, and for a file in it that is not as it was exported, unless `overwrite`.
     """
     run, out = load_run(path), Path(out)
     metrics = run.metrics
-    run.check_replica(replica)
-    if replica not in run.temperatures:
-        raise UserError(f"replica {replica} of {path} stopped while it trained: export another one")
+    replica = run.trained_replica(replica)
     method, state = run.compiled.method._replace(sampler=run.sampler(**settings)), run.states[replica]
     spec = run.record.spec
     functions = programs(method, jax.eval_shape(lambda: state), run.temperatures[replica])
     if not functions:
         raise UserError(f"{run.record.method} neither classifies nor samples: there is nothing to export")
+    outputs.check_free(places(out), overwrite)
     arrays = {name: np.asarray(leaf) for name, leaf in named(state).items()}
     fixed = arguments(spec, FITTED_BATCH)
     needed = set().union(*(used(function, arrays, fixed[name]) for name, function in functions.items()))
@@ -126,13 +130,20 @@ def save(path: str | Path, out: str | Path, replica: int = 0, **settings: Any) -
     exported = {name: lower(function, weights, inputs[name]) for name, function in functions.items()}
     data = safetensors.numpy.save(weights)
     card = describe(run, replica, method, metrics, sorted(functions), hashlib.sha256(data).hexdigest())
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / WEIGHTS).write_bytes(data)
-        for name, program in exported.items():
-            (out / f"{name}.stablehlo").write_bytes(program.serialize())
-        write_json(out / CARD, to_plain(card))
+    contents = {f"{name}.stablehlo": bytes(program.serialize()) for name, program in exported.items()}
+    contents = {WEIGHTS: data} | contents | {CARD: (json.dumps(to_plain(card), indent=1) + "\n").encode()}
+    for file in places(out):
+        if file.name not in contents:  # of an earlier export, whose programs these weights are not for
+            file.unlink(missing_ok=True)
+    for name, content in contents.items():
+        with outputs.replacing(out / name) as target:
+            target.write_bytes(content)
     return card
+
+
+def places(out: Path) -> list[Path]:
+    """All files that an export may write."""
+    return [out / name for name in (WEIGHTS, "classify.stablehlo", "sample.stablehlo", CARD)]
 
 
 def named(tree: Tree) -> dict[str, Any]:

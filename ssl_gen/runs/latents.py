@@ -24,6 +24,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ssl_gen.core import bounds, outputs
 from ssl_gen.core.files import claimed
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation.inference import Compiled, everywhere, mapped, probabilities
@@ -70,14 +71,23 @@ class Encoded(NamedTuple):
 
 
 def look(
-    path: str | Path, replica: int = 0, count: int = 2_000, seed: int = 0, data_dir: Path | None = None
+    path: str | Path,
+    replica: int | None = None,
+    count: int = 2_000,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    overwrite: bool = False,
 ) -> LatentsRecord:
     """Write the pictures, latents.json and the report of a run; what latents.json says.
 
-    count: test images encoded, chosen by `seed` (training images, where there are no others); data_dir: where the data
-    lie, if not where they were. Raises UserError where the method has no encoder or the data are not the run's.
+    replica: by default the first that did not stop; count: test images encoded, chosen by `seed` (training images,
+    where there are no others); data_dir: where the data lie, if not where they were. Raises UserError where the method
+    has no encoder, the data are not the run's, and for a file that is not of this command, unless `overwrite`.
     """
     run = load(path)
+    bounds.check_value("--seed", "seed", seed)
+    outputs.check_free([run.folder / f"latents_{name}.png" for name in PICTURES], overwrite, pictures.is_ours)
+    replica = run.trained_replica(replica)
     encoded = encode(run, replica, count, seed, data_dir)
     text = {"method": run.record.method, "seed": str(run.record.seeds[replica]), "mask": run.record.masks[replica].name}
     drawn: list[Picture] = []
@@ -116,8 +126,9 @@ def encode(run: Run, replica: int, count: int, seed: int, data_dir: Path | None)
     if method.encode is None:
         able = ", ".join(entry["name"] for entry in catalogue("methods") if entry["encode"])
         raise UserError(f"{run.record.method} has no encoder, so no latents to look at; these methods have: {able}")
-    if not 0 <= replica < len(run.states) or count < 2:
-        raise UserError(f"--count is at least 2, --replica one of 0 to {len(run.states) - 1}")
+    bounds.check_value("--count", "count", count)
+    if count < 2:
+        raise UserError("--count is at least 2")
     options, found = data_of(run, **({} if data_dir is None else {"data_dir": data_dir}))
     data = found.dataset
     split = "test" if len(data.test_labels) else "train"

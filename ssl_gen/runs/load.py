@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ssl_gen.core import bounds, names
 from ssl_gen.core.plain import from_plain
 from ssl_gen.evaluation.inference import Compiled, compiled, draw_samples, probabilities
 from ssl_gen.metrics import classification
@@ -32,6 +33,8 @@ class Run(NamedTuple):
     compiled: Compiled
     states: list[State]  # one a seed, of the newest checkpoint
     final: FinalRecord | None  # None for a run that was stopped and can go on
+    step: int | None = None  # of the states of a run that can go on; None: the last
+    broken: tuple[int, ...] = ()  # replicas of such a run that stopped for a number that is not finite
 
     @property
     def finished(self) -> FinalRecord:
@@ -50,6 +53,7 @@ class Run(NamedTuple):
         """Of the replicas that did not stop: the temperature of each, None where it was not or cannot be fitted."""
         stopped = {stop.seed for stop in self.final.stopped} if self.final else set()
         fitted = (self.final and self.final.temperature) or [None] * len(self.states)
+        stopped |= {self.record.seeds[replica] for replica in self.broken}
         return {i: fitted[i] for i, seed in enumerate(self.record.seeds) if seed not in stopped}
 
     @property
@@ -61,40 +65,63 @@ class Run(NamedTuple):
         """The sampler of the method, some of its settings changed. Raises UserError for one that it does not have."""
         return changed_sampler(self.compiled.method, settings)
 
-    def check_replica(self, replica: int) -> None:
-        """Raise UserError where the run has no such replica."""
-        if not 0 <= replica < len(self.states):
+    def check_trained(self) -> None:
+        """Raise UserError where no step was trained, and where every seed stopped."""
+        if self.step == 0:
+            raise UserError(f"{self.folder} is not trained yet; this goes on with it: {self.record.command}")
+        if not self.temperatures:
+            raise UserError(f"every seed of {self.folder} stopped: train again with other settings")
+
+    def trained_replica(self, replica: int | None = None) -> int:
+        """A replica, by default the first that did not stop.
+
+        Raises UserError where there is no such one, it stopped, or nothing was trained.
+        """
+        self.check_trained()
+        if replica is None:
+            return next(iter(self.temperatures))
+        if isinstance(replica, bool) or not isinstance(replica, int) or not 0 <= replica < len(self.states):
             raise UserError(f"replica {replica} is none: give one of 0 to {len(self.states) - 1}")
+        if replica not in self.temperatures:
+            others = ", ".join(map(str, self.temperatures))
+            raise UserError(f"replica {replica} of {self.folder} stopped while it trained: choose one of {others}")
+        return replica
 
     def sample(
         self,
         label: int | str | None = None,
         count: int = 25,
         seed: int = 0,
-        replica: int = 0,
+        replica: int | None = None,
         **settings: Any,
     ) -> np.ndarray:
         """Images (count, H, W, C) uint8 of one class by number or name, by default of all classes in turn.
 
-        `seed` is of the noise, `replica` is which of the run's seeds draws, `settings` are of the method's sampler.
+        `seed` is of the noise, `replica` is which of the run's seeds draws (by default the first that did not stop),
+        `settings` are of the method's sampler.
         Raises UserError where there is no such class, replica or setting, and without a generator, or for a label where
         samples obey none.
         """
-        names = self.record.data.class_names
-        if count < 1:
-            raise UserError(f"count is at least 1, not {count}")
+        classes = self.record.data.class_names
+        bounds.check_value("count", "count", count)
         if label is None:
-            labels = np.arange(count) % len(names)
+            labels = np.arange(count) % len(classes)
         else:
-            labels = np.full(count, find_class(label, names, self.compiled.method.conditional))
+            labels = np.full(count, find_class(label, classes, self.compiled.method.conditional))
         return self.draw(labels, seed, replica, self.sampler(**settings))
 
-    def draw(self, labels: np.ndarray, seed: int = 0, replica: int = 0, sampler: Any = None) -> np.ndarray:
+    def draw(self, labels: np.ndarray, seed: int = 0, replica: int | None = None, sampler: Any = None) -> np.ndarray:
         """One image (H, W, C) uint8 for each of labels (B,), from one seed's generator.
 
-        Raises UserError where there is no such replica, and without a generator.
+        Raises UserError where there is no such replica, for labels that are no classes, and without a generator.
         """
-        self.check_replica(replica)
+        replica = self.trained_replica(replica)
+        labels, classes = np.asarray(labels), self.record.data.classes
+        whole = labels.ndim == 1 and len(labels) and np.issubdtype(labels.dtype, np.integer)
+        if not (whole and labels.min() >= 0 and labels.max() < classes):
+            raise UserError(f"labels are (B,) whole numbers of 0 to {classes - 1}, one image or more")
+        bounds.check_value("the number of labels", "samples", len(labels))
+        bounds.check_value("seed", "seed", seed)
         return draw_samples(self.compiled, self.states[replica], labels, seed, sampler)
 
     def classify(self, images: np.ndarray) -> np.ndarray:
@@ -104,10 +131,13 @@ class Run(NamedTuple):
         type, without a classifier and where all seeds stopped.
         """
         shape = self.record.data.spec.shape
+        try:
+            images = np.asarray(images)
+        except ValueError as error:  # a list of images of several shapes
+            raise UserError(f"images are one array uint8 (B, {', '.join(map(str, shape))}): {error}") from error
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UserError(f"images are uint8 (B, {', '.join(map(str, shape))}), not {images.dtype} {images.shape}")
-        if not self.temperatures:
-            raise UserError(f"every seed of {self.folder} stopped: train again with other settings")
+        self.check_trained()
         parts = []
         for replica, temperature in self.temperatures.items():
             found = probabilities(self.compiled, self.states[replica], images)
@@ -122,12 +152,20 @@ def load(path: str | Path) -> Run:
         raise UserError(f"there is no run folder {path}")
     record, final = load_run(path), load_final(path)
     plan = blueprint(record.method, record.config, record.encoder, record.spec)
-    kept = read_newest(path / "checkpoints", lambda note: plan.kept_like(note, len(record.seeds)))
+    notes: list[dict[str, Any]] = []
+
+    def like(note: dict[str, Any]) -> Any:
+        notes.append(note)
+        return plan.kept_like(note, len(record.seeds))
+
+    kept = read_newest(path / "checkpoints", like)
     if kept is None:
         raise UserError(f"{path} holds no checkpoint yet; its run was stopped too early: {record.command}")
     stacked = kept.state if isinstance(kept, Replica) else kept
     states = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(record.seeds))]
-    return Run(path, record, compiled(plan.method), states, final)
+    step = int(np.max(kept.step)) if isinstance(kept, Replica) and final is None else None
+    broken = tuple(int(replica) for replica in notes[-1]["stopped"]) if final is None else ()
+    return Run(path, record, compiled(plan.method), states, final, step, broken)
 
 
 def data_of(run: Run, **changes: Any) -> tuple[Options, Data]:
@@ -155,16 +193,22 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def find_class(label: str | int, names: Sequence[str], conditional: bool) -> int:
-    """A class by its name or its number. Raises UserError with the nearest names."""
+def find_class(label: str | int, classes: Sequence[str], conditional: bool) -> int:
+    """A class by its name, or, where no class has a number for its name, by its number from 0.
+
+    Raises UserError with the nearest names.
+    """
     if not conditional:
         raise UserError("this method's samples obey no label; leave --label out")
-    if label in names:
-        return list(names).index(str(label))
-    if str(label).isdecimal() and int(label) < len(names):
-        return int(label)
-    near = difflib.get_close_matches(str(label), names) or names[:10]
-    raise UserError(f"there is no class {label}; did you mean {' or '.join(near)}?")
+    asked = str(label)
+    if asked in classes:
+        return list(classes).index(asked)
+    numbered = [name for name in classes if names.is_number(name)]
+    if names.is_number(asked) and not numbered and int(asked) < len(classes):
+        return int(asked)
+    same = [name for name in numbered if names.is_number(asked) and int(name) == int(asked)]
+    near = same or difflib.get_close_matches(asked, classes) or classes[:10]
+    raise UserError(f"there is no class {asked}; did you mean {' or '.join(near)}?")
 
 
 def changed_sampler(method: Method, settings: dict[str, Any]) -> Any:

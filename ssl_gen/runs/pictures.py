@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssl_gen.core.files import writing
+from ssl_gen.core.outputs import replacing
 from ssl_gen.datasets.walk import SUFFIXES
 from ssl_gen.evaluation.inference import Compiled, draw_samples
 from ssl_gen.reports.charts import pictures
@@ -42,20 +41,23 @@ def draw_grid(
     pictures.save_grid(path, images.reshape(rows, columns, *images.shape[1:]), titles, text=text)
 
 
-def save_images(path: Path, images: np.ndarray, names: Sequence[str], text: dict[str, str]) -> list[Path]:
-    """images (N, H, W, C) uint8 with the class name of each -> the files NAME_0000.png, ... in the folder `path`.
+def image_files(path: Path, stems: Sequence[str]) -> list[Path]:
+    """The files STEM_0000.png, ... in the folder `path`, one a stem.
 
-    What cannot stand in a file's name becomes a dash. Raises UserError where the folder cannot be written, or is named
-    like a picture of a kind that is not written.
+    Raises UserError where the folder is named like a picture of a kind that is not written.
     """
     if path.suffix.lower() in SUFFIXES:
         raise UserError(f"{path} is neither a .png nor a folder: choose another name with --out")
-    plain, saved = [re.sub(r"[^\w.-]+", "-", name) for name in names], []
     counts: collections.Counter[str] = collections.Counter()
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        for image, name in zip(images, plain, strict=True):
-            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            saved.append(pictures.save(path / f"{name}_{counts[name]:04d}.png", picture, text))
-            counts[name] += 1
-    return saved
+    files = []
+    for stem in stems:
+        files.append(path / f"{stem}_{counts[stem]:04d}.png")
+        counts[stem] += 1
+    return files
+
+
+def save_images(files: Sequence[Path], images: np.ndarray, texts: Sequence[dict[str, str]]) -> None:
+    """images (N, H, W, C) uint8 -> a PNG each, with its text in it. Raises UserError where one cannot be written."""
+    for file, image, text in zip(files, images, texts, strict=True):
+        with replacing(file) as target:
+            pictures.save(target, Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), text)

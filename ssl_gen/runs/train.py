@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from ssl_gen.core import failures, names
 from ssl_gen.core.files import claimed
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets.store import Store
@@ -21,7 +24,7 @@ from ssl_gen.reports import records
 from ssl_gen.reports.records import EncoderRecord, FinalRecord, ReadRecord, RunRecord
 from ssl_gen.reports.run import page
 from ssl_gen.runs import evaluators
-from ssl_gen.runs.catalogue import find_method
+from ssl_gen.runs.catalogue import checked, checked_config, find_method
 from ssl_gen.runs.data import Data, check_alignment, check_pool, feed, initial_rows, load_data
 from ssl_gen.runs.evaluate import make_reference
 from ssl_gen.runs.fit import Encoder, check_options, encoder_replicas, extracted, fit_seeds, on_latents
@@ -32,10 +35,10 @@ from ssl_gen.runs.record import conclude, describe
 from ssl_gen.training import loop
 from ssl_gen.training.checkpoints import open_checkpoints
 from ssl_gen.training.log import Log, NullLog, check_events
-from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join
+from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join, words
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.training.segments import Every, choose_every
-from ssl_gen.types import Method, State, UserError
+from ssl_gen.types import Method, State, Tree, UserError
 
 
 class Result(NamedTuple):
@@ -65,7 +68,7 @@ class Job(NamedTuple):
 def default_folder(name: str, options: Options) -> Path:
     """runs/METHOD-DATASET-LABELS."""
     dataset = "".join(c if c.isalnum() or c in "_." else "-" for c in options.dataset).strip("-")
-    return Path("runs") / f"{name}-{dataset}-{options.labels}"
+    return Path("runs") / f"{name}-{names.plain(dataset)}-{options.labels}"
 
 
 def train(name: str, config: Any = None, options: Options | None = None) -> Result:
@@ -81,7 +84,7 @@ def train(name: str, config: Any = None, options: Options | None = None) -> Resu
         job = prepare(name, config, options, group)
         if group.is_main and job.record.read is not None:
             say(job.record.read)
-        with claimed(job.target) if group.is_main else contextlib.nullcontext():
+        with resumable(job), claimed(job.target) if group.is_main else contextlib.nullcontext():
             plain = group.broadcast(lambda: already_finished(job.target, job.record))
             if plain is None:
                 plain = train_claimed(job)
@@ -97,8 +100,7 @@ def say(read: ReadRecord) -> None:
 
 def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SINGLE_PROCESS) -> Job:
     """All that can be known before training. Raises UserError for what does not fit together."""
-    module = find_method(name)
-    config = config if config is not None else module.Config()
+    module, config, options = find_method(name), checked_config(name, config), checked(options)
     if options.tensorboard:
         check_events()
     data = load_data(options)
@@ -121,6 +123,23 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
     if not (target / "final.json").exists():
         evaluators.check(asked, method, reference())
     return Job(target, record, functions, data, options, reference, every, asked, encoder, group)
+
+
+@contextlib.contextmanager
+def resumable(job: Job) -> Iterator[None]:
+    """Within, what the machine refuses (a full disk, memory) is a UserError that says how and where the run goes on."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = failures.in_words(error)
+        if reason is None:
+            raise
+        folder = job.target / "checkpoints"
+        steps = [int(each.name) for each in folder.iterdir() if each.name.isdecimal()] if folder.is_dir() else []
+        where = f" from step {max(steps)}" if any(steps) else ""
+        raise UserError(f"{reason}; the same command goes on{where}: {job.record.command}") from error
 
 
 def already_finished(target: Path, record: RunRecord) -> Any:
@@ -172,6 +191,8 @@ def train_claimed(job: Job) -> Any:
                 several=group.count > 1,
             )
             initial, rows = replicas.init(seeds, initial_rows(job.data)), feed(job.data, method.phases)
+            if group.is_main:
+                check_room(job.target, initial)
             outcome = loop.train(
                 replicas, method.phases, rows, seeds, job.every, log, kept, during, initial, options.quiet, group
             )
@@ -183,6 +204,15 @@ def train_claimed(job: Job) -> Any:
     return group.broadcast(lambda: concluded(job, outcome, states, log.lines))
 
 
+def check_room(folder: Path, states: Tree) -> None:
+    """Raise UserError where the disk cannot hold two checkpoints of `states`, the new beside the old, said before."""
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(words(states))]
+    room = shutil.disk_usage(folder).free
+    if room < 2 * sum(sizes):
+        needed, left = (f"{count / 2**20:,.0f} MiB" for count in (2 * sum(sizes), room))
+        raise UserError(f"{folder}: its disk has {left} left, and checkpoints need {needed}: free some, or give --out")
+
+
 def concluded(
     job: Job, outcome: loop.Outcome, states: dict[int, State], lines: Sequence[dict[str, Any]]
 ) -> dict[str, Any] | None:
@@ -190,6 +220,11 @@ def concluded(
     if outcome.interrupted:
         page.write(job.target)
         return None
+    for seed in [seed for seed, state in states.items() if not finite(state)]:
+        # its last losses were finite, and the update by them was not
+        stop = {"seed": job.record.seeds[seed], "step": outcome.step, "metric": "params", "value": "nan"}
+        outcome = outcome._replace(stopped=outcome.stopped | {seed: stop})
+        states = {other: state for other, state in states.items() if other != seed}
     if job.compiled.sample and states:
         replica = min(states)
         draw_grid(job.target / "samples.png", job.compiled, job.data, states[replica], replica, job.record.method)
@@ -202,6 +237,13 @@ def concluded(
     records.write(job.target / "final.json", final)
     page.write(job.target)
     return to_plain(final)
+
+
+def finite(state: State) -> bool:
+    """Are the weights of all players finite, and their EMAs?"""
+    players = [part for part in state._asdict().values() if hasattr(part, "params")]
+    leaves = jax.tree.leaves([(player.params, player.ema, player.stats) for player in players])
+    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in leaves)
 
 
 def calibrate(

@@ -71,7 +71,7 @@ def open_checkpoints(folder: Path, group: processes.ProcessGroup = processes.SIN
     """The checkpoints in `folder`, which is made where it is missing, for a process or for several together."""
     if not group.is_main:
         return Checkpoints(None, group)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports every save, and errors that it raises as well
     folder.mkdir(parents=True, exist_ok=True)
     alone = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:  # orbax would wait for the other processes, which do not come

@@ -15,13 +15,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from ssl_gen.core.signals import interruptible
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.training import processes
 from ssl_gen.training.checkpoints import Checkpoints
 from ssl_gen.training.log import Log, NullLog
 from ssl_gen.training.programs import Replica, Replicas
 from ssl_gen.training.segments import Every, Segment, segments
-from ssl_gen.training.signals import interruptible
 from ssl_gen.types import Phase, State, Tree
 
 

@@ -28,6 +28,8 @@ BY_HAND = f"{COORDINATOR}=HOST:PORT, {COUNT} and {INDEX}"
 SHUTDOWN_TIMEOUT_S = (
     60  # s that a process which ends waits for the others to end; ours, for one that failed leaves others behind
 )
+START_TIMEOUT_S = 45  # s that processes wait for each other to begin; ours, for jax's 300 hide one that never came
+HEARTBEAT_TIMEOUT_S = 40  # s after which a silent process is lost; ours, jax's are 100
 POLL_MS = 2_000  # ms; how long Python, and with it a signal, waits for the key-value store at most
 
 
@@ -119,7 +121,12 @@ def join() -> ProcessGroup:
         # Its handler of SIGTERM would hide ours, and it knows nothing of Ctrl-C.
         jax.config.update("jax_enable_preemption_service", False)
         try:
-            jax.distributed.initialize(**by_hand(), shutdown_timeout_seconds=SHUTDOWN_TIMEOUT_S)
+            jax.distributed.initialize(
+                **by_hand(),
+                initialization_timeout=START_TIMEOUT_S,
+                heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+                shutdown_timeout_seconds=SHUTDOWN_TIMEOUT_S,
+            )
         except (ValueError, RuntimeError) as error:  # a cluster that is none, a service that does not answer
             said = " ".join(str(error).split()).removesuffix(".")
             raise UserError(f"--distributed does not find the other processes ({said}); set {BY_HAND}") from error

@@ -62,7 +62,7 @@ def _titled(picture: Image.Image, titles: Sequence[str], gap: int) -> Image.Imag
     draw = ImageDraw.Draw(page)
     pitch = (picture.width - gap) / len(titles)
     for column, title in enumerate(titles):
-        text, font = fitted(title, int(pitch) - 2)
+        text, font = fitted(readable(title), int(pitch) - 2)
         draw.text((gap / 2 + (column + 0.5) * pitch, strip / 2), text, fill="black", font=font, anchor="mm")
     return page
 
@@ -95,15 +95,28 @@ def save(path: str | Path, picture: Image.Image, text: dict[str, str]) -> Path:
     """Write a picture as a PNG with `text` in it."""
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
-        info.add_text(key, value)
+        info.add_text(key, readable(value))
     picture.save(path, "PNG", optimize=True, pnginfo=info)
     return Path(path)
+
+
+def readable(text: str) -> str:
+    """Text without the bytes of a file's name that are no UTF-8, which no picture can hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def size(path: str | Path) -> tuple[int, int]:
     """Width and height of a picture in pixels."""
     with Image.open(path) as picture:
         return picture.size
+
+
+def is_ours(path: str | Path) -> bool:
+    """Does a picture say which run it belongs to?"""
+    try:
+        return "mask" in read_text(path)
+    except UserError:
+        return False
 
 
 def read_text(path: str | Path) -> dict[str, str]:
