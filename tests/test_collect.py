@@ -11,6 +11,7 @@ import test_compare
 
 from experiments import collect, label_efficiency, table
 from experiments.table import Row
+from ssl_gen.core import files
 from ssl_gen.methods.classical import linear
 from ssl_gen.metrics import statistics
 from ssl_gen.runs.options import Options
@@ -38,7 +39,7 @@ def machines(trained, tmp_path) -> list[Path]:
 
 
 def amend(path: Path, **changes) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    files.write_json(path, files.read_json(path) | changes)
 
 
 def gathered(folders: list[Path], experiment=EXPERIMENT) -> list[str]:
@@ -97,6 +98,7 @@ def test_a_run_of_other_masks_is_refused(machines):
     path = next(machine / "other@50" / "run.json" for machine in machines if (machine / "other@50").exists())
     masks = json.loads(path.read_text())["masks"]
     amend(path, masks=[masks[0], {**masks[1], "sha256": "f" * 64}])
+    amend(path.with_name("final.json"), masks=[masks[0]["sha256"], "f" * 64])
     with pytest.raises(UserError, match=r"other@50 and augmented_floor@50 do not .* their mask of seed 1 is ffff"):
         gathered(machines)
 

@@ -23,7 +23,7 @@ from ssl_gen.reports.charts import drawing, efficiency, pictures, scatter
 from ssl_gen.reports.compare import columns, page, pairs
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare.entries import Entry
-from ssl_gen.reports.records import DataRecord, FinalRecord, PublishedNumber, RunRecord, Stop
+from ssl_gen.reports.records import DataRecord, FinalRecord, MaskRecord, PublishedNumber, RunRecord, Stop
 from ssl_gen.types import UserError
 
 FID = "fid_random-convnet-0123abcd_ref=test_n=100"
@@ -105,7 +105,8 @@ def make_run(folder: Path, method: str, labels: int | str, errors: list, images:
     made = final(method, labels, errors)
     data = DataRecord(8, 8, 1, 2, ["a", "b"], train=9, test=9, validation=0, skipped=[], sha256=images)
     shared = {key: getattr(made, key) for key in ("method", "dataset", "labels", "seeds", "steps", "device", "commit")}
-    empty = {"config": {}, "sampler": {}, "mask": {}, "masks": [], "options": {}, "phases": [], "every": {}}
+    empty = {"config": {}, "sampler": {}, "mask": {}, "options": {}, "phases": [], "every": {}}
+    empty["masks"] = [MaskRecord(f"{made.dataset}@{labels}", sha256, 1, 9) for sha256 in made.masks]
     created = f"2026-01-01T00:00:0{len(method) % 10}"
     words = {"family": "f", "paper": "p", "command": "", "created": created, "versions": {}}
     records.write(folder / "run.json", RunRecord(format=records.FORMAT, data=data, **shared, **empty, **words))

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import SPEC, tiny
 
 from ssl_gen import cli
+from ssl_gen.core import files
 from ssl_gen.methods import METHODS
 from ssl_gen.reports import records
 from ssl_gen.reports.records import Stop
@@ -141,7 +142,7 @@ def test_a_method_fitted_in_one_go_on_latents_is_exported_with_its_encoder(finis
 
 def test_data_of_unknown_licence_is_to_be_filled_in(run):
     own = run._replace(record=dataclasses.replace(run.record, dataset="folder:/home/someone/cats"))
-    card = export.describe(own, 0, run.compiled.method, {}, [], "")
+    card = export.describe(own, 0, run.compiled.method, {}, [], {"model.safetensors": ""})
     assert card.licence == "unknown: fill in" and card.dataset == "folder:cats"
 
 
@@ -164,8 +165,7 @@ def test_weights_that_are_not_those_of_the_card_are_refused(pair, tmp_path):
 def test_a_card_of_another_version_is_refused_in_one_line(changes, words, pair, tmp_path):
     for file in pair.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    card = json.loads((pair / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps(card | changes))
+    files.write_json(tmp_path / "model.json", files.read_json(pair / "model.json") | changes, export.FREE)
     with pytest.raises(UserError, match=words) as refused:
         export.load(tmp_path)
     assert "\n" not in str(refused.value)

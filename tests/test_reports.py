@@ -17,6 +17,7 @@ import pytest
 import scipy.stats
 from PIL import Image
 
+from ssl_gen.core import files
 from ssl_gen.core.plain import to_plain
 from ssl_gen.metrics import statistics
 from ssl_gen.reports import records, run_folder, tables
@@ -124,10 +125,9 @@ def make_over_time(folder: Path, steps: Sequence[int] = (400, 800, 1200, 1600, 2
 
 
 def amend(folder: Path, name: str, **changes) -> None:
-    """Change fields of a JSON file; None takes one out."""
-    content = json.loads((folder / name).read_text()) | changes
-    kept = {key: to_plain(value) for key, value in content.items() if value is not None}
-    (folder / name).write_text(json.dumps(kept), encoding="utf-8")
+    """Change fields of a record, hash and all; None takes one out."""
+    content = files.read_json(folder / name) | changes
+    files.write_json(folder / name, {key: to_plain(value) for key, value in content.items() if value is not None})
 
 
 def without_metrics(folder: Path, *names: str) -> dict:

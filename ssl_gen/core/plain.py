@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+SHOWN = 60  # characters of a value in a message; ours
 
 
 def to_plain(value: Any) -> Any:
@@ -39,7 +40,7 @@ def from_plain(kind: type[T], values: Any) -> T:
     }
     missing = [name for name in fields if name not in values and name not in optional]
     if unknown or missing:
-        raise ValueError(f"unknown field {unknown[0]}" if unknown else f"no field {missing[0]}")
+        raise ValueError(f"unknown field {unknown[0]:.60}" if unknown else f"no field {missing[0]}")
     return kind(**{name: revive(name, hints[name], value) for name, value in values.items()})
 
 
@@ -53,7 +54,7 @@ def revive(name: str, hint: Any, value: Any) -> Any:
         return value
     if origin is typing.Literal:
         if value not in inner:
-            raise ValueError(f"{name} is {value!r}, none of {', '.join(map(repr, inner))}")
+            raise ValueError(f"{name} is {shown(value)}, none of {', '.join(map(repr, inner))}")
         return value
     if origin in (typing.Union, types.UnionType):
         for each in inner:
@@ -61,10 +62,10 @@ def revive(name: str, hint: Any, value: Any) -> Any:
                 return revive(name, each, value)
             except ValueError:
                 continue
-        raise ValueError(f"{name} is {value!r}")
+        raise ValueError(f"{name} is {shown(value)}")
     if hint is type(None):
         if value is not None:
-            raise ValueError(f"{name} is {value!r}")
+            raise ValueError(f"{name} is {shown(value)}")
         return None
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
@@ -76,15 +77,29 @@ def revive(name: str, hint: Any, value: Any) -> Any:
     if origin is dict or typing.is_typeddict(hint):
         if not isinstance(value, dict):
             raise ValueError(f"{name} is no JSON object")
+        if typing.is_typeddict(hint):
+            kinds = typing.get_type_hints(hint)
+            if kinds.keys() != value.keys():
+                raise ValueError(f"{name} has {shown(list(value))}, not {', '.join(kinds)}")
+            return {key: revive(f"{name}.{key}", kinds[key], each) for key, each in value.items()}
         return {key: revive(f"{name}.{key}", inner[1], each) for key, each in value.items()} if inner else value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_plain(typing.cast(Any, hint), value)
     if hint is Path:
         if not isinstance(value, str | Path):
-            raise ValueError(f"{name} is {value!r}, no path")
+            raise ValueError(f"{name} is {shown(value)}, no path")
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name} is too large a number") from None
     if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
-        raise ValueError(f"{name} is {value!r}, no {hint.__name__}")
+        raise ValueError(f"{name} is {shown(value)}, no {hint.__name__}")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its beginning."""
+    words = repr(value)
+    return words if len(words) <= SHOWN else f"{words[:SHOWN]} ..."

@@ -1,19 +1,20 @@
 """What a run says of itself, written and read in this module alone: run.json, final.json, latents.json.
 
 `RunRecord` stands before training starts, `FinalRecord` when it ends. Both carry a format number: a file of another
-format is refused in one line, never guessed at.
+format is refused in one line, never guessed at. So is one whose entries do not fit each other, or its hash.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ssl_gen.core.files import read_json, write_json
-from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.core.files import SEAL, check_seal, read_json, write_json
+from ssl_gen.core.plain import from_plain, shown, to_plain
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.types import ImageSpec, UserError
 
@@ -38,6 +39,13 @@ class DataRecord:
     validation: int
     skipped: list[str]  # files left out because they could not be read
     sha256: str  # over class names, images and labels
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no data set is."""
+        if min(self.height, self.width, self.channels, self.classes) < 1:
+            raise ValueError(f"images of {self.height} x {self.width} x {self.channels} in {self.classes} classes")
+        if len(self.class_names) != self.classes:
+            raise ValueError(f"{len(self.class_names)} class names for {self.classes} classes")
 
     @property
     def spec(self) -> ImageSpec:
@@ -119,6 +127,11 @@ class RunRecord:
     def spec(self) -> ImageSpec:
         return spec_of(self.data, self.masks)
 
+    def check(self) -> None:
+        """Raise ValueError where seeds and masks are not one for one."""
+        if not self.seeds or len(self.masks) != len(self.seeds):
+            raise ValueError(f"{len(self.masks)} masks for {len(self.seeds)} seeds")
+
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
@@ -168,6 +181,21 @@ class FinalRecord:
     temperature: list[float | None] | None = None  # one a seed
     published: list[PublishedNumber] | None = None  # of a row of an experiment
     setting: str | None = None  # of a row of an experiment: the fingerprint of what its numbers depend on
+    log: str | None = None  # SHA-256 of metrics.jsonl when the run ended; None of rows and of other people's runs
+
+    def check(self) -> None:
+        """Raise ValueError where something that is one a seed has another length, or a number is none."""
+        summaries = [*self.metrics.values(), *(self.oracle or {}).values()]
+        lists = [self.masks, *(each["per_seed"] for each in summaries)]
+        lists += [] if self.temperature is None else [self.temperature]
+        wrong = next((each for each in lists if len(each) != len(self.seeds)), None)
+        if wrong is not None:
+            raise ValueError(f"{len(wrong)} values for {len(self.seeds)} seeds")
+        stranger = next((stop.seed for stop in self.stopped if stop.seed not in self.seeds), None)
+        if stranger is not None:
+            raise ValueError(f"seed {stranger} stopped and is none of the run's")
+        if not all(value is None or math.isfinite(value) for each in summaries for value in each["per_seed"]):
+            raise ValueError("a number is not finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,18 +240,21 @@ def write(path: Path, record: Any) -> None:
 def load(path: Path, kind: type[Record]) -> Record:
     """A record from its JSON file. Raises UserError where it is missing, damaged, or of another format."""
     values = read_json(path)
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is no JSON object: restore it or train again")
     formatted = "format" in {field.name for field in dataclasses.fields(typing.cast(Any, kind))}
     if formatted and values.get("format", 1) != FORMAT:
         raise UserError(
-            f"{path} has format {values.get('format', 1)}, this ssl_gen reads {FORMAT}: "
+            f"{path} has format {shown(values.get('format', 1))}, this ssl_gen reads {FORMAT}: "
             "use the version that wrote it, or train again with another --out"
         )
     try:
-        return from_plain(kind, values)
+        record = from_plain(kind, {name: value for name, value in values.items() if name != SEAL})
+        if isinstance(record, RunRecord | FinalRecord):
+            record.check()
     except ValueError as error:
-        raise UserError(f"{path} is no {kind.__name__} of this ssl_gen ({error}): restore it or train again") from error
+        said = " ".join(str(error).split())
+        raise UserError(f"{path} is no {kind.__name__} of this ssl_gen ({said}): restore it or train again") from error
+    check_seal(path, values)
+    return record
 
 
 def load_run(folder: Path) -> RunRecord:
@@ -235,6 +266,23 @@ def load_final(folder: Path) -> FinalRecord | None:
     """final.json of a run folder, None where it has none yet; raises UserError as `load`."""
     path = folder / "final.json"
     return load(path, FinalRecord) if path.exists() else None
+
+
+def load_both(folder: Path) -> tuple[RunRecord, FinalRecord | None]:
+    """run.json and final.json of a run folder; raises UserError as `load`, and where they are not of one run."""
+    record, final = load_run(folder), load_final(folder)
+    if final is None:
+        return record, None
+    masks = [mask.sha256 for mask in record.masks]
+    if (final.method, final.seeds, final.masks) != (record.method, record.seeds, masks):
+        raise UserError(
+            f"{folder / 'final.json'} is of another run than run.json beside it: restore the one that belongs"
+        )
+    classes = record.data.classes
+    table = final.confusion
+    if table is not None and (len(table) != classes or any(len(row) != classes for row in table)):
+        raise UserError(f"{folder / 'final.json'} has a confusion matrix of other than {classes} classes: restore it")
+    return record, final
 
 
 def agree(folder: Path, record: RunRecord) -> None:

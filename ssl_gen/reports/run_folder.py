@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_gen.reports.records import FinalRecord, LatentsRecord, RunRecord, Stop, load, load_final, load_run
+from ssl_gen.core.files import sha256
+from ssl_gen.reports.records import FinalRecord, LatentsRecord, RunRecord, Stop, load, load_both
 from ssl_gen.types import UserError
 
 PLACES = ("step", "seed", "phase")  # what a line of metrics.jsonl says besides its numbers
@@ -29,7 +30,10 @@ class Run(NamedTuple):
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, numbers as floats and nulls left out; raises UserError for a damaged line."""
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): the run's own command writes it again") from error
     # A run killed while writing leaves half a line at the end: what has no newline yet was never written whole.
     whole = text[: text.rfind("\n") + 1]
     lines = []
@@ -50,15 +54,24 @@ def read(folder: str | Path) -> Run:
     if not (folder / "run.json").is_file():
         raise UserError(f"{folder} is no run folder (it has no run.json): give the --out of `ssl-gen train`")
     metrics, samples, latents = folder / "metrics.jsonl", folder / "samples.png", folder / "latents.json"
+    record, final = load_both(folder)
+    if final is not None and not has_whole_log(folder, final):
+        raise UserError(f"{metrics} is not as the run left it (its SHA-256 differs); this mends it: {record.command}")
     return Run(
         folder,
-        load_run(folder),
+        record,
         _lines(metrics) if metrics.is_file() else [],
-        load_final(folder),
+        final,
         samples if samples.is_file() else None,
         load(latents, LatentsRecord) if latents.is_file() else None,
         sorted((int(path.stem), path) for path in (folder / "samples").glob("*.png") if path.stem.isdecimal()),
     )
+
+
+def has_whole_log(folder: Path, final: FinalRecord) -> bool:
+    """Is metrics.jsonl as it was when the run ended? Where final.json has no hash of it nothing can be said against."""
+    path = folder / "metrics.jsonl"
+    return final.log is None or (path.is_file() and sha256(path.read_bytes()) == final.log)
 
 
 def finished(run: Run) -> FinalRecord:

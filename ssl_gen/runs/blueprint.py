@@ -40,7 +40,7 @@ def blueprint(name: str, config: dict[str, Any], encoder: EncoderRecord | None, 
     Raises UserError where the record does not fit this version.
     """
     if name == EXTRACTOR:
-        architecture = Architecture(**config)
+        architecture = architecture_of(config)
         return Blueprint(
             as_method(architecture), lambda note, seeds: stacked(variables_like(architecture, spec), seeds)
         )
@@ -51,16 +51,34 @@ def blueprint(name: str, config: dict[str, Any], encoder: EncoderRecord | None, 
         raise UserError(f"the settings of {name} in the record do not fit this version of ssl_gen: {error}") from error
 
     def own(note: dict[str, Any], seeds: int) -> State:
-        return like(module.State, note["shapes"]) if method.fit else stacked(first_state(method, spec), seeds)
+        return fitted(module.State, note.get("shapes")) if method.fit else stacked(first_state(method, spec), seeds)
 
     if encoder is None:
         return Blueprint(method, own)
     outer = blueprint(encoder.method, encoder.config, None, spec)
 
     def both(note: dict[str, Any], seeds: int) -> State:
-        return OnLatents(outer.states_like({"shapes": note["encoder_shapes"]}, seeds), own(note, seeds))
+        return OnLatents(outer.states_like({"shapes": note.get("encoder_shapes")}, seeds), own(note, seeds))
 
     return Blueprint(on_latents(method, outer.method), both)
+
+
+def architecture_of(config: dict[str, Any]) -> Architecture:
+    """The architecture of an extractor in a record. Raises UserError where this version has none such."""
+    known = config.keys() == set(Architecture._fields) and config["kind"] in ("pixels", "convnet", "inception")
+    numbers = [config[name] for name in ("classes", "width")] if known else []
+    least = 1 if known and config["kind"] == "convnet" else 0
+    if not known or any(type(number) is not int or number < least for number in numbers):
+        raise UserError(f"the record has an extractor that this version of ssl_gen does not know: {config}")
+    return Architecture(**config)
+
+
+def fitted(kind: Any, shapes: Any) -> State:
+    """Shapes and dtypes of a fitted state from what was written down of them. Raises UserError where they are none."""
+    try:
+        return like(kind, shapes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the shapes of the fitted state in the record are none of {kind.__module__}") from error
 
 
 def first_state(method: Method, spec: ImageSpec) -> State:

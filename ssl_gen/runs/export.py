@@ -12,8 +12,6 @@ are passed, not built in, so that they are stored once and the programs stay sma
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,23 +23,25 @@ import numpy as np
 import safetensors.numpy
 
 from ssl_gen.core import outputs
-from ssl_gen.core.files import read_json
+from ssl_gen.core.files import SEAL, as_json, check_seal, read_json, sha256
 from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.core.trees import named
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation.inference import compiled, sampling_key
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports.records import DataRecord, EncoderRecord, FinalRecord, MaskRecord, RunRecord, spec_of
 from ssl_gen.runs.blueprint import blueprint
 from ssl_gen.runs.fit import shapes
-from ssl_gen.runs.load import Run, changed_sampler
+from ssl_gen.runs.load import Run
 from ssl_gen.runs.load import load as load_run
-from ssl_gen.types import Array, ImageSpec, Method, State, Tree, UserError, able
+from ssl_gen.types import Array, ImageSpec, Method, State, UserError, able
 
 FORMAT = 2  # of model.json; 1: version 0.1, whose states are others
 WEIGHTS, CARD = "model.safetensors", "model.json"
 PLATFORMS = ("cpu", "cuda", "tpu")  # that the programs run on
 FITTED_BATCH = 100  # images a call of a method fitted in one go: it counts them by len(), so the number is fixed; ours
 UNKNOWN = "unknown: fill in"
+FREE = ("licence",)  # what a user fills in: the card's hash leaves it out
 LICENCES = {  # data set -> its licence, where its authors give one
     "mnist": "CC BY-SA 3.0 (Yann LeCun and Corinna Cortes)",
     "shapes": "none needed: drawn by formula",
@@ -67,6 +67,7 @@ class Program:
     batch: int | str
     takes: str
     gives: str
+    sha256: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,22 @@ class Card:
     weights: dict[str, str]  # file and SHA-256
     precision: str | None = None  # of float32 matrix products and convolutions in training
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where the card is not of one replica, or its files lie elsewhere."""
+        if len(self.masks) != 1 or len(self.seeds) != 1:
+            raise ValueError(f"{len(self.masks)} masks and {len(self.seeds)} seeds of one replica")
+        if self.weights.keys() != {"file", "sha256"}:
+            raise ValueError("weights is no file with its SHA-256")
+        for file in self.files:
+            if Path(file).name != file:
+                raise ValueError(f"{file!r} is no file beside the card")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files beside the card and their SHA-256."""
+        programs = {program.file: program.sha256 for program in self.programs.values()}
+        return {self.weights["file"]: self.weights["sha256"]} | programs
+
 
 def save(
     path: str | Path, out: str | Path, replica: int | None = None, overwrite: bool = False, **settings: Any
@@ -128,28 +145,28 @@ def save(
     weights = {name: array for name, array in arrays.items() if name in needed}
     inputs = fixed if method.fit else arguments(spec, jax.export.symbolic_shape("batch")[0])
     exported = {name: lower(function, weights, inputs[name]) for name, function in functions.items()}
-    data = safetensors.numpy.save(weights)
-    card = describe(run, replica, method, metrics, sorted(functions), hashlib.sha256(data).hexdigest())
-    contents = {f"{name}.stablehlo": bytes(program.serialize()) for name, program in exported.items()}
-    contents = {WEIGHTS: data} | contents | {CARD: (json.dumps(to_plain(card), indent=1) + "\n").encode()}
+    contents = {program_file(name): bytes(exported[name].serialize()) for name in sorted(exported)}
+    contents[WEIGHTS] = safetensors.numpy.save(weights)
+    hashes = {name: sha256(data) for name, data in contents.items()}
+    card = describe(run, replica, method, metrics, sorted(functions), hashes)
+    contents[CARD] = as_json(to_plain(card), FREE)
     for file in places(out):
         if file.name not in contents:  # of an earlier export, whose programs these weights are not for
             file.unlink(missing_ok=True)
-    for name, content in contents.items():
+    for name, data in contents.items():
         with outputs.replacing(out / name) as target:
-            target.write_bytes(content)
+            target.write_bytes(data)
     return card
 
 
 def places(out: Path) -> list[Path]:
     """All files that an export may write."""
-    return [out / name for name in (WEIGHTS, "classify.stablehlo", "sample.stablehlo", CARD)]
+    return [out / name for name in (WEIGHTS, *map(program_file, ("classify", "sample")), CARD)]
 
 
-def named(tree: Tree) -> dict[str, Any]:
-    """The leaves of a tree by path: {"classifier/params/Dense_0/kernel": array}."""
-    found, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in found}
+def program_file(name: str) -> str:
+    """The file of a program."""
+    return f"{name}.stablehlo"
 
 
 def revived(like: State, weights: dict[str, Array]) -> State:
@@ -196,9 +213,14 @@ def used(function: Callable[..., Array], weights: dict[str, Any], inputs: tuple[
 
 
 def describe(
-    run: Run, replica: int, method: Method, metrics: dict[str, Summary], functions: list[str], sha256: str
+    run: Run,
+    replica: int,
+    method: Method,
+    metrics: dict[str, Summary],
+    functions: list[str],
+    hashes: dict[str, str],
 ) -> Card:
-    """The card of one replica."""
+    """The card of one replica; `hashes` are the SHA-256 of its files."""
     record = run.record
     kind, colon, place = record.dataset.partition(":")
     return Card(
@@ -229,8 +251,8 @@ def describe(
         platforms=list(PLATFORMS),
         how_to_load=HOW_TO.splitlines(),
         metrics=metrics,
-        programs=manual(method, record.spec, functions),
-        weights={"file": WEIGHTS, "sha256": sha256},
+        programs=manual(method, record.spec, functions, hashes),
+        weights={"file": WEIGHTS, "sha256": hashes[WEIGHTS]},
     )
 
 
@@ -246,15 +268,15 @@ def fitted_shapes(run: Run, replica: int) -> dict[str, Any]:
     return {"shapes": shapes(stacked.inner), "encoder_shapes": shapes(stacked.encoder) if fitted else None}
 
 
-def manual(method: Method, spec: ImageSpec, functions: list[str]) -> dict[str, Program]:
-    """Of each program: its file, how many images a call, what it takes and gives."""
+def manual(method: Method, spec: ImageSpec, functions: list[str], hashes: dict[str, str]) -> dict[str, Program]:
+    """Of each program: its file, how many images a call, what it takes and gives, its SHA-256."""
     images = f"images (batch, {', '.join(map(str, spec.shape))}) uint8"
     says = {
         "classify": (f"weights, {images}", f"probabilities (batch, {spec.classes}) float32"),
         "sample": ("weights, seed () uint32, labels (batch,) int32", images),
     }
     batch: int | str = FITTED_BATCH if method.fit else "any"
-    return {name: Program(f"{name}.stablehlo", batch, *says[name]) for name in functions}
+    return {name: Program(program_file(name), batch, *says[name], hashes[program_file(name)]) for name in functions}
 
 
 def load(path: str | Path) -> Run:
@@ -266,16 +288,19 @@ def load(path: str | Path) -> Run:
     if not (path / CARD).is_file():
         raise UserError(f"{path} holds no {CARD}: give the --out of `ssl-gen export`")
     card = read_card(path / CARD)
-    weights = read_weights(path / WEIGHTS, card)
+    files = {name: read_file(path / name, digest) for name, digest in card.files.items()}
+    weights = safetensors.numpy.load(files[card.weights["file"]])
     plan = blueprint(card.method, card.config, card.encoder, spec_of(card.data, card.masks))
     stacked = plan.states_like(card.shapes, 1)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
     found = {name: leaf for name, leaf in named(like).items() if name in weights}
     if len(found) < len(weights) or any(leaf.shape != weights[name].shape for name, leaf in found.items()):
         raise UserError(f"{path / WEIGHTS} does not fit its {CARD}, or this version of ssl_gen: export the run again")
-    method = plan.method._replace(
-        encode=None, decode=None, log_weight=None, sampler=changed_sampler(plan.method, card.sampler)
-    )
+    try:
+        sampler = from_plain(type(plan.method.sampler), card.sampler)
+    except ValueError as error:
+        raise UserError(f"{path / CARD} has a sampler of another version of ssl_gen ({error}): export again") from error
+    method = plan.method._replace(encode=None, decode=None, log_weight=None, sampler=sampler)
     states = [revived(like, {name: jnp.asarray(array) for name, array in weights.items()})]
     return Run(path, run_record(card), compiled(method), states, final_record(card))
 
@@ -310,20 +335,23 @@ def final_record(card: Card) -> FinalRecord:
 def read_card(file: Path) -> Card:
     """model.json. Raises UserError where it is damaged or of another format."""
     values = read_json(file)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    if values.get("format") != FORMAT:
         raise UserError(f"{file} is no card of format {FORMAT}: export the run again with this version of ssl_gen")
     try:
-        return from_plain(Card, values)
+        card = from_plain(Card, {name: value for name, value in values.items() if name != SEAL})
     except ValueError as error:
-        raise UserError(f"{file} does not fit this version of ssl_gen ({error}): export the run again") from error
+        said = " ".join(str(error).split())
+        raise UserError(f"{file} does not fit this version of ssl_gen ({said}): export the run again") from error
+    check_seal(file, values, FREE)
+    return card
 
 
-def read_weights(file: Path, card: Card) -> dict[str, np.ndarray]:
-    """The arrays of a file. Raises UserError where it is missing, or not the one that the card speaks of."""
+def read_file(file: Path, digest: str) -> bytes:
+    """A file beside the card. Raises UserError where it is missing, or not the one that the card speaks of."""
     try:
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}; export the run again") from error
-    if hashlib.sha256(data).hexdigest() != card.weights["sha256"]:
+    if sha256(data) != digest:
         raise UserError(f"{file} is not the file that {CARD} speaks of: its SHA-256 differs; export the run again")
-    return safetensors.numpy.load(data)
+    return data

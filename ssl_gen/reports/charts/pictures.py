@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
 
+from ssl_gen.core.files import write_whole
 from ssl_gen.types import UserError
 
 SIDE = 900  # pixels, the longer side of a grid that is scaled by itself; ours: fits a page and a README
@@ -92,17 +94,41 @@ def save_grid(
 
 
 def save(path: str | Path, picture: Image.Image, text: dict[str, str]) -> Path:
-    """Write a picture as a PNG with `text` in it."""
+    """Write a picture as a PNG with `text` in it, whole or not at all."""
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
         info.add_text(key, readable(value))
-    picture.save(path, "PNG", optimize=True, pnginfo=info)
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG", optimize=True, pnginfo=info)
+    write_whole(Path(path), encoded.getvalue())
     return Path(path)
 
 
 def readable(text: str) -> str:
     """Text without the bytes of a file's name that are no UTF-8, which no picture can hold."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_whole(path: Path) -> bool:
+    """Is it a PNG, whole, every part of it as its checksum says?"""
+    try:
+        check(path)
+    except UserError:
+        return False
+    return True
+
+
+def check(path: Path) -> None:
+    """Raise UserError for what is no whole PNG; each part of one has a checksum."""
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            picture.verify()
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for a broken chunk
+        said = "cannot identify image" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{path} is damaged ({said}): remove it, or draw it again with `ssl-gen sample`") from error
+    if data[-8:-4] != b"IEND":  # which `verify` does not ask for
+        raise UserError(f"{path} is damaged (it is cut): remove it, or draw it again with `ssl-gen sample`")
 
 
 def size(path: str | Path) -> tuple[int, int]:
@@ -121,9 +147,7 @@ def is_ours(path: str | Path) -> bool:
 
 def read_text(path: str | Path) -> dict[str, str]:
     """The text that `save` wrote into a PNG; raises UserError for what is no whole PNG."""
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            assert isinstance(picture, PngImagePlugin.PngImageFile)
-            return dict(picture.text)
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken chunk
-        raise UserError(f"{path} is damaged ({error}): remove it, or draw it again with `ssl-gen sample`") from error
+    check(Path(path))
+    with Image.open(path, formats=["PNG"]) as picture:
+        assert isinstance(picture, PngImagePlugin.PngImageFile)
+        return dict(picture.text)

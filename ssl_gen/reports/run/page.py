@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ssl_gen.core.files import write_whole
 from ssl_gen.reports.document import document
 from ssl_gen.reports.run import sections, training
 from ssl_gen.reports.run_folder import Run, read
@@ -28,8 +29,11 @@ def render(run: Run) -> str:
 
 
 def write(run_folder: str | Path) -> Path:
-    """Write report.html into a run folder, finished or not, and return its path; raises UserError as `read`."""
+    """Write report.html into a run folder, finished or not, and return its path; raises UserError as `read`.
+
+    A reader sees the old page or the new one. Raises OSError where it cannot be written.
+    """
     run = read(run_folder)
     path = run.folder / "report.html"
-    path.write_text(render(run), encoding="utf-8", errors="backslashreplace")  # paths may be no UTF-8
+    write_whole(path, render(run).encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
     return path
