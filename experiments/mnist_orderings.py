@@ -113,7 +113,7 @@ def main() -> None:
     asked = parser.parse_args()
     cache.keep_compiled()
     dataset = sources.load(asked.dataset, asked.data_dir)
-    extractor = features.find_extractor(asked.features, dataset.spec, asked.dataset)
+    extractor = features.find_extractor(asked.features, dataset.spec, asked.dataset, dataset.sha256)
     found = measure(dataset, extractor)
     print(f"{dataset.name} on {extractor.name}")
     for metric, values in found.items():

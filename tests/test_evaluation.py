@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 import threading
 import types
 
@@ -9,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damage import DAMAGES
 
+from ssl_gen.core import files
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation import evaluated, features, inference
@@ -85,7 +88,7 @@ def replica(
     method=METHOD, extractor="pixels", test=TEST, samples=None, out_of_distribution=None, fit=None, sampler=None
 ):
     data = dataset(test)
-    reference = Reference(data, find_extractor(extractor, data.spec, "bright"), fit, out_of_distribution, samples)
+    reference = Reference(data, find_extractor(extractor, data.spec, "bright", ""), fit, out_of_distribution, samples)
     visible = np.where(np.arange(TRAIN) < 9, data.train_labels, -1)
     return Evaluated(compiled(method), STATE, reference, visible, np.arange(TRAIN), 0, sampler)
 
@@ -119,7 +122,7 @@ def test_samples_do_not_depend_on_how_many_devices_draw_them(monkeypatch):
 
 def test_real_features_are_made_once_and_read_from_the_disk_afterwards(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    calls, extractor = [], find_extractor("pixels", dataset().spec, "bright")
+    calls, extractor = [], find_extractor("pixels", dataset().spec, "bright", "")
 
     def counted(images):
         calls.append(len(images))
@@ -136,23 +139,41 @@ def test_real_features_are_made_once_and_read_from_the_disk_afterwards(tmp_path,
     assert len(calls) == 3 * made
 
 
-@pytest.mark.parametrize("left", [0, 40, 1_000])
-def test_a_broken_cache_costs_time_and_no_result(tmp_path, monkeypatch, left):
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", ["*.npy", "*.sha256"])
+def test_a_broken_cache_costs_time_and_no_result(tmp_path, monkeypatch, file, damage):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    extractor, store = find_extractor("pixels", dataset().spec, "bright"), Store(dataset().test_images)
+    extractor, store = find_extractor("pixels", dataset().spec, "bright", ""), Store(dataset().test_images)
     first = cached_features(extractor, store)
-    (kept,) = tmp_path.rglob("*.npy")
+    (kept,) = tmp_path.rglob(file)
     whole = kept.read_bytes()
-    kept.write_bytes(whole[:left])
+    DAMAGES[damage](kept)
     np.testing.assert_array_equal(cached_features(extractor, store), first)
     assert kept.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("reason", ["it is a file", "there is no home"])
+def test_features_that_cannot_be_kept_on_disk_stay_in_memory(tmp_path, monkeypatch, capsys, reason):
+    calls, extractor = [], find_extractor("pixels", dataset().spec, "bright", "")._replace(name=reason)
+
+    def counted(images):
+        calls.append(len(images))
+        return extractor.features(images)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="XDG_CACHE_HOME"):
-        cached_features(find_extractor("pixels", dataset().spec, "bright"), Store(dataset().test_images))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file") if reason == "it is a file" else "")
+    monkeypatch.setattr(pathlib.Path, "home", homeless)
+    files.say_once.cache_clear()
+    store = Store(dataset().test_images)
+    first = cached_features(extractor._replace(features=counted), store)
+    made = len(calls)
+    np.testing.assert_array_equal(cached_features(extractor._replace(features=counted), store), first)
+    assert len(calls) == made > 0
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "set XDG_CACHE_HOME to a folder of yours" in said
 
 
 @pytest.mark.parametrize(
@@ -167,7 +188,7 @@ def test_each_class_is_drawn_as_often_as_the_others(test, samples, expected):
 def test_the_name_of_a_metric_says_extractor_reference_and_samples():
     assert list(measured("fid", samples=30)) == ["fid_pixels_ref=test_n=30"]
     assert list(measured("fid", samples=30, test=0)) == ["fid_pixels_ref=train_n=30"]
-    name = find_extractor("random", dataset().spec, "bright").name
+    name = find_extractor("random", dataset().spec, "bright", "").name
     assert list(measured("fid", samples=30, test=30, extractor="random")) == [f"fid_{name}_ref=test_n=30"]
 
 

@@ -113,7 +113,7 @@ def test_the_rows_of_the_demo_share_masks_augmentation_and_network():
 
 def test_metrics_order_corrupted_thinned_and_copied_images():
     dataset = sources.load("digits")
-    found = mnist_orderings.measure(dataset, features.find_extractor("random", dataset.spec, "digits"))
+    found = mnist_orderings.measure(dataset, features.find_extractor("random", dataset.spec, "digits", ""))
     fid = found["fid"]
     for kind, strengths in (("blurred", mnist_orderings.BLURS), ("noisy", mnist_orderings.NOISES)):
         values = [fid["test images"], *(fid[f"{kind} {strength}"] for strength in strengths)]

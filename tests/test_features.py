@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def random():
-    return features.find_extractor("random", SPEC, "digits")
+    return features.find_extractor("random", SPEC, "digits", "")
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,13 @@ def foreign(tmp_path_factory, random):
 
 
 def test_pixels_are_the_images_from_0_to_1():
-    extractor = features.find_extractor("pixels", SPEC, "digits")
+    extractor = features.find_extractor("pixels", SPEC, "digits", "")
     assert extractor.name == "pixels" and extractor.classify is None
     np.testing.assert_allclose(extractor.features(IMAGES), IMAGES.reshape(6, -1) / 255, rtol=1e-6)
 
 
 def test_random_features_are_the_same_in_every_process_and_for_any_number_of_classes(random):
-    first, second = random, features.find_extractor("random", SPEC._replace(classes=3), "digits")
+    first, second = random, features.find_extractor("random", SPEC._replace(classes=3), "digits", "")
     assert first.name == second.name and first.name.startswith("random-convnet-")
     np.testing.assert_array_equal(first.features(IMAGES), second.features(IMAGES))
     assert first.features(IMAGES).shape == (6, 128) and first.classify is None
@@ -59,41 +59,48 @@ def test_random_features_are_the_same_in_every_process_and_for_any_number_of_cla
 
 def test_auto_is_random_until_features_are_trained_for_the_data_set(tmp_path, monkeypatch, trained):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert features.find_extractor("auto", SPEC, "digits").name.startswith("random-")
-    kept = features.trained_path("digits", SPEC)
+    assert features.find_extractor("auto", SPEC, "digits", "ab").name.startswith("random-")
+    kept = features.trained_path("ab")
     kept.parent.mkdir(parents=True)
     kept.write_bytes(trained[0].read_bytes())
-    assert features.find_extractor("auto", SPEC, "digits").name == trained[1]
-    assert features.find_extractor("trained", SPEC, "digits").name == trained[1]
-    assert features.find_extractor("auto", SPEC, "other").name.startswith("random-")
+    assert features.find_extractor("auto", SPEC, "digits", "ab").name == trained[1]
+    assert features.find_extractor("trained", SPEC, "another name", "ab").name == trained[1]
+    assert features.find_extractor("auto", SPEC, "digits", "of other images").name.startswith("random-")
 
 
 def test_trained_features_are_refused_where_none_were_trained(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UserError, match="ssl-gen train-features digits"):
-        features.find_extractor("trained", SPEC, "digits")
+        features.find_extractor("trained", SPEC, "digits", "")
 
 
 def test_the_name_of_trained_features_says_data_set_and_weights(trained, tmp_path):
     path, name = trained
-    extractor = features.find_extractor(str(path), SPEC, "anything")
+    extractor = features.find_extractor(str(path), SPEC, "anything", "")
     assert extractor.name == name and name.startswith("digits-convnet-")
-    weights = load_file(path)
-    changed = {key: value.copy() for key, value in weights.items()}
-    changed["params/Dense_0/kernel"][0, 0] += 1e-3
-    said = json.dumps(features.description(path))
-    save_file(changed, tmp_path / "other.safetensors", {"ssl_gen": said})
-    assert features.find_extractor(str(tmp_path / "other.safetensors"), SPEC, "anything").name != name
+    changed = jax.tree.map(np.array, extractor.variables)
+    changed["params"]["Dense_0"]["kernel"][0, 0] += 1e-3
+    other = features.save(tmp_path / "other.safetensors", changed, "digits", SPEC, {"sha256": "ab"})
+    assert other.startswith("digits-convnet-") and other != name
+
+
+def test_a_net_whose_weights_or_whose_description_changed_is_refused(trained, tmp_path):
+    weights, said = load_file(trained[0]), features.description(trained[0])
+    changed = weights | {"params/Dense_0/kernel": weights["params/Dense_0/kernel"] + 1e-3}
+    for number, (arrays, words) in enumerate([(changed, said), (weights, said | {"dataset": "letters"})]):
+        save_file(arrays, tmp_path / f"{number}.safetensors", {"ssl_gen": json.dumps(words)})
+        with pytest.raises(UserError, match="is damaged"):
+            features.find_extractor(str(tmp_path / f"{number}.safetensors"), SPEC, "digits", "ab")
 
 
 def test_a_trained_net_knows_the_classes(trained):
-    outputs = features.find_extractor(str(trained[0]), SPEC, "digits").classify(IMAGES)
+    outputs = features.find_extractor(str(trained[0]), SPEC, "digits", "").classify(IMAGES)
     np.testing.assert_allclose(np.exp(outputs).sum(-1), 1, rtol=1e-5)
     assert outputs.shape == (6, 10)
 
 
 def test_features_are_what_the_last_layer_sees(trained):
-    extractor = features.find_extractor(str(trained[0]), SPEC, "digits")
+    extractor = features.find_extractor(str(trained[0]), SPEC, "digits", "")
     weights = load_file(trained[0])
     logits = extractor.features(IMAGES) @ weights["params/Dense_1/kernel"] + weights["params/Dense_1/bias"]
     np.testing.assert_allclose(extractor.classify(IMAGES), jax.nn.log_softmax(logits), atol=1e-5)
@@ -115,12 +122,12 @@ def test_the_same_command_trains_the_same_features(trained, tmp_path, capsys):
 )
 def test_a_file_without_weights_is_named(tmp_path, arrange, words):
     with pytest.raises(UserError, match=words):
-        features.find_extractor(str(arrange(tmp_path)), SPEC, "digits")
+        features.find_extractor(str(arrange(tmp_path)), SPEC, "digits", "")
 
 
 def test_a_net_for_images_of_another_shape_is_refused(trained):
     with pytest.raises(UserError, match=r"\[8, 8, 1, 10\]"):
-        features.find_extractor(str(trained[0]), ImageSpec(9, 8, 1, 10), "digits")
+        features.find_extractor(str(trained[0]), ImageSpec(9, 8, 1, 10), "digits", "")
 
 
 def test_weights_that_cannot_be_written_are_named_before_anything_is_trained(tmp_path, capsys):

@@ -34,7 +34,7 @@ def in_the_plane(count):
 
 
 def replica(method, data, seed=0):
-    reference = Reference(data, features.find_extractor("pixels", data.spec, "bright"), None)
+    reference = Reference(data, features.find_extractor("pixels", data.spec, "bright", ""), None)
     return Evaluated(compiled(method), STATE, reference, data.train_labels, np.arange(0), seed)
 
 

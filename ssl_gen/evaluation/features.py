@@ -18,12 +18,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from ssl_gen.core.files import writing
+from ssl_gen.core.files import write_whole, writing
 from ssl_gen.core.machine import cache_folder
+from ssl_gen.core.trees import digest
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.networks import conv, inception
 from ssl_gen.networks.pretrained import inception_weights
@@ -31,6 +33,7 @@ from ssl_gen.types import Array, ImageSpec, Method, Tree, UserError
 
 WIDTH = 32  # channels of the first layer of both convolutional nets; ours
 KIND = "ssl_gen convnet"  # says of a file that it holds a trained net
+DIGEST = "digest"  # of its weights and of all else that the file says of them
 
 
 class Architecture(NamedTuple):
@@ -85,10 +88,10 @@ def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str) -> Extra
     """
     if name not in ("pixels", "random", "trained") and not Path(name).is_file():
         raise UserError(f"--encoder is a run's folder, pixels, random, trained or a weights file; there is no {name}")
-    path = trained_path(dataset, spec) if name == "trained" else Path(name)
-    said = description(path) if path.is_file() else None
-    if said is None:
-        return find_extractor(name, spec, dataset)
+    path = trained_path(sha256) if name == "trained" else Path(name)
+    said = description(path) if path and path.is_file() else None
+    if path is None or said is None:
+        return find_extractor(name, spec, dataset, sha256)
     if said["sha256"] == sha256:
         raise UserError(f"{path} was trained on all labels of these data, which a run with few must not see")
     if tuple(said["spec"][:3]) != spec.shape:
@@ -98,17 +101,21 @@ def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str) -> Extra
     return trained(path, ImageSpec(*said["spec"]))
 
 
-def find_extractor(name: str, spec: ImageSpec, dataset: str) -> Extractor:
-    """An extractor, by a name of this page, for images of `spec`. Raises UserError where it cannot be had."""
+def find_extractor(name: str, spec: ImageSpec, dataset: str, sha256: str) -> Extractor:
+    """An extractor, by a name of this page, for images of `spec`. Raises UserError where it cannot be had.
+
+    `sha256` is of the data set as it was read: by it, and not by a name, the net that was trained on it is found.
+    """
     if name == "pixels":
         return Extractor(name, jax.jit(lambda images: images.reshape(len(images), -1) / jnp.float32(255)))
-    kept = trained_path(dataset, spec)
-    if name == "random" or (name == "auto" and not kept.exists()):
+    path = trained_path(sha256)
+    kept = path if path and path.exists() else None
+    if name == "random" or (name == "auto" and kept is None):
         net = conv.Classifier(10, WIDTH)  # its logits are not used
         variables = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((1, *spec.shape)), train=False))()
         return convolutional("random", Architecture("convnet", 10, WIDTH), variables)
     if name in ("trained", "auto"):
-        if not kept.exists():
+        if kept is None:
             raise UserError(f"no features were trained for {dataset}: run `ssl-gen train-features {dataset}` first")
         return trained(kept, spec)
     path = Path(name)
@@ -135,41 +142,49 @@ def convolutional(what: str, architecture: Architecture, variables: Tree, knows_
     return Extractor(name, lambda images: run(images)[0], classify, architecture, variables)
 
 
-def trained_path(dataset: str, spec: ImageSpec) -> Path:
-    """Where `ssl-gen train-features` keeps the net of a data set."""
-    plain = re.sub(r"[^\w.]+", "-", dataset).strip("-")
-    return cache_folder() / "features" / f"{plain}-{'x'.join(map(str, spec.shape))}-{spec.classes}.safetensors"
+def trained_path(sha256: str) -> Path | None:
+    """Where `ssl-gen train-features` keeps the net of a data set, by the data's hash; None where nothing is kept."""
+    folder = cache_folder()
+    return folder and folder / "features" / f"{sha256}.safetensors"
 
 
 def save(path: Path, variables: Tree, dataset: str, spec: ImageSpec, training: dict[str, Any]) -> str:
     """Write a trained net; returns its extractor's name. Raises UserError where the file cannot be written."""
     said = {"kind": KIND, "dataset": dataset, "spec": [*spec.shape, spec.classes], "width": WIDTH, **training}
+    arrays = flat(variables)
+    said[DIGEST] = digest(arrays, said)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(flat(variables), path, {"ssl_gen": json.dumps(said)})
+        write_whole(path, safetensors.numpy.save(arrays, {"ssl_gen": json.dumps(said)}))
     return trained(path, spec).name
 
 
 def description(path: Path) -> dict[str, Any] | None:
-    """What a file says of the trained net in it; None for other files."""
+    """What a file says of the trained net in it; None for other files. Raises UserError where it cannot be read."""
     try:
         with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError:
+            said = json.loads((file.metadata() or {}).get("ssl_gen", "null"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError):
         return None
-    said = json.loads(metadata["ssl_gen"]) if "ssl_gen" in metadata else {}
-    return said if said.get("kind") == KIND else None
+    return said if isinstance(said, dict) and said.get("kind") == KIND else None
 
 
 def trained(path: Path, spec: ImageSpec) -> Extractor:
-    """The net of a file written by `save`. Raises UserError where it sees images of another shape."""
+    """The net of a file written by `save`. Raises UserError where it is damaged or sees images of another shape."""
     said = description(path)
     if said is None:
-        raise UserError(f"{path} holds no trained net: run `ssl-gen train-features` again")
+        raise UserError(f"{path} holds no trained net, or is damaged: run `ssl-gen train-features` again")
+    arrays = load_file(path)
+    if said.pop(DIGEST, None) != digest(arrays, said):
+        raise UserError(
+            f"{path} is damaged (its SHA-256 differs): run `ssl-gen train-features {said['dataset']}` again"
+        )
     wanted = [*spec.shape, spec.classes]
     if said["spec"] != wanted:
         raise UserError(f"{path} sees (H, W, C, K) {said['spec']}, not {wanted}: train features on this data set")
-    variables = traverse_util.unflatten_dict(load_file(path), sep="/")
+    variables = traverse_util.unflatten_dict(arrays, sep="/")
     plain = re.sub(r"[^\w.]+", "-", said["dataset"]).strip("-")
     return convolutional(plain, Architecture("convnet", spec.classes, said["width"]), variables, knows_classes=True)
 

@@ -20,7 +20,7 @@ from ssl_gen.evaluation import features, inference
 from ssl_gen.methods.classical import supervised
 from ssl_gen.metrics import classification
 from ssl_gen.training.replicas import make_replicas
-from ssl_gen.types import ImageSpec, State
+from ssl_gen.types import ImageSpec, State, UserError
 
 SEGMENT = 50  # steps of one call
 FEATURES = supervised.Config(steps=4_000, network="conv", width=features.WIDTH)
@@ -65,7 +65,9 @@ def train_features(
     config = supervised.Config(**{**FEATURES.__dict__, "steps": steps})
     data = sources.load(dataset, data_dir, size)
     print(summary.line(data), flush=True)
-    path = out or features.trained_path(dataset, data.spec)
+    path = out or features.trained_path(data.sha256)
+    if path is None:
+        raise UserError("there is no home folder to keep the net in: give --out, or set XDG_CACHE_HOME")
     with writing(path):  # said now, not after the training
         path.parent.mkdir(parents=True, exist_ok=True)
     known = np.flatnonzero(data.train_labels >= 0)

@@ -5,50 +5,63 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import os
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssl_gen.core.files import read_hashed, say_once, write_hashed
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation.features import Extractor
 from ssl_gen.evaluation.inference import Compiled, mapped
 from ssl_gen.metrics import agreement, frechet
-from ssl_gen.types import State, UserError, able
+from ssl_gen.types import State, able
 
 FEWEST, MOST = 1_000, 10_000  # samples whose features are compared, where not asked for otherwise; ours
 
 
+UNKEPT: dict[str, np.ndarray] = {}  # features that could not be written to the disk
+
+
 def cached_features(extractor: Extractor, store: Store) -> np.ndarray:
-    """Features (N, F) of real images, kept on disk under a hash of the images and the extractor's name."""
+    """Features (N, F) of real images, kept on disk under a hash of the images and the extractor's name.
+
+    Where they cannot be kept there they are kept in memory, and what is broken there is made again.
+    """
     digest = hashlib.sha256(f"{extractor.name} {(len(store), *store.shape)}".encode())
     for block in store.blocks():
         digest.update(np.ascontiguousarray(block).data)
-    path = cache_folder() / "references" / f"{digest.hexdigest()}.npy"
-    kept = read_features(path)
-    if kept is not None:
-        return kept
+    key, folder = digest.hexdigest(), cache_folder()
+    if key in UNKEPT:
+        return UNKEPT[key]
+    path = folder and folder / "references" / f"{key}.npy"
+    kept = path and read_hashed(path)
+    if kept:
+        return np.load(io.BytesIO(kept))
     features = np.concatenate([mapped(extractor.features, block) for block in store.blocks()])
-    beside = path.with_name(f"{path.name}.{os.getpid()}.npy")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(beside, features)
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; set XDG_CACHE_HOME to a folder of yours") from error
+    if path is None or not written(path, features):
+        UNKEPT[key] = features
     return features
 
 
-def read_features(path: Path) -> np.ndarray | None:
-    """What `cached_features` kept in a file; None where it kept nothing, or the file is broken."""
+def written(path: Path, features: np.ndarray) -> bool:
+    """Write an array and its hash; False where there is no room for it, or no right."""
+    encoded = io.BytesIO()
+    np.save(encoded, features)
     try:
-        return np.load(path)
-    except (OSError, EOFError, ValueError):
-        return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_hashed(path, encoded.getvalue())
+    except OSError as error:
+        say_once(
+            f"cannot write {path.parent}: {error.strerror}; features of real images stay in memory; "
+            "set XDG_CACHE_HOME to a folder of yours"
+        )
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

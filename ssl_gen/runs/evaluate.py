@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_gen.core.files import claimed
+from ssl_gen.core.files import claimed, writing
 from ssl_gen.evaluation import features, proxy_classifier
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.reports import records
@@ -22,7 +22,7 @@ from ssl_gen.runs.record import measure_seeds
 def make_reference(data: Data, options: Options) -> Reference:
     """What the replicas of a run are measured against. Raises UserError where the features cannot be had."""
     spec = data.dataset.spec
-    extractor = features.find_extractor(options.features, spec, options.dataset)
+    extractor = features.find_extractor(options.features, spec, options.dataset, data.source_sha256)
     fit = functools.partial(proxy_classifier.train_classifier, config=proxy_classifier.SCORE, spec=spec)
     return Reference(data.dataset, extractor, fit, data.out_of_distribution, options.samples)
 
@@ -45,7 +45,7 @@ def evaluate(
     states = {replica: run.states[replica] for replica in run.temperatures}
     reference = make_reference(data, options)
     measured = measure_seeds(run.compiled, data, states, reference, names, chosen)
-    with claimed(run.folder):
+    with claimed(run.folder), writing(run.folder, "the same command measures again"):
         final = dataclasses.replace(final, metrics=final.metrics | measured)
         records.write(run.folder / "final.json", final)
         page.write(run.folder)
