@@ -111,7 +111,7 @@ def distances(run: Run, data: sources.Dataset) -> list[dict[str, float]]:
     config = from_plain(conditional_gan.Config, run.record.config)
     generator = conditional_gan.networks(config, data.spec)[0]
     player = Player("generator", generator, optax.identity(), ema=True)
-    extractor = features.find_extractor("trained", data.spec, "mnist")
+    extractor = features.find_extractor("trained", data.spec, "mnist", data.sha256)
     real = mapped(extractor.features, data.test_images)
     labels = np.arange(10_000) % data.spec.classes
 

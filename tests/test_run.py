@@ -129,9 +129,8 @@ def test_a_signal_saves_prints_the_command_and_ends_well(at_step_8, finished, ca
     assert [signal.getsignal(each) for each in signals.STOPPING] == handlers
     out = capsys.readouterr().out
     assert "ssl-gen train supervised" in out and "--steps 12" in out.replace("--config.steps", "--steps")
-    kept = checkpoints.open_checkpoints(tmp_path / "run" / "checkpoints")
-    assert kept.latest() == 8 == lines(tmp_path / "run")[-1]["step"]
-    kept.close()
+    kept = checkpoints.newest_whole(tmp_path / "run" / "checkpoints")
+    assert kept.step == 8 and kept.log == lines(tmp_path / "run")
     assert records.load_final(tmp_path / "run") is None and (tmp_path / "run" / "report.html").exists()
     assert cli.main(shlex.split(out.strip().split("ssl-gen ")[1])) == 0
     assert records.load_final(tmp_path / "run").metrics == records.load_final(finished("supervised")).metrics
@@ -271,7 +270,7 @@ def test_records_are_read_back_equal_to_what_was_written(name, finished):
     for file, kind in (("run.json", RunRecord), ("final.json", FinalRecord)):
         record = records.load(folder / file, kind)
         assert from_plain(kind, to_plain(record)) == record
-        assert records.to_json(record) == json.loads((folder / file).read_text())
+        assert files.sealed(records.to_json(record)) == json.loads((folder / file).read_text())
 
 
 def test_the_record_of_a_run_is_the_one_made_before_it_started(finished, tmp_path):

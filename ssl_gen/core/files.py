@@ -49,6 +49,8 @@ def claimed(folder: Path) -> Iterator[Path]:
             raise UserError(f"another process is writing to {folder}; wait for it or choose another --out") from None
         except OSError as error:  # ENOLCK: some network file systems
             raise UserError(f"cannot lock {folder}: {error.strerror}; choose another place with --out") from error
+        for half in folder.glob("*.part"):  # what a killed process was writing
+            half.unlink(missing_ok=True)
         yield folder
 
 

@@ -146,7 +146,7 @@ def fit_seeds(
     seconds = time.perf_counter() - started
     note = {"seconds": seconds, "stopped": {}, "shapes": shapes(stacked.inner if encoder else stacked)}
     note["encoder_shapes"] = shapes(stacked.encoder) if encoder and encoder.method.fit else None
-    checkpoints.save(0, stacked, note)
+    checkpoints.save(0, stacked, note, log.lines)
     checkpoints.wait()
     return loop.Outcome(states, 0, seconds, {}, False)
 

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ssl_gen.core import bounds, outputs
-from ssl_gen.core.files import claimed
+from ssl_gen.core.files import claimed, writing
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation.inference import Compiled, everywhere, mapped, probabilities
 from ssl_gen.reports import records
@@ -93,7 +93,7 @@ def look(
     drawn: list[Picture] = []
     found: dict[str, dict[str, float]] = {}
     left_out: list[str] = []
-    with claimed(run.folder):
+    with claimed(run.folder), writing(run.folder, "the same command draws again"):
         for name, draw in PICTURES.items():
             file = run.folder / f"latents_{name}.png"
             try:

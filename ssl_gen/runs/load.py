@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from ssl_gen.core import bounds, names
+from ssl_gen.core.files import say
 from ssl_gen.core.plain import from_plain
 from ssl_gen.evaluation.inference import Compiled, compiled, draw_samples, probabilities
 from ssl_gen.metrics import classification
 from ssl_gen.metrics.statistics import Summary
-from ssl_gen.reports.records import FinalRecord, RunRecord, load_final, load_run
+from ssl_gen.reports.records import FinalRecord, RunRecord, load_both, load_run
 from ssl_gen.runs.blueprint import blueprint
 from ssl_gen.runs.data import Data, load_data
 from ssl_gen.runs.options import Options
@@ -146,26 +147,31 @@ class Run(NamedTuple):
 
 
 def load(path: str | Path) -> Run:
-    """A trained run: its record, its method and its states. Raises UserError where the folder holds none."""
+    """A trained run: its record, its method and its states. Raises UserError where the folder holds none.
+
+    Where its last checkpoint is not whole, its states are those of the newest that is, and it counts as not finished.
+    """
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"there is no run folder {path}")
-    record, final = load_run(path), load_final(path)
+    record, final = load_both(path)
     plan = blueprint(record.method, record.config, record.encoder, record.spec)
-    notes: list[dict[str, Any]] = []
-
-    def like(note: dict[str, Any]) -> Any:
-        notes.append(note)
-        return plan.kept_like(note, len(record.seeds))
-
-    kept = read_newest(path / "checkpoints", like)
+    kept = read_newest(path / "checkpoints", lambda note: plan.kept_like(note, len(record.seeds)))
     if kept is None:
-        raise UserError(f"{path} holds no checkpoint yet; its run was stopped too early: {record.command}")
-    stacked = kept.state if isinstance(kept, Replica) else kept
+        raise UserError(f"{path} holds no whole checkpoint; this makes one: {record.command}")
+    if final is not None and not is_final(kept.step, record, final):
+        say(f"{path} is finished, but its weights are of step {kept.step}; this trains the rest: {record.command}")
+        final = None  # it speaks of other weights
+    stacked = kept.states.state if isinstance(kept.states, Replica) else kept.states
     states = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(record.seeds))]
-    step = int(np.max(kept.step)) if isinstance(kept, Replica) and final is None else None
-    broken = tuple(int(replica) for replica in notes[-1]["stopped"]) if final is None else ()
+    step = kept.step if isinstance(kept.states, Replica) and final is None else None
+    broken = tuple(int(replica) for replica in kept.note["stopped"]) if final is None else ()
     return Run(path, record, compiled(plan.method), states, final, step, broken)
+
+
+def is_final(step: int, record: RunRecord, final: FinalRecord) -> bool:
+    """Is a checkpoint of this step the one that a finished run ended with?"""
+    return step == record.steps or len(final.stopped) == len(final.seeds)
 
 
 def data_of(run: Run, **changes: Any) -> tuple[Options, Data]:

@@ -14,13 +14,15 @@ import jax
 import numpy as np
 
 from ssl_gen.core import failures, names
-from ssl_gen.core.files import claimed
+from ssl_gen.core.files import claimed, say, sha256, writing
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
-from ssl_gen.reports import records
+from ssl_gen.metrics.statistics import Summary
+from ssl_gen.reports import records, run_folder
+from ssl_gen.reports.charts import pictures
 from ssl_gen.reports.records import EncoderRecord, FinalRecord, ReadRecord, RunRecord
 from ssl_gen.reports.run import page
 from ssl_gen.runs import evaluators
@@ -28,17 +30,19 @@ from ssl_gen.runs.catalogue import checked, checked_config, find_method
 from ssl_gen.runs.data import Data, check_alignment, check_pool, feed, initial_rows, load_data
 from ssl_gen.runs.evaluate import make_reference
 from ssl_gen.runs.fit import Encoder, check_options, encoder_replicas, extracted, fit_seeds, on_latents
-from ssl_gen.runs.load import load
+from ssl_gen.runs.load import is_final, load
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.pictures import draw_grid
 from ssl_gen.runs.record import conclude, describe
 from ssl_gen.training import loop
-from ssl_gen.training.checkpoints import open_checkpoints
-from ssl_gen.training.log import Log, NullLog, check_events
+from ssl_gen.training.checkpoints import newest_whole, open_checkpoints
+from ssl_gen.training.log import Log, NullLog, check_events, text_of
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join, words
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.training.segments import Every, choose_every
 from ssl_gen.types import Method, State, Tree, UserError
+
+SAMPLES = "samples.png"
 
 
 class Result(NamedTuple):
@@ -83,16 +87,17 @@ def train(name: str, config: Any = None, options: Options | None = None) -> Resu
     with group.failing_together():
         job = prepare(name, config, options, group)
         if group.is_main and job.record.read is not None:
-            say(job.record.read)
-        with resumable(job), claimed(job.target) if group.is_main else contextlib.nullcontext():
-            plain = group.broadcast(lambda: already_finished(job.target, job.record))
+            announce(job.record.read)
+        held = claimed(job.target) if group.is_main else contextlib.nullcontext()
+        with resumable(job), held, writing(job.target, "the same command goes on"):
+            plain = group.broadcast(lambda: already_finished(job))
             if plain is None:
                 plain = train_claimed(job)
     final = None if plain is None else from_plain(FinalRecord, plain)
     return Result(job.target, final, job.record.command, group.is_main)
 
 
-def say(read: ReadRecord) -> None:
+def announce(read: ReadRecord) -> None:
     """What was read, before anything is trained on it: also with `quiet`, which is of the progress bar."""
     for text in (read.line, *(f"warning: {warning}" for warning in read.warnings)):
         print(text, flush=True)
@@ -142,11 +147,34 @@ def resumable(job: Job) -> Iterator[None]:
         raise UserError(f"{reason}; the same command goes on{where}: {job.record.command}") from error
 
 
-def already_finished(target: Path, record: RunRecord) -> Any:
-    """final.json of a folder that is ours, None where it has none yet. Raises UserError where it holds another run."""
-    records.agree(target, record)
-    final = records.load_final(target)
-    return None if final is None else to_plain(final)
+def already_finished(job: Job) -> Any:
+    """final.json of a folder that is ours, None where something of it is to be made (again).
+
+    The report is drawn anew, for a run may have been killed before. Raises UserError where it holds another run.
+    """
+    records.agree(job.target, job.record)
+    _, final = records.load_both(job.target)
+    if final is None:
+        return None
+    lost = what_is_lost(job, final)
+    if lost:
+        say(f"{job.target} is finished but {', '.join(lost)}: made again from the newest whole checkpoint")
+        return None
+    page.write(job.target)
+    return to_plain(final)
+
+
+def what_is_lost(job: Job, final: FinalRecord) -> list[str]:
+    """What of a finished run is missing or is not as it was written, in words."""
+    lost = []
+    whole = newest_whole(job.target / "checkpoints")
+    if whole is None or not is_final(whole.step, job.record, final):
+        lost.append("its last checkpoint is not whole")
+    if not run_folder.has_whole_log(job.target, final):
+        lost.append("metrics.jsonl is damaged")
+    if job.compiled.sample and len(final.stopped) < len(final.seeds) and not pictures.is_whole(job.target / SAMPLES):
+        lost.append(f"{SAMPLES} is missing or damaged")
+    return lost
 
 
 def open_encoder(name: str, options: Options, data: Data) -> Encoder:
@@ -166,10 +194,11 @@ def train_claimed(job: Job) -> Any:
     and all that follows from one is told. The others wait for its word, not in a collective.
     """
     group, seeds, method, options = job.group, job.record.seeds, job.compiled.method, job.options
-    kept = open_checkpoints(job.target / "checkpoints", group)
-    start = kept.latest() or 0
-    log = Log(job.target, start, options.tensorboard) if group.is_main else NullLog()
-    try:
+    with contextlib.ExitStack() as opened:
+        kept = opened.enter_context(contextlib.closing(open_checkpoints(job.target / "checkpoints", group)))
+        before = () if method.fit else kept.log  # a method fitted in one go is fitted again
+        log = Log(job.target, before, options.tensorboard) if group.is_main else NullLog()
+        opened.callback(log.close)
         if method.fit:
 
             def evaluate(state: State) -> dict[str, float]:
@@ -198,9 +227,6 @@ def train_claimed(job: Job) -> Any:
             )
             ended = [] if outcome.interrupted else [i for i in range(len(seeds)) if i not in outcome.stopped]
             states = {i: replicas.replica(outcome.states, i) for i in ended}
-    finally:
-        kept.close()
-        log.close()
     return group.broadcast(lambda: concluded(job, outcome, states, log.lines))
 
 
@@ -227,13 +253,14 @@ def concluded(
         states = {other: state for other, state in states.items() if other != seed}
     if job.compiled.sample and states:
         replica = min(states)
-        draw_grid(job.target / "samples.png", job.compiled, job.data, states[replica], replica, job.record.method)
+        draw_grid(job.target / SAMPLES, job.compiled, job.data, states[replica], replica, job.record.method)
     final = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference())
     if job.compiled.classify and states and len(job.data.validation[1]):
         of_seeds = {job.data.seeds[replica]: state for replica, state in states.items()}
         temperatures, reasons = calibrate(job.compiled, of_seeds, *job.data.validation)
         fitted = [temperatures.get(seed) for seed in job.record.seeds]
         final = dataclasses.replace(final, temperature=fitted, unmeasured=final.unmeasured | reasons)
+    final = dataclasses.replace(final, log=sha256(text_of(lines)), metrics=final.metrics | more(job.target, final))
     records.write(job.target / "final.json", final)
     page.write(job.target)
     return to_plain(final)
@@ -244,6 +271,17 @@ def finite(state: State) -> bool:
     players = [part for part in state._asdict().values() if hasattr(part, "params")]
     leaves = jax.tree.leaves([(player.params, player.ema, player.stats) for player in players])
     return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in leaves)
+
+
+def more(folder: Path, final: FinalRecord) -> dict[str, Summary]:
+    """What `ssl-gen evaluate` has measured of a run that was finished before; none where its weights were others."""
+    former = records.load_final(folder)
+    if former is None:
+        return {}
+    if any(former.metrics.get(name, value) != value for name, value in final.metrics.items()):
+        say(f"{folder} comes to other numbers than before: what was measured since then is left out")
+        return {}
+    return {name: value for name, value in former.metrics.items() if name not in final.metrics}
 
 
 def calibrate(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from ssl_gen.core.files import say, write_whole
 from ssl_gen.types import UserError
 
 
@@ -19,27 +21,38 @@ def check_events() -> None:
         raise UserError("--tensorboard needs tensorboardX: pip install 'ssl-gen[tensorboard]'")
 
 
+def text_of(lines: Sequence[dict[str, Any]]) -> bytes:
+    """What metrics.jsonl holds."""
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
 class Log:
     """metrics.jsonl: one object a line, flushed, so that a killed run keeps what it had; event files if asked for."""
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
-        """Open the log for a run that stands at `step`: later lines, written by a run that was killed, are dropped."""
+    def __init__(self, folder: Path, lines: Sequence[dict[str, Any]], tensorboard: bool = False) -> None:
+        """Open the log of a run that goes on after `lines`, which its checkpoint has kept.
+
+        What a killed run wrote after them is dropped, and a file that does not begin with them is written again. Raises
+        OSError where it cannot be written.
+        """
         path = folder / "metrics.jsonl"
-        self.lines = [line for line in read_lines(path) if line["step"] <= step]
-        beside = path.with_name(path.name + ".part")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        os.replace(beside, path)
-        self.file: TextIO = open(path, "a")  # noqa: SIM115 (closed by close)
+        self.lines, text = list(lines), text_of(lines)
+        there = path.read_bytes() if path.is_file() else b""
+        if not there.startswith(text):
+            say(f"{path} is damaged: its lines up to the newest whole checkpoint are written again from there")
+        write_whole(path, text)
+        self.file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
         self.events = folder / "events" if tensorboard else None
         self.writers: dict[int, Any] = {}
 
     def write(self, step: int, seed: int, **values: Any) -> None:
-        """Append one line; a number that is not finite is written as its name, for JSON has none."""
+        """Append one line; a number that is not finite is written as its name, for JSON has none. Raises OSError."""
         finite = {key: str(v) if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
         line = {"step": step, "seed": seed, **finite}
         self.lines.append(line)
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        text = text_of([line])
+        if self.file.write(text) < len(text):  # of a full disk: the rest of the line had no room
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self.events:
             self.write_events(self.events, step, seed, values)
 
@@ -70,14 +83,3 @@ class NullLog:
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, none where there is no file; a last line that was cut off by a kill is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines

@@ -22,7 +22,7 @@ from ssl_gen.training.checkpoints import Checkpoints
 from ssl_gen.training.log import Log, NullLog
 from ssl_gen.training.programs import Replica, Replicas
 from ssl_gen.training.segments import Every, Segment, segments
-from ssl_gen.types import Phase, State, Tree
+from ssl_gen.types import Phase, State, Tree, UserError
 
 
 class Evaluator(NamedTuple):
@@ -70,15 +70,13 @@ def train(
     names = [phase.name for phase in phases]
     total = sum(phase.steps for phase in phases)
     states, step, stopped, seconds, frozen = initial, 0, {}, 0.0, {}
-    latest = checkpoints.latest()
-    if latest is None:
-        checkpoints.save(0, program.stack(states), {"seconds": 0.0, "stopped": {}})
+    kept = checkpoints.newest(lambda note: jax.eval_shape(program.stack, initial))
+    if kept is None:
+        checkpoints.save(0, program.stack(states), {"seconds": 0.0, "stopped": {}}, log.lines)
     else:
-        like = jax.eval_shape(program.stack, states)
-        stacked, note = checkpoints.restore(latest, like), checkpoints.note(latest)
-        states, step, seconds = program.place(stacked), latest, note["seconds"]
-        stopped = {int(replica): why for replica, why in note["stopped"].items()}
-        frozen = {i: one_of(stacked, i) for i in stopped}
+        states, step, seconds = program.place(kept.states), kept.step, kept.note["seconds"]
+        stopped = {int(replica): why for replica, why in kept.note["stopped"].items()}
+        frozen = {i: one_of(kept.states, i) for i in stopped}
     started = time.perf_counter() - seconds
     silent = True if quiet or not group.is_main else None
     bar = tqdm(total=total, initial=step, unit="step", disable=silent, dynamic_ncols=True)
@@ -112,7 +110,7 @@ def train(
             stop = any(group.all_gather(interrupted()))  # all wait here while the main one evaluates
             if step % every.checkpoint == 0 or step == total or stop:
                 note = {"seconds": seconds, "stopped": {str(i): why for i, why in stopped.items()}}
-                checkpoints.save(step, program.stack(states), note)
+                checkpoints.save(step, program.stack(states), note, log.lines)
             bar.update(count)
     checkpoints.wait()
     return Outcome(states, step, seconds, stopped, stop and step < total)
@@ -130,10 +128,12 @@ def measure_replica(
 
 
 def last_good(checkpoints: Checkpoints, program: Replicas, states: Tree, replica: int) -> Replica:
-    """One replica in the newest checkpoint."""
+    """One replica in the newest checkpoint. Raises UserError where none is whole any more."""
     checkpoints.wait()
-    like = jax.eval_shape(program.stack, states)
-    return one_of(checkpoints.restore(checkpoints.latest() or 0, like), replica)
+    kept = checkpoints.newest(lambda note: jax.eval_shape(program.stack, states))
+    if kept is None:
+        raise UserError(f"{checkpoints.folder} lost its checkpoints while training went on: start the command again")
+    return one_of(kept.states, replica)
 
 
 def one_of(stacked: Tree, replica: int) -> Replica:
