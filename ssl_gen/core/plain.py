@@ -78,10 +78,10 @@ def revive(name: str, hint: Any, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"{name} is no JSON object")
         if typing.is_typeddict(hint):
-            kinds = typing.get_type_hints(hint)
-            if kinds.keys() != value.keys():
-                raise ValueError(f"{name} has {shown(list(value))}, not {', '.join(kinds)}")
-            return {key: revive(f"{name}.{key}", kinds[key], each) for key, each in value.items()}
+            entries = typing.get_type_hints(hint)
+            if entries.keys() != value.keys():
+                raise ValueError(f"{name} has {shown(list(value))}, not {', '.join(entries)}")
+            return {key: revive(f"{name}.{key}", entries[key], each) for key, each in value.items()}
         return {key: revive(f"{name}.{key}", inner[1], each) for key, each in value.items()} if inner else value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_plain(typing.cast(Any, hint), value)

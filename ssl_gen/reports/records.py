@@ -186,7 +186,7 @@ class FinalRecord:
     def check(self) -> None:
         """Raise ValueError where something that is one a seed has another length, or a number is none."""
         summaries = [*self.metrics.values(), *(self.oracle or {}).values()]
-        lists = [self.masks, *(each["per_seed"] for each in summaries)]
+        lists: list[Sequence[Any]] = [self.masks, *(each["per_seed"] for each in summaries)]
         lists += [] if self.temperature is None else [self.temperature]
         wrong = next((each for each in lists if len(each) != len(self.seeds)), None)
         if wrong is not None:
