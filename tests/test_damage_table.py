@@ -4,6 +4,7 @@ Below the outermost handler of exceptions: whatever is no UserError of one line 
 """
 
 import collections
+import json
 import os
 import shlex
 import shutil
@@ -60,8 +61,11 @@ def results(folder):
     for name in ("grid.png", "predicted.csv"):
         if (folder.parent / name).exists():
             kept[name] = (folder.parent / name).read_bytes()
-    if (folder.parent / "out").exists():
-        kept |= {name: (folder.parent / "out" / name).read_bytes() for name in ("model.safetensors", "model.json")}
+    out = folder.parent / "out"
+    if out.exists():
+        card = json.loads((out / "model.json").read_text())
+        named = {name: value for name, value in card.items() if name not in ("programs", "sha256")}
+        kept |= {"weights": (out / "model.safetensors").read_bytes(), "card": named}  # StableHLO has no one form
     return kept
 
 
