@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssl_gen import cli
 from ssl_gen.core import cells, names, outputs
-from ssl_gen.datasets import folders
+from ssl_gen.datasets import label_table
 from ssl_gen.runs import load, predictions
 from ssl_gen.types import UserError
 
@@ -90,7 +90,7 @@ def test_a_table_of_predictions_is_read_back_as_labels(tmp_path):
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.04, 0.96]])
     assert predictions.write_table(tmp_path / "labels.csv", files, classes, probabilities, False, 0.7) == 3
     expected = {"-a.png": "+1", "b,c.png": "cat, grey", "=d.png": None, 'e".png': "cat, grey"}
-    assert folders._read_table(tmp_path / "labels.csv") == expected
+    assert label_table.read_table(tmp_path / "labels.csv") == expected
 
 
 def test_names_in_a_table_are_those_from_the_folder(tmp_path):
