@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.table import HERE
-from experiments.tracked import Numbers, Tracked, comparisons, layout, load
+from experiments.tracked import Numbers, Tracked, comparisons, layout, load, staleness
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.reports.records import FinalRecord
@@ -52,7 +52,8 @@ def block(name: str) -> str:
     devices = "; ".join(dict.fromkeys(machine(each) for each in made_by))
     commits = "; ".join(dict.fromkeys(str(each.commit) for each in made_by))
     made = f"{len(made_by[0].seeds)} seeds, {devices}, commit {commits}; `experiments/{name}.json`"
-    return f"{drawn}\n\n{made}\n"
+    stale = staleness(record.rows) if isinstance(record, Tracked) else ""
+    return "\n\n".join(filter(None, (drawn, stale.replace("\n", "  \n"), made))) + "\n"
 
 
 def filled(text: str) -> str:

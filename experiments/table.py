@@ -172,6 +172,7 @@ def held(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
     paths = sorted(HERE.glob("*.json"), key=lambda path: (path.stem != name, path.stem))
     records = [tracked.load(path) for path in paths]
     recorded = [final for each in records if isinstance(each, tracked.Tracked) for final in each.rows.values()]
+    recorded = [final for final in recorded if not final.stale]
     found = {}
     for key, row in rows.items():
         wanted = fingerprint(row)
@@ -180,6 +181,14 @@ def held(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
         if full:
             found[key] = Entry(key, dataclasses.replace(full[0], published=None))
     return found
+
+
+def outdated(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
+    """The rows that experiments/NAME.json marks as stale, as they stand there."""
+    path = HERE / f"{name}.json"
+    record = tracked.load(path) if path.exists() else None
+    there = record.rows if isinstance(record, tracked.Tracked) else {}
+    return {key: Entry(key, final) for key, final in there.items() if key in rows and final.stale}
 
 
 def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -193,7 +202,7 @@ def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[st
     parser.add_argument(
         "--finished",
         action="store_true",
-        help="train nothing: the table of finished rows, with --missing and recorded ones",
+        help="train nothing: the table of finished rows, with --missing and recorded ones, stale ones among them",
     )
     parser.add_argument("--out", type=Path, help=f"where the runs go; by default runs/{name}")
     parser.add_argument("--data-dir", type=Path, help="where raw or prepared data lie, for sets that need it")
@@ -226,7 +235,10 @@ def main(
     try:
         known = held(name, rows) if asked.missing else {}
         if asked.finished:
-            rows = {key: row for key, row in rows.items() if key in known or (folder / key / "final.json").exists()}
+            done = {key for key in rows if (folder / key / "final.json").exists()}
+            old = outdated(name, rows) if asked.missing else {}
+            known |= {key: entry for key, entry in old.items() if key not in done | known.keys()}
+            rows = {key: row for key, row in rows.items() if key in known or key in done}
         chosen = pick(rows, asked.only, asked.index, asked.of)
         if asked.finished and asked.distributed:
             raise UserError("--finished trains nothing: leave out --distributed")
@@ -296,7 +308,9 @@ def to_be_tracked(
     """What is kept in the repository of a table: the records without what holds paths of this machine."""
     kept = {}
     for entry in entries:
-        final = dataclasses.replace(entry.final, setting=fingerprint(rows[entry.name]))
+        final = entry.final
+        if not final.stale:  # else it has the settings and the code of then
+            final = dataclasses.replace(final, setting=fingerprint(rows[entry.name]))
         kept[entry.name] = to_json(final)
         del kept[entry.name]["command"]  # it holds a path; the experiment's file is the command
     return {"baseline": baseline, "metrics": list(metrics), "rows": kept}

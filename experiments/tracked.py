@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssl_gen.core.plain import from_plain
@@ -78,7 +78,8 @@ def layout(
             row.insert(place, printed(entry.final.published) if entry.final.published else tables.MISSING)
     keep = [i for i, header in enumerate(headers) if header != "method" and (report or header != "report")]
     return ["run", *(headers[i] for i in keep)], [
-        [entry.name, *(row[i] for i in keep)] for entry, row in zip(entries, rows, strict=True)
+        [f"{entry.name} †" if entry.final.stale else entry.name, *(row[i] for i in keep)]
+        for entry, row in zip(entries, rows, strict=True)
     ]
 
 
@@ -91,6 +92,15 @@ def comparisons(entries: Sequence[Entry], baseline: str | None) -> str:
         result = None if other is None else error_difference(entry, other)
         found += [] if result is None else [result]
     return together(found)
+
+
+def staleness(rows: Mapping[str, FinalRecord]) -> str:
+    """A line for each reason why rows that are marked are to be run again; "" where none is."""
+    reasons: dict[str, list[str]] = {}
+    for name, final in rows.items():
+        if final.stale:
+            reasons.setdefault(final.stale, []).append(name)
+    return "\n".join(f"† to be run again, made {reason}: {', '.join(names)}" for reason, names in reasons.items())
 
 
 def printed(numbers: Sequence[PublishedNumber]) -> str:

@@ -181,6 +181,7 @@ class FinalRecord:
     temperature: list[float | None] | None = None  # one a seed
     published: list[PublishedNumber] | None = None  # of a row of an experiment
     setting: str | None = None  # of a row of an experiment: the fingerprint of what its numbers depend on
+    stale: str | None = None  # of a row of an experiment: why the code of today comes to another number
     log: str | None = None  # SHA-256 of metrics.jsonl when the run ended; None of rows and of other people's runs
 
     def check(self) -> None:
