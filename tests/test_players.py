@@ -207,6 +207,17 @@ def test_the_ema_takes_the_statistics_of_its_own_pass_where_it_makes_one():
     assert after.stats is before.stats
 
 
+def test_a_player_averages_itself_with_the_statistics_of_what_it_is_shown():
+    averaging, shown = dataclasses.replace(PLAYER, ema=True), INPUTS + 2
+    before = STATE._replace(ema=Average(halved(STATE.params), STATE.stats))
+    after = averaging.average(before, 0.1, jnp.int32(3), shown, rngs=RNGS)
+    _, stats = averaging.run_ema(before, shown, rngs=RNGS)
+    assert_equal(after, update_ema(before, 0.1, jnp.int32(3), stats))
+    _, moved = averaging.run_ema(before, INPUTS, rngs=RNGS)
+    assert not np.array_equal(stats["batch_stats"]["norm"]["mean"], moved["batch_stats"]["norm"]["mean"])
+    assert PLAYER.average(STATE, 0.1, jnp.int32(3), shown, rngs=RNGS) is STATE
+
+
 def test_averaged_params_need_averaged_statistics():
     """Two networks of one layer whose inputs have mean 2 and deviation 3: what the mean network gets, is normalised."""
     x = 2 + 3 * np.random.default_rng(1).normal(size=(1000, 1))

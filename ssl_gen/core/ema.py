@@ -20,9 +20,10 @@ def update_ema(state: TrainState, rate: float | Array, step: Array, stats: Tree 
     """Move the EMA towards the player after update number `step` + 1; without one, nothing.
 
     The exponential mean with the given rate, corrected for its start (Kingma and Ba 2015, arXiv:1412.6980, sec. 3): the
-    weight of the newest is rate / (1 - (1 - rate)^(step + 1)), which is 1 at the first update. Params and batch
-    statistics are averaged alike, for those of the player are not those of a network with its averaged params; where
-    the EMA makes passes of its own (`run_ema`), its statistics are theirs: `stats`. What else is untrained is copied.
+    weight of the newest is rate / (1 - (1 - rate)^(step + 1)), which is 1 at the first update. The player's batch
+    statistics are not those of a network with its averaged params, nor of images as they are at a test where training
+    moves them about: `stats` are those of the EMA's own passes (`Player.average`, `Player.run_ema`). Where it makes
+    none, they are averaged like the params; what else is untrained is copied.
     """
     if not isinstance(state.ema, Average):
         return state

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen.core import gradient
-from ssl_gen.core.ema import MOVING, kept
+from ssl_gen.core.ema import MOVING, kept, update_ema
 from ssl_gen.core.gradient import Forward
-from ssl_gen.types import Average, Key, Metrics, TrainState, Tree
+from ssl_gen.types import Array, Average, Key, Metrics, TrainState, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,18 @@ class Player:
         """As in training, at the EMA: the outputs, and its own collections after the pass, for `update_ema`."""
         params, stats = kept(state)
         return self.run(state._replace(stats=stats), params, *inputs, rngs=rngs, method=method)
+
+    def average(
+        self, state: TrainState, rate: float | Array, step: Array, *inputs: Any, rngs: dict[str, Key] | None = None
+    ) -> TrainState:
+        """`update_ema` after update number `step` + 1, with statistics from a pass of the EMA over `inputs`.
+
+        Give it what it will be shown, as it is: not moved about as in training. Without an EMA, nothing.
+        """
+        if not self.ema:
+            return state
+        _, stats = self.run_ema(state, *inputs, rngs=rngs)
+        return update_ema(state, rate, step, stats)
 
     def forward(
         self, state: TrainState, *inputs: Any, rngs: dict[str, Key] | None = None, method: str | None = None

@@ -25,7 +25,6 @@ import optax
 
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.batching import separate, shard_batch
-from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import NormalLatents
@@ -124,7 +123,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
             return game.generator_terms(functools.partial(judge, d, d.params), images, batch.unlabelled, keys[1:3])[0]
 
         g, g_metrics = generator.descend(state.generator, generator_loss, fake)
-        return State(update_ema(g, config.averaging, step), d), d_metrics | g_metrics
+        return State(generator.average(g, config.averaging, step, latents, None), d), d_metrics | g_metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
         return generator.infer(state.generator, sampler.draw(key, labels.shape[0], config.latent), None)

@@ -32,7 +32,6 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
-from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples, choose
 from ssl_gen.core.players import Player
@@ -191,7 +190,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def train_classifier(
         player: TrainState, key: Key, step: Array, batch: Batch, teacher: Array, drawn: Drawn | None
     ) -> tuple[TrainState, Metrics]:
-        augment_key, dropout_key, _ = jax.random.split(key, 3)
+        augment_key, dropout_key, ema_key = jax.random.split(key, 3)
         images = {"labelled": batch.labelled, "unlabelled": batch.unlabelled}
         images |= {"again": batch.unlabelled} if config.consistency else {}
         images |= {"drawn": drawn.images} if drawn and config.generated else {}
@@ -203,8 +202,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
             logits = dict(zip(images, parts, strict=True))
             return classifier_terms(config, logits, batch.labels, teacher, drawn, step), stats
 
-        after, metrics = classifier.descend(player, loss)
-        return update_ema(after, config.averaging, step), metrics
+        c, metrics = classifier.descend(player, loss)
+        return classifier.average(c, config.averaging, step, batch.unlabelled, rngs={"dropout": ema_key}), metrics
 
     def warm_up_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         c, metrics = train_classifier(state.classifier, key, step, batch, classify(state, batch.unlabelled), None)
@@ -240,7 +239,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
         reward, _ = judge(d, d.params, batch.unlabelled, predicted, keys[3])
         x, y = (part.reshape(config.classifier_generated, -1, *part.shape[1:])[:, 0] for part in (fake.outputs, labels))
         c, c_metrics = train_classifier(state.classifier, keys[4], step, batch, teacher, Drawn(x, y, reward))
-        return State(update_ema(g, config.generator_averaging, step - warm_up), d, c), d_metrics | g_metrics | c_metrics
+        g = generator.average(g, config.generator_averaging, step - warm_up, latents, labels)
+        return State(g, d, c), d_metrics | g_metrics | c_metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: NoSettings) -> Array:
         return generator.infer(state.generator, draw_latents(key, (labels.shape[0], config.latent)), labels)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
-from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import Decaying, decaying
@@ -59,7 +58,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(classifier.init(key, batch.labelled))
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
-        augment_key, dropout_key = jax.random.split(key)
+        augment_key, dropout_key, ema_key = jax.random.split(key, 3)
         images = augment(config.augmentation, augment_key, batch.labelled)
 
         def loss(params: Tree) -> tuple[Terms, Tree]:
@@ -67,7 +66,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
             return {"supervised": cross_entropy(logits, batch.labels)}, stats
 
         player, metrics = classifier.descend(state.classifier, loss)
-        return State(update_ema(player, config.averaging, step)), metrics
+        player = classifier.average(player, config.averaging, step, batch.labelled, rngs={"dropout": ema_key})
+        return State(player), metrics
 
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(classifier.infer(state.classifier, images))

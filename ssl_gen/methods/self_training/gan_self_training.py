@@ -230,7 +230,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
             return {"adversarial": adversarial.generator_loss(config.loss, logits)}
 
         g, g_metrics = generator.descend(state.generator, generator_loss, fake)
-        g = update_ema(g, config.generator_averaging, step - first)
+        g = generator.average(g, config.generator_averaging, step - first, latents, labels)
         return state._replace(generator=g, discriminator=d), d_metrics | g_metrics
 
     def retraining(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:

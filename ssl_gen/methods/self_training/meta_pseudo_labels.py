@@ -28,7 +28,6 @@ import optax
 
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
-from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -177,7 +176,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
         s_metrics: Metrics = {}
         if drawing is not None:
             labels = drawn(drawing, separate(predicted.outputs, sizes)[1])
-            s, s_metrics = train_student(state.student, step, images[1], labels, student_key, config.label_smoothing)
+            shown = images[1], labels, batch.unlabelled
+            s, s_metrics = train_student(state.student, step, *shown, student_key, config.label_smoothing)
             before, after = (
                 cross_entropy(student.infer(s, images[0], params=params), batch.labels)
                 for params in (state.student.params, s.params)
@@ -202,14 +202,18 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(t, s, baseline), s_metrics | t_metrics
 
     def train_student(
-        player: TrainState, step: Array, images: Array, labels: Array, key: Key, smoothing: float = 0.0
+        player: TrainState, step: Array, images: Array, labels: Array, plain: Array, key: Key, smoothing: float = 0.0
     ) -> tuple[TrainState, Metrics]:
+        """One update of the student on `images`; its EMA sees `plain` ones, which are not moved about."""
+        key, ema_key = jax.random.split(key)
+
         def loss(params: Tree) -> tuple[Terms, Tree]:
             logits, stats = student.run(player, params, images, rngs={"dropout": key})
             return {"labels": smoothed_cross_entropy(logits, labels, smoothing)}, stats
 
         after, metrics = student.descend(player, loss)
-        return update_ema(after, config.averaging, jnp.maximum(step - first, 0)), metrics
+        step = jnp.maximum(step - first, 0)
+        return student.average(after, config.averaging, step, plain, rngs={"dropout": ema_key}), metrics
 
     def warm_up(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         view_key, key = jax.random.split(key)
@@ -222,7 +226,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def fine_tuning(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         view_key, key = jax.random.split(key)
         images = augment(config.augmentation, view_key, batch.labelled)
-        s, metrics = train_student(state.student, step, images, batch.labels, key)
+        s, metrics = train_student(state.student, step, images, batch.labels, batch.labelled, key)
         return state._replace(student=s), metrics
 
     def classify(state: State, images: Array) -> Array:

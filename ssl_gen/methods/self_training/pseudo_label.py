@@ -22,7 +22,6 @@ import jax.numpy as jnp
 
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
-from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -82,7 +81,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(classifier.init(key, batch.unlabelled))
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
-        augment_key, dropout_key = jax.random.split(key)
+        augment_key, dropout_key, ema_key = jax.random.split(key, 3)
         images = augment(config.augmentation, augment_key, interleave(batch.labelled, batch.unlabelled))
         sizes = batch.labelled.shape[0], batch.unlabelled.shape[0]
         predicted = classifier.forward(state.classifier, images, rngs={"dropout": dropout_key})
@@ -98,7 +97,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         player, metrics = classifier.descend(state.classifier, loss, predicted)
         metrics["classifier/confident"] = confident(teacher, config.threshold).mean()
-        return State(update_ema(player, config.averaging, step)), metrics
+        player = classifier.average(player, config.averaging, step, batch.unlabelled, rngs={"dropout": ema_key})
+        return State(player), metrics
 
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(classifier.infer(state.classifier, images))

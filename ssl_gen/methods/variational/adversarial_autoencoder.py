@@ -32,7 +32,6 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
-from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Forward, Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -213,7 +212,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         codes = encoded(state.encoder, keys[3], labelled)
         e, last = train_encoder("supervised", state.encoder, supervised, codes)
-        return state._replace(encoder=update_ema(e, config.averaging, step)), metrics | more | last
+        e = encoder.average(e, config.averaging, step, batch.unlabelled, None)
+        return state._replace(encoder=e), metrics | more | last
 
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(parts(encoder.infer(state.encoder, images, None), classes)[0])
