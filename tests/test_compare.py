@@ -333,7 +333,7 @@ def test_the_command_answers_a_mistake_with_one_line(tmp_path, capsys):
     run = make_run(tmp_path / "run", "one", 50, [5.0])
     assert cli.main(["compare", str(run), "--metrics", "cas", "--out", str(tmp_path / "page.html")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert cli.main(["compare", str(run), "--out", str(tmp_path / "no" / "page.html")]) == 2
+    assert cli.main(["compare", str(run), "--out", str(run / "final.json" / "page.html")]) == 2
     assert "cannot write" in capsys.readouterr().err
     (run / "final.json").unlink()
     assert cli.main(["compare", str(run)]) == 2

@@ -246,7 +246,7 @@ def test_the_judges_own_accuracy_is_told_whatever_the_sampler():
     data = dataset()
     wrong = np.where(np.arange(TEST) < 175, (data.test_labels + 1) % CLASSES, data.test_labels)
     data = data._replace(test_labels=wrong)
-    knowing = find_extractor("pixels", data.spec, "bright")._replace(
+    knowing = find_extractor("pixels", data.spec, "bright", "")._replace(
         classify=lambda images: classify(None, images / 127.5 - 1)
     )
     able = Evaluated(

@@ -89,7 +89,7 @@ def noise(scheme=masking.Scheme()):
     labels = (np.arange(80) % 3).astype(np.int32)
     dataset = Dataset("noise", images, labels, images[:1], labels[:1], ("a", "b", "c"))
     mask = masking.make_mask("noise", labels, dataset.class_names, 6, scheme, 0, "")
-    return Data(dataset, [mask], (images[:0], labels[:0]))
+    return Data(dataset, [0], [mask], (images[:0], labels[:0]))
 
 
 @pytest.mark.parametrize("disjoint", [False, True])

@@ -47,7 +47,7 @@ BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(("steps", "epochs", "iterations", "log_every", "evaluate_every", "checkpoint_every"), COUNT),
     **dict.fromkeys(("labelled_batch", "unlabelled_batch", "generated_batch", "classifier_generated"), BATCH),
     **dict.fromkeys(("judged_labelled", "judged_unlabelled"), BATCH),
-    **dict.fromkeys(("discriminator_steps", "restarts", "draws"), Bounds(1, 10_000)),
+    **dict.fromkeys(("discriminator_steps", "restarts", "draws", "inner", "outer"), Bounds(1, 10_000)),
     # networks
     **dict.fromkeys(("latent", "features", "width", "classifier_width", "generator_width"), UNITS),
     **dict.fromkeys(("hidden", "generator_hidden", "discriminator_hidden", "classifier_hidden"), UNITS),
@@ -69,7 +69,9 @@ BOUNDS: dict[str, Bounds] = {
     # weights of terms
     **dict.fromkeys(("adversarial", "auxiliary", "balance", "classes", "consistency", "entropy", "gamma"), WEIGHT),
     **dict.fromkeys(("generated", "gradient_penalty", "guesses_weight", "meta", "pseudo_label"), WEIGHT),
-    **dict.fromkeys(("samples_weight", "unlabelled_weight", "warm_up_balance", "alpha", "beta", "denoising"), WEIGHT),
+    **dict.fromkeys(
+        ("samples_weight", "unlabelled_weight", "warm_up_balance", "alpha", "beta", "denoising", "fidelity"), WEIGHT
+    ),
     "temperature": Bounds(0, 1_000, above=True),
     "prior": Bounds(0, 1e9, above=True),
     # the classical methods
