@@ -53,6 +53,7 @@ TRIPLE_GAN = triple_gan.Config(
     balance=1.0,
     generated=0.3,
     pseudo_label=1.0,
+    alignment=True,
     threshold=0.9,
     augmentation=MOVED,
 )

@@ -52,7 +52,13 @@ LATER: Mapping[type, Mapping[str, Any]] = {
     pseudo_label.Config: {"optimizer": "adam"},
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
     meta_pseudo_labels.Config: {"sharpened_mask": False, "label_smoothing": 0.0},
-    triple_gan.Config: {"warm_up_balance": None, "warm_up_rate": None, "decayed": "everything"},
+    triple_gan.Config: {
+        "warm_up_balance": None,
+        "warm_up_rate": None,
+        "decayed": "everything",
+        "alignment": False,
+        "memory": 128,
+    },
     Options: {"first_seed": 0, "keep_copies": False},
     Scheme: {"seed": None},
 }

@@ -20,7 +20,7 @@ FLOORS = [  # from the ground up
     {"cli", "ssl_gen"},  # ssl_gen/__init__.py opens every door
 ]
 MODULES_AT_THE_TOP, PACKAGES_AT_THE_TOP = 3, 13  # at most
-LONGEST_METHOD = 250  # lines
+LONGEST_METHOD = 270  # lines
 READERS_PATH = (  # one sitting
     "types.py",
     "core/players.py",

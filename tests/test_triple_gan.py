@@ -20,7 +20,7 @@ from ssl_gen.core.keys import INIT, stream
 from ssl_gen.core.schedules import last_kernel
 from ssl_gen.losses.adversarial import judged_guess
 from ssl_gen.losses.classification import balance
-from ssl_gen.losses.thresholds import confident_cross_entropy
+from ssl_gen.losses.thresholds import Marginals, confident_cross_entropy, uniform_marginals
 from ssl_gen.methods.adversarial import triple_gan
 from ssl_gen.methods.adversarial.triple_gan import Drawn, classifier_optimizer, classifier_terms
 from ssl_gen.networks import classifiers
@@ -174,7 +174,7 @@ def test_the_student_is_trained_by_each_term_that_compares_two_views(monkeypatch
     state = jax.eval_shape(method.init, stream(0, INIT), batch)
     random = np.random.default_rng(0)
     classifier = jax.tree.map(lambda leaf: random.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), state.classifier)
-    state = state._replace(classifier=classifier, generator=None, discriminator=None)
+    state = state._replace(classifier=classifier, generator=None, discriminator=None, marginals=uniform_marginals(3))
 
     def gradients(name, player, optimizer, loss, forward=None):
         terms, backward, _ = jax.vjp(loss, player.params, has_aux=True)
@@ -212,3 +212,25 @@ def test_the_convolutional_form_trains_every_part_and_draws_what_it_is_told():
     draw = jax.jit(method.sample, static_argnums=3)
     images, others = (draw(after, jax.random.key(0), jnp.full(6, label), method.sampler) for label in (0, 1))
     assert (images != others).any((1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_guesses_are_brought_to_the_class_frequencies_of_the_labels(phase, monkeypatch):
+    """What is learnt is q times the ratio of the means, in both phases; q itself is counted."""
+    config, learnt = tiny("triple_gan").config, []
+    monkeypatch.setattr(
+        triple_gan, "confident_cross_entropy", lambda logits, teacher, threshold: learnt.append(teacher) or 0.0
+    )
+    method = triple_gan.make(config, SPEC)
+    parts = [part[0] for part in first_rows()], [part[0, 0] for part in some_rows(method, phase, 0, 1)]
+    scaled = IMAGES.astype(np.float32) / 127.5 - 1
+    first, row = (Batch(scaled[x], jnp.asarray(y), scaled[u]) for x, y, u in parts)
+    means = Marginals(jnp.array([0.6, 0.3, 0.1]), jnp.array([0.2, 0.3, 0.5]))
+    state = jax.jit(method.init)(stream(0, INIT), first)._replace(marginals=means)
+    after, _ = method.phases[phase].step(state, stream(0, 0), jnp.int32(0), row)
+    guesses = np.exp(np.float64(method.classify(state, row.unlabelled)))
+    expected = guesses * np.array([3.0, 1.0, 0.2])
+    np.testing.assert_allclose(np.exp(learnt[0]), expected / expected.sum(1, keepdims=True), rtol=1e-3)
+    rate = 1 / config.memory
+    counted = (1 - rate) * np.array([0.2, 0.3, 0.5]) + rate * guesses.mean(0)
+    np.testing.assert_allclose(after.marginals.guesses, counted, rtol=1e-5)

@@ -39,6 +39,7 @@ EVERYTHING = {
         "warm_up": 0.5,
         "generator_averaging": 0.5,
         "classifier_network": "mlp",
+        "alignment": True,
     },
     "gan": {"loss": "relativistic", "averaging": 0.5},
     "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2, "network": "mlp", "noise": 0.1},

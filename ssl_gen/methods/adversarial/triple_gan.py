@@ -12,9 +12,9 @@ With G(z, y) the generator, p(y | x) the classifier C, yh = argmax_y p(y | x), D
           + g E_(z,y) CE(p(. | G(z, y)), y)                                            generated, in the last steps
 
 and, ours, a pseudo-label term: E_u 1[max q > t] CE(p(. | u'), argmax q), with q the averaged classifier's posterior of
-the image as it is (Lee 2013; Sohn et al. 2020, arXiv:2001.07685). u', u'' are two draws of the augmentation. A first
-phase trains the classifier alone, as the official MNIST script does with 100 labels or fewer, with a balance (b) and a
-rate of its own; the script's Adam begins anew after it, ours goes on.
+the image as it is (Lee 2013; Sohn et al. 2020, arXiv:2001.07685), aligned on request as in `fixmatch`. u', u'' are two
+draws of the augmentation. A first phase trains the classifier alone, as the official MNIST script does with 100 labels
+or fewer, with a balance (b) and a rate of its own; the script's Adam begins anew after it, ours goes on.
 
 The convolutional generator and discriminator are ours: conditional batch norm and z ~ N(0, I), projection and spectral
 norm (Miyato and Koyama 2018, arXiv:1802.05637). With weight norm, or z from the unit cube, they drew one image a class.
@@ -38,7 +38,13 @@ from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import annealed, last_kernel, preceded
 from ssl_gen.losses.adversarial import judged_fake, judged_guess, judged_real
 from ssl_gen.losses.classification import balance, cross_entropy, entropy, softmax_mse
-from ssl_gen.losses.thresholds import confident_cross_entropy
+from ssl_gen.losses.thresholds import (
+    Marginals,
+    confident_cross_entropy,
+    distribution_alignment,
+    uniform_marginals,
+    update_marginals,
+)
 from ssl_gen.networks import classifiers, conv, mlp
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, NoSettings, Phase, TrainState, Tree
 
@@ -81,6 +87,8 @@ class Config:
     generated_from: float = 0.3  # share of the steps before the classifier sees generated images; official MNIST script
     pseudo_label: float = 0.0  # weight of the pseudo-label term; ours, not in the paper
     threshold: float = 0.95  # t; Sohn et al. 2020
+    alignment: bool = False  # of q, and so of yh, to the classes of the labels; Berthelot et al. 2020; paper: none
+    memory: int = 128  # steps that the running means of alignment look back; Berthelot et al. 2020, code
     averaging: float = 0.01  # rate of the classifier's mean params, a step; official MNIST script
     generator_averaging: float = 0.0  # rate of the generator's mean params, which draw samples, a step; 0: none, paper
     augmentation: Augmentation = Augmentation()  # of every image that the classifier trains on; official MNIST: none
@@ -98,6 +106,7 @@ class State(NamedTuple):
     generator: TrainState
     discriminator: TrainState
     classifier: TrainState
+    marginals: Marginals | tuple[()]  # () without alignment
 
 
 class Drawn(NamedTuple):
@@ -178,6 +187,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
             generator.init(keys[1], latents, batch.labels, train=True),
             discriminator.init({"params": keys[2], "noise": keys[3]}, batch.labelled, batch.labels, train=True),
             classifier.init(keys[4], batch.unlabelled),
+            uniform_marginals(spec.classes) if config.alignment else (),
         )
 
     def judge(player: TrainState, params: Tree, images: Array, labels: Array, key: Key) -> tuple[Array, Tree]:
@@ -186,6 +196,14 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(classifier.infer(state.classifier, images))
+
+    def guesses(state: State, batch: Batch) -> tuple[Array, Marginals | tuple[()]]:
+        """log q of the unlabelled images (U, K), aligned if that is on, and the running means after them."""
+        teacher, marginals = classify(state, batch.unlabelled), state.marginals
+        if not marginals:
+            return teacher, ()
+        aligned = distribution_alignment(teacher, marginals)
+        return aligned, update_marginals(marginals, batch.labels, teacher, config.memory)
 
     def train_classifier(
         player: TrainState, key: Key, step: Array, batch: Batch, teacher: Array, drawn: Drawn | None
@@ -206,12 +224,13 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return classifier.average(c, config.averaging, step, batch.unlabelled, rngs={"dropout": ema_key}), metrics
 
     def warm_up_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
-        c, metrics = train_classifier(state.classifier, key, step, batch, classify(state, batch.unlabelled), None)
-        return state._replace(classifier=c), metrics
+        teacher, marginals = guesses(state, batch)
+        c, metrics = train_classifier(state.classifier, key, step, batch, teacher, None)
+        return state._replace(classifier=c, marginals=marginals), metrics
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         keys = jax.random.split(key, 5)
-        teacher = classify(state, batch.unlabelled)
+        teacher, marginals = guesses(state, batch)
         predicted = teacher.argmax(-1)
         latent_key, label_key = jax.random.split(keys[0])
         latents = shard_batch(draw_latents(latent_key, (config.generated_batch, config.latent)))
@@ -240,7 +259,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         x, y = (part.reshape(config.classifier_generated, -1, *part.shape[1:])[:, 0] for part in (fake.outputs, labels))
         c, c_metrics = train_classifier(state.classifier, keys[4], step, batch, teacher, Drawn(x, y, reward))
         g = generator.average(g, config.generator_averaging, step - warm_up, latents, labels)
-        return State(g, d, c), d_metrics | g_metrics | c_metrics
+        return State(g, d, c, marginals), d_metrics | g_metrics | c_metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: NoSettings) -> Array:
         return generator.infer(state.generator, draw_latents(key, (labels.shape[0], config.latent)), labels)
