@@ -54,7 +54,7 @@ TRIPLE_GAN = triple_gan.Config(
     generated=0.3,
     pseudo_label=1.0,
     alignment=True,
-    threshold=0.9,
+    threshold=0.95,
     augmentation=MOVED,
 )
 
