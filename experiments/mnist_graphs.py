@@ -29,7 +29,7 @@ ROWS = {
     "poisson_learning_latents": Row("poisson_learning", poisson_learning.Config(), LATENTS),
     "poisson_mbo_latents": Row("poisson_mbo", poisson_mbo.Config(), LATENTS),
 }
-BASELINE = "label_spreading_latents"
+BASELINE = "poisson_mbo_latents"
 METRICS = ("nll",)
 CALDER = "Calder et al. 2020, arXiv:2006.11184, ResultsFromPaper in the authors' code 280141b, 100 trials"
 PUBLISHED = {
