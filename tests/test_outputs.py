@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,7 +159,8 @@ def test_without_a_home_files_are_written_and_taken_for_a_users(tmp_path, monkey
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(outputs, "cache_folder", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
     put(tmp_path / "file")
     with pytest.raises(UserError, match="--overwrite"):
         outputs.check_free([tmp_path / "file"])

@@ -20,10 +20,7 @@ from ssl_gen.types import UserError
 
 def ledger() -> Path | None:
     """Hashes of files that were written, one a line; None for a user without a home."""
-    try:
-        folder: Path | None = cache_folder()
-    except RuntimeError:
-        return None
+    folder = cache_folder()
     return folder and folder / "written"
 
 
