@@ -6,8 +6,7 @@ is measured in four ways, on the same seeds:
 
     latest                     the latest params with their own statistics: nothing is averaged
     averaged_latest            averaged params with the latest network's statistics, as EMAs are often used
-    averaged                   the EMA as the method keeps it: statistics averaged (`fixmatch`, its own teacher), or
-                               of passes of its own (the generator)
+    averaged                   the EMA as the method keeps it: with statistics of passes of its own
     averaged_recomputed        averaged params with statistics from a pass over 20,000 training images, or latents
 
 Test error in percent, and FID of 10,000 samples on the features of a convnet trained on MNIST.

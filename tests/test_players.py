@@ -39,6 +39,7 @@ class Net(nn.Module):
 
 PLAYER = Player("player", Net(), optax.adam(0.1))
 STATE = PLAYER.init(KEYS[0], INPUTS)
+AVERAGED = STATE._replace(ema=Average(STATE.params, STATE.stats))
 RNGS = {"dropout": KEYS[1]}
 
 
@@ -161,35 +162,21 @@ def test_an_update_keeps_the_statistics_of_its_own_pass():
 # The EMA
 
 
-def recorded(history, start):
-    """A player with the EMA `start` that had each of some params and statistics after an update."""
-    state = TrainState(None, {}, (), start)
-    for step, (params, stats) in enumerate(history):
-        state = update_ema(state._replace(params=params, stats=stats), RATE, jnp.int32(step))
-    return state
-
-
-RATE = 0.3
-SEEN = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
-HISTORY = [(jnp.asarray(a), {"batch_stats": jnp.asarray(b), "constants": jnp.ones(3)}) for a, b in SEEN]
-ELSEWHERE = Average(jnp.full(3, 100.0), {"batch_stats": jnp.full(3, 100.0), "constants": jnp.zeros(3)})
+SEEN = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+CONSTANTS = {"constants": jnp.ones(3)}  # untrained, and not moved by a pass
+ELSEWHERE = TrainState(None, CONSTANTS, (), Average(jnp.full(3, 100.0), {"constants": jnp.zeros(3)}))
 
 
 @pytest.mark.parametrize("rate", [1e-4, 0.01, 0.3, 1.0])
-def test_the_ema_is_the_weighted_mean_of_params_and_statistics_since_the_first_update(rate):
-    state = TrainState(None, {}, (), ELSEWHERE)
-    for step, (params, stats) in enumerate(HISTORY):
-        state = update_ema(state._replace(params=params, stats=stats), rate, jnp.int32(step))
+def test_the_ema_is_the_weighted_mean_of_the_params_since_the_first_update(rate):
+    state = ELSEWHERE
+    for step, params in enumerate(SEEN):
+        state = update_ema(state._replace(params=jnp.asarray(params)), rate, jnp.int32(step))
         weights = rate * (1 - rate) ** np.arange(step, -1, -1)
-        expected = (weights[:, None, None] * SEEN[: step + 1]).sum(0) / weights.sum()
-        found = state.ema.params, state.ema.stats["batch_stats"]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-        np.testing.assert_array_equal(state.ema.stats["constants"], np.ones(3))
-
-
-def test_the_ema_leaves_the_player_itself():
-    state = recorded(HISTORY, ELSEWHERE)
-    assert (state.params, state.stats) == HISTORY[-1]
+        expected = (weights[:, None] * SEEN[: step + 1]).sum(0) / weights.sum()
+        np.testing.assert_allclose(state.ema.params, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(state.params, params)
+        assert state.ema.stats is state.stats is CONSTANTS
 
 
 def test_the_ema_takes_the_statistics_of_its_own_pass_where_it_makes_one():
@@ -218,17 +205,16 @@ def test_a_player_averages_itself_with_the_statistics_of_what_it_is_shown():
     assert PLAYER.average(STATE, 0.1, jnp.int32(3), shown, rngs=RNGS) is STATE
 
 
-def test_averaged_params_need_averaged_statistics():
-    """Two networks of one layer whose inputs have mean 2 and deviation 3: what the mean network gets, is normalised."""
-    x = 2 + 3 * np.random.default_rng(1).normal(size=(1000, 1))
-    weights = np.array([1.0, 3.0])
-    histories = [(jnp.asarray([w]), {"batch_stats": jnp.asarray([w * x.mean(), (w * x).var()])}) for w in weights]
-    ema = recorded(histories, Average(jnp.zeros(1), {"batch_stats": jnp.zeros(2)})).ema
-    mean, variance = np.asarray(ema.stats["batch_stats"])
-    outputs = (float(ema.params[0]) * x - mean) / np.sqrt(variance)
-    latest = (float(ema.params[0]) * x - histories[-1][1]["batch_stats"][0]) / np.sqrt((3 * x).var())
-    assert abs(outputs.mean()) < 1e-5 < 0.1 < abs(latest.mean())
-    assert abs(outputs.std() - 1) < abs(latest.std() - 1)
+def test_statistics_without_a_pass_of_the_ema_are_refused():
+    with pytest.raises(AssertionError, match="its own passes"):
+        update_ema(AVERAGED, 0.1, jnp.int32(3))
+
+
+def test_a_network_without_statistics_is_averaged_without_a_pass():
+    dense = Player("dense", nn.Sequential([nn.Dense(2)]), optax.adam(0.1), ema=True)
+    params = {"kernel": jnp.ones((4, 2))}
+    state = TrainState(params, {}, (), Average(halved(params), {}))
+    assert_equal(dense.average(state, 0.1, jnp.int32(3), None), update_ema(state, 0.1, jnp.int32(3)))
 
 
 def test_a_player_without_an_ema_gets_none():
@@ -239,7 +225,6 @@ def test_a_player_without_an_ema_gets_none():
 # Precision
 
 NARROW = dataclasses.replace(PLAYER, ema=True, dtype=jnp.bfloat16)
-AVERAGED = STATE._replace(ema=Average(STATE.params, STATE.stats))
 
 
 def types(tree):
@@ -250,7 +235,8 @@ def test_a_narrow_player_starts_and_stays_in_float32():
     start = NARROW.init(KEYS[0], INPUTS)
     assert_equal(start, AVERAGED)
     state, metrics = updated(NARROW, start)
-    assert types((state, update_ema(state, 0.1, jnp.int32(0)), metrics)) == {jnp.dtype("float32")}
+    state = NARROW.average(state, 0.1, jnp.int32(0), INPUTS, rngs=RNGS)
+    assert types((state, metrics)) == {jnp.dtype("float32")}
     assert [leaf.dtype for leaf in jax.tree.leaves(state)] == [leaf.dtype for leaf in jax.tree.leaves(start)]
 
 

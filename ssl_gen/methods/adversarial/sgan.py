@@ -23,7 +23,6 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
-from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -114,7 +113,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return logits, stats
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(key, 5)
         latents = shard_batch(jax.random.normal(keys[0], (batch.unlabelled.shape[0], config.latent)))
         fake = generator.forward(state.generator, latents, None)
         images = batch.labelled, batch.unlabelled, fake.outputs
@@ -134,7 +133,9 @@ def make(config: Config, spec: ImageSpec) -> Method:
             return {"adversarial": judged_real(reality(judge(d, d.params, keys[2], images)[0]))}
 
         g, g_metrics = generator.descend(state.generator, generator_loss, fake)
-        return State(g, update_ema(d, config.averaging, step)), d_metrics | g_metrics
+        streams = {"noise": keys[3], "dropout": keys[4]}
+        d = discriminator.average(d, config.averaging, step, batch.unlabelled, None, rngs=streams)
+        return State(g, d), d_metrics | g_metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
         return generator.infer(state.generator, sampler.draw(key, labels.shape[0], config.latent), None)

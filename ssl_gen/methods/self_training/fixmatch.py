@@ -132,7 +132,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
         metrics["classifier/confident"] = confident(teacher, config.threshold).mean()
         if marginals:
             marginals = update_marginals(marginals, batch.labels, guesses, config.memory)
-        return State(update_ema(player, config.averaging, step, teacher_stats), marginals), metrics
+        if teacher_stats is None:
+            player = classifier.average(player, config.averaging, step, batch.unlabelled, rngs={"dropout": keys[4]})
+        else:
+            player = update_ema(player, config.averaging, step, teacher_stats)
+        return State(player, marginals), metrics
 
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(classifier.infer(state.classifier, images))

@@ -177,7 +177,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         state: State, key: Key, step: Array, batch: Batch, taught: dict[str, tuple[Array, Array]]
     ) -> tuple[State, Metrics]:
         """One update of the classifier by guesses, if they are on, and by the images and labels of other sources."""
-        keys, teacher_stats, marginals = jax.random.split(key, 6), None, state.marginals
+        keys, marginals = jax.random.split(key, 6), state.marginals
         weak_keys = {"supervised": keys[0], "samples": keys[1]}
         images = {name: augment(config.augmentation, weak_keys[name], pair[0]) for name, pair in taught.items()}
         targets = {name: labels for name, (_, labels) in taught.items()}
@@ -199,7 +199,10 @@ def make(config: Config, spec: ImageSpec) -> Method:
         player, metrics = classifier.descend(state.classifier, loss, predicted)
         if config.from_guesses:
             metrics["classifier/confident"] = confident(targets["guesses"], config.threshold).mean()
-        player = update_ema(player, config.averaging, step, teacher_stats)
+            player = update_ema(player, config.averaging, step, teacher_stats)
+        else:
+            shown = interleave(*(pair[0] for pair in taught.values()))
+            player = classifier.average(player, config.averaging, step, shown, rngs={"dropout": keys[5]})
         return state._replace(classifier=player, marginals=marginals), metrics
 
     def warm_up(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
