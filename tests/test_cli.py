@@ -218,7 +218,7 @@ def test_a_class_with_too_few_images_is_named(capsys, own):
     for file in list((own / "owl").iterdir())[2:]:
         file.unlink()
     said = complaint(capsys, "train", "supervised", "--dataset", f"folder:{own}", "--labels", "12")
-    assert "owl" in said and "has 1 images" in said
+    assert "owl" in said and "has 1 image," in said
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(capsys, tmp_path):

@@ -11,6 +11,7 @@ import tyro
 
 from ssl_gen.cli.arguments import parse, parse_with_sampler
 from ssl_gen.core import signals
+from ssl_gen.core.wording import count
 
 PRESETS = ("paper", "photographs")  # the settings that a method starts from
 FEW = 100  # test images, below which one is more than a percent; ours
@@ -185,7 +186,7 @@ def report(result: Any) -> None:
         print(f"{name} could not be measured: {reason}")
     tested = load_run(result.folder).data.test
     if tested < FEW:
-        print(f"there are {tested} test images: every number that compares with them is rough")
+        print(f"{count(tested, 'test image')}: what compares with so few is rough")
     for stop in final.stopped:
         print(f"seed {stop.seed} stopped at step {stop.step}: {stop.metric} was {stop.value}")
     print(f"{final.seconds:.0f} s of training; report: {result.folder / 'report.html'}")
@@ -261,7 +262,7 @@ def sample(arguments: Sequence[str]) -> int:
             pictures.save_grid(target, grid, titles, text=text)
     else:
         save_images(files, images, [text | ({"class": classes[k]} if conditional else {}) for k in labels])
-    what = f"{len(images)} images"
+    what = count(len(images), "image")
     if conditional:
         what += f" of class {classes[chosen[0]]}" if len(chosen) == 1 else f" of {len(chosen)} classes in turn"
     print(f"{what}{drawn_by(run, replica)}: {path if single else f'{path}, {files[0].name} to {files[-1].name}'}")
@@ -312,7 +313,7 @@ def predict(arguments: Sequence[str]) -> int:
     with outputs.replacing(asked.out) as target:
         labelled = write_table(target, named, data.class_names, probabilities, run.calibrated, asked.confident)
     unsure = f", {len(files) - labelled} below {asked.confident:g} left unlabelled" if asked.confident else ""
-    print(f"{labelled} images labelled in {asked.out}{unsure}; {summary.said_of_left_out(reading.left_out)}")
+    print(f"{count(labelled, 'image')} labelled in {asked.out}{unsure}; {summary.said_of_left_out(reading.left_out)}")
     for warning in reading.warnings:
         print(f"warning: {warning}")
     print(calibration(run))

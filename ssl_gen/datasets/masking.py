@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ssl_gen.core.wording import count
 from ssl_gen.datasets import stratify
 from ssl_gen.datasets.dataset import HIDDEN, OUT_OF_DISTRIBUTION
 from ssl_gen.types import UserError
@@ -197,7 +198,7 @@ def _choose(
     if len(short):
         has, share = np.sum(known == short[0]), needed[np.flatnonzero(left == short[0])[0]]
         raise UserError(
-            f"Class {class_names[short[0]]} has {has} images, fewer than its {share} labels: lower the budget."
+            f"Class {class_names[short[0]]} has {count(has, 'image')}, fewer than its {share} labels: lower the budget."
         )
     return stratify.draw_rows(known, counts, random)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ssl_gen.core.wording import count
 from ssl_gen.datasets.dataset import HIDDEN, OUT_OF_DISTRIBUTION, Dataset
 from ssl_gen.datasets.names import readable, some
 from ssl_gen.datasets.reading import Reading
@@ -26,7 +27,7 @@ def said_of_left_out(left_out: Mapping[str, Sequence[str]]) -> str:
     if not total:
         return "nothing left out"
     parts = [f"{len(names):,} {why} ({some(names)})" for why, names in left_out.items()]
-    return f"{total:,} file{'' if total == 1 else 's'} left out: {', '.join(parts)}"
+    return f"{count(total, 'file')} left out: {', '.join(parts)}"
 
 
 def line(dataset: Dataset, validation: int = 0, visible: Sequence[int] = ()) -> str:
@@ -46,7 +47,7 @@ def line(dataset: Dataset, validation: int = 0, visible: Sequence[int] = ()) -> 
     found = f" from files of {listed(reading.sizes)} in {listed(reading.modes)}" if reading.sizes else ""
     changes = listed(reading.changes) or "nothing resized or converted"
     return (
-        f"read {readable(dataset.name)}: {len(classes):,} class{'' if len(classes) == 1 else 'es'}, "
+        f"read {readable(dataset.name)}: {count(len(classes), 'class', 'es')}, "
         f"labelled: {some(classes, NAMED)}; {train}; {validation:,} validation, {len(dataset.test_labels):,} test; "
         f"{width} x {height} {'RGB' if channels == 3 else 'grey'}{found}; {changes}; "
         f"{said_of_left_out(reading.left_out)}"

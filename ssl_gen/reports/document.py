@@ -26,11 +26,6 @@ def document(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def count(number: int, noun: str, ending: str = "s") -> str:
-    """1, 'seed' -> '1 seed'; 1300, 'image' -> '1,300 images'."""
-    return f"{number:,} {noun}{'' if number == 1 else ending}"
-
-
 def image(path: Path, described: str, part: int = 1) -> str:
     """A PNG, embedded, at its own size or a whole `part` of it; `described` is what a screen reader says of it.
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_gen.core.wording import count
 from ssl_gen.metrics.statistics import Paired
 from ssl_gen.reports import tables
 from ssl_gen.reports.charts import drawing, efficiency, pictures
 from ssl_gen.reports.compare.columns import table
 from ssl_gen.reports.compare.entries import Entry, chosen, mixed
 from ssl_gen.reports.compare.pairs import masks_of, paired, pairs, together, verdict
-from ssl_gen.reports.document import count, document, figure
+from ssl_gen.reports.document import document, figure
 
 PART = 2  # grids are shown at half their size: a whole part, so that the mean of pixels is again a pixel
 

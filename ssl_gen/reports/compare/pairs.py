@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from ssl_gen.core.wording import count
 from ssl_gen.metrics import statistics
 from ssl_gen.metrics.registry import number_of
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare.entries import Entry
-from ssl_gen.reports.document import count
 from ssl_gen.types import UserError
 
 ALL_PAIRS = 8  # of more runs, each is paired only with the first that shares its masks; ours

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ssl_gen.core.plain import to_plain
+from ssl_gen.core.wording import count
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports import tables
 from ssl_gen.reports.charts import pictures
 from ssl_gen.reports.charts.style import LEVELS
-from ssl_gen.reports.document import count, figure, image
+from ssl_gen.reports.document import figure, image
 from ssl_gen.reports.records import RunRecord
 from ssl_gen.reports.run_folder import Run, stopped
 
