@@ -35,6 +35,7 @@ commands:
   sample RUN         draw images from a run's generator
   latents RUN        look at what a run's latents hold: pictures for its report, and errors
   predict RUN PATH   label images: file, label, probability
+  suggest [RUN] PATH which images to label next, and a table to label them in
   export RUN         weights, model card and programs that need no library of ours
   compare RUN ...    several finished runs on one page: numbers, real differences, samples, cost
   list WHAT          what there is: methods, datasets or metrics
@@ -44,7 +45,7 @@ commands:
 
 COMMANDS = {  # name -> its function in `cli.commands`
     name: name.replace("-", "_")
-    for name in ("train", "evaluate", "train-features", "sample", "latents", "predict", "export", "compare")
+    for name in ("train", "evaluate", "train-features", "sample", "latents", "predict", "suggest", "export", "compare")
 } | {"list": "listing"}
 
 

@@ -81,6 +81,20 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Suggest:
+    """Which images to label next: typical ones, or with a run those it is least sure of; a table to label them in."""
+
+    places: Annotated[tuple[Path, ...], tyro.conf.Positional]  # [RUN] PATH: perhaps a run's folder, then the images'
+    count: int = 50  # images to label
+    out: Path = Path("suggest.csv")  # the table; as PATH/labels.csv, its blanks filled in, it labels the folder
+    features: str | None = None  # pixels, random or a weights file; by default the run's latents, or pixels
+    size: int | None = None  # without a run: pixels; every image is seen as size x size, by default 32 x 32
+    seed: int = 0  # of clusters, or of the draw
+    overwrite: bool = False  # also a table that is there and not as it was written
+    skip_unreadable: bool = False  # leave out files that cannot be read, and count them
+
+
+@dataclasses.dataclass(frozen=True)
 class Export:
     """Write weights (safetensors), a model card (JSON) and programs that need no library of ours (StableHLO)."""
 
@@ -317,6 +331,31 @@ def predict(arguments: Sequence[str]) -> int:
     for warning in reading.warnings:
         print(f"warning: {warning}")
     print(calibration(run))
+    return 0
+
+
+def suggest(arguments: Sequence[str]) -> int:
+    """`ssl-gen suggest [RUN] PATH ...`"""
+    asked = parse(Suggest, arguments, "ssl-gen suggest")
+    from ssl_gen.core import bounds, outputs
+    from ssl_gen.datasets import summary
+    from ssl_gen.runs import suggestions
+    from ssl_gen.types import UserError
+
+    bounds.check(asked)
+    if not 1 <= len(asked.places) <= 2:
+        raise UserError("give the folder of images, perhaps the folder of a run before it")
+    outputs.check_free([asked.out], asked.overwrite)
+    *runs, path = asked.places
+    run = runs[0] if runs else None
+    found = suggestions.suggest(path, asked.count, run, asked.features, asked.seed, asked.size, asked.skip_unreadable)
+    with outputs.replacing(asked.out) as target:
+        suggestions.write_table(target, found)
+    kind = "the least certain and most diverse" if runs else "the most typical"
+    print(f"{count(len(found.files), 'image')} to label in {asked.out}, {kind}: fill in the column label")
+    print(f"{count(len(found.labelled), 'label')} there already; {summary.said_of_left_out(found.reading.left_out)}")
+    for warning in found.reading.warnings:
+        print(f"warning: {warning}")
     return 0
 
 

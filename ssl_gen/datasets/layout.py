@@ -72,6 +72,16 @@ def lay_out(root: Path, skip_unreadable: bool) -> Layout:
     return Layout(files + test_files, class_names, {why: paths for why, paths in beside.items() if paths}, split=True)
 
 
+def places(root: Path, skip_unreadable: bool) -> list[File]:
+    """The same of a folder in which labels may still be to come: loose images, or folders that mean no label."""
+    found = walk(root, skip_unreadable)
+    inner = [entry for entry in found.folders if entry.parent == root]
+    begun = any(class_of(entry.name, f"The folder {readable(entry)}") is not None for entry in inner)
+    if begun or _tables(found, root):
+        return lay_out(root, skip_unreadable).files
+    return [File(image, None, test=False) for image in found.images]
+
+
 def _is_split(found: Walk, train: Path) -> bool:
     """Is train/ a split? A class that happens to be called train holds images, not folders."""
     return bool(_tables(found, train)) or any(entry.parent == train for entry in found.folders)

@@ -16,6 +16,7 @@ import numpy as np
 from ssl_gen.core.wording import count
 from ssl_gen.datasets import stratify
 from ssl_gen.datasets.dataset import HIDDEN, OUT_OF_DISTRIBUTION
+from ssl_gen.datasets.suggesting import typical_rows
 from ssl_gen.types import UserError
 
 DROPPED = -3  # inside this module: an image that pool_imbalance takes out of training
@@ -25,8 +26,8 @@ DROPPED = -3  # inside this module: an image that pool_imbalance takes out of tr
 class Scheme:
     """How labels are chosen; the parts compose."""
 
-    # labels a class: equal, by chance, decreasing; all but uniform look at the labels that they then hide
-    kind: Literal["stratified", "uniform", "long_tailed"] = "stratified"
+    # labels a class: equal, by chance, decreasing (these look at the labels that they then hide), of typical images
+    kind: Literal["stratified", "uniform", "long_tailed", "typical"] = "stratified"
     imbalance: float = 1.0  # long_tailed: visible labels of the first (most frequent) class over those of the last
     pool_imbalance: float = 1.0  # images of the first class over those of the last, in the whole pool; 1 leaves it
     noise: float = 0.0  # fraction of the visible labels that are replaced by a wrong class, in [0, 1)
@@ -69,10 +70,12 @@ def make_mask(
     scheme: Scheme,
     seed: int,
     data_sha256: str,
+    images: np.ndarray | None = None,
 ) -> Mask:
     """The mask with `budget` visible labels in all (None: all there are) of labels (N,), for a run of seed `seed`.
 
-    Labels are 0..K-1, HIDDEN or OUT_OF_DISTRIBUTION. A seed of the scheme's own stands in place of the run's.
+    Labels are 0..K-1, HIDDEN or OUT_OF_DISTRIBUTION. A seed of the scheme's own stands in place of the run's. `typical`
+    looks at images (N, H, W, C), and at no label: it chooses those whose pixels `suggesting.typical_rows` would.
 
     In this order: with `pool_imbalance` the images of class k are thinned out to a share of imbalance^(-k / (K - 1));
     visible labels are drawn from those; some are replaced (`noise`); the pool is all of those images, also those whose
@@ -90,7 +93,7 @@ def make_mask(
     labels, classes, seed = np.asarray(labels), len(class_names), scheme.seed_of(seed)
     _check(labels, classes, budget, scheme, seed)
     known = _thin(labels, class_names, scheme, stratify.generator(seed, 0))
-    rows = _choose(known, class_names, budget, scheme, stratify.generator(seed, 1))
+    rows = _choose(known, class_names, budget, scheme, stratify.generator(seed, 1), images)
     visible = np.full(len(labels), HIDDEN, np.int32)
     visible[rows] = _add_noise(labels[rows], classes, scheme, stratify.generator(seed, 2))
     pool = _make_pool(labels, known, rows, scheme, stratify.generator(seed, 3))
@@ -179,7 +182,12 @@ def _left(classes: int, scheme: Scheme) -> np.ndarray:
 
 
 def _choose(
-    known: np.ndarray, class_names: Sequence[str], budget: int | None, scheme: Scheme, random: np.random.Generator
+    known: np.ndarray,
+    class_names: Sequence[str],
+    budget: int | None,
+    scheme: Scheme,
+    random: np.random.Generator,
+    images: np.ndarray | None,
 ) -> np.ndarray:
     """known (N,) -> the rows whose labels are visible, ascending."""
     classes = len(class_names)
@@ -192,6 +200,10 @@ def _choose(
         return candidates
     if scheme.kind == "uniform":
         return np.sort(random.permutation(candidates)[:budget])
+    if scheme.kind == "typical":
+        assert images is not None and budget is not None, "typical images are chosen by their pixels"
+        seed, none = int(random.integers(2**31)), np.zeros(len(candidates), bool)
+        return np.sort(candidates[typical_rows(images[candidates], none, budget, seed)])
     counts = np.zeros(classes, np.int64)
     counts[left], needed = _shares(stratify.sizes(known, classes)[left], budget, scheme, random)
     short = left[stratify.sizes(known, classes)[left] < needed]

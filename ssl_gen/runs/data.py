@@ -79,6 +79,7 @@ def load_data(options: Options) -> Data:
             scheme,
             seed,
             sha256,
+            dataset.train_images,
         )
         for seed in (seeds if options.mask.seed is None else seeds[:1])
     ]

@@ -1,0 +1,99 @@
+"""Which images of a folder to label next, and the table to do it in, which the folder takes for its labels.csv."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_gen.core import bounds
+from ssl_gen.core.cells import to_cell
+from ssl_gen.datasets import folders, layout, suggesting
+from ssl_gen.datasets.dataset import DEFAULT_SIDE
+from ssl_gen.datasets.reading import Reading
+from ssl_gen.datasets.store import scaled
+from ssl_gen.evaluation.features import find_encoder
+from ssl_gen.evaluation.inference import everywhere, mapped
+from ssl_gen.runs.load import Run, load
+from ssl_gen.runs.predictions import relative
+from ssl_gen.types import ImageSpec, UserError
+
+COLUMNS = ("file", "label", "guess", "probability")
+
+
+class Suggestions(NamedTuple):
+    """What to label next, the first first, and what is labelled already; files as labels.csv names them."""
+
+    files: list[str]
+    guesses: list[tuple[str, float]]  # a run's favourite class of each and its probability; none without a run
+    labelled: dict[str, str]
+    reading: Reading
+
+
+def suggest(
+    path: str | Path,
+    count: int,
+    run: str | Path | None = None,
+    features: str | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    skip_unreadable: bool = False,
+) -> Suggestions:
+    """The `count` images of a folder to label next: the most typical, or with a run the least certain and diverse.
+
+    The folder is one that `folder:` takes, or one of loose images with no label yet; of its test/ none is suggested.
+    `features` see the images: a name that --encoder takes (pixels, random, a weights file); by default the latents of a
+    run whose method has some, else pixels. Images become `size` x `size`, by default as the run has them or 32 x 32.
+    Raises UserError for a folder without images or with fewer that have no label, and for features that do not fit.
+    """
+    bounds.check_value("count", "count", count)
+    bounds.check_value("seed", "seed", seed)
+    path, found = Path(path), None if run is None else load(run)
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder: give the folder that holds the images")
+    if found and size is not None:
+        raise UserError("images are seen as the run sees them: leave out the size")
+    shape = found.record.data.spec.shape if found else (size or DEFAULT_SIDE, size or DEFAULT_SIDE, 3)
+    files, images, reading = folders.read_to_fit(path, shape, skip_unreadable)
+    known = {file.path: file for file in layout.places(path, skip_unreadable)}
+    names = relative(files, path)
+    labels = [known[file].label if file in known else None for file in files]
+    taken = np.array([file in known and (known[file].label is not None or known[file].test) for file in files])
+    suggesting.check_enough(taken, count)
+    seen = np.asarray(_features(features, found, images), np.float32).reshape(len(images), -1)
+    guesses: list[tuple[str, float]] = []
+    if found:
+        probabilities, classes = found.classify(images), found.record.data.class_names
+        rows = suggesting.uncertain_rows(probabilities, seen, taken, count, seed)
+        guesses = [(classes[p.argmax()], float(p.max())) for p in probabilities[rows]]
+    else:
+        rows = suggesting.typical_rows(seen, taken, count, seed)
+    labelled = {name: label for name, label in zip(names, labels, strict=True) if label is not None}
+    return Suggestions([names[row] for row in rows], guesses, labelled, reading)
+
+
+def _features(asked: str | None, run: Run | None, images: np.ndarray) -> np.ndarray:
+    """What sees images (N, H, W, C) -> (N, ...)."""
+    encode = run.compiled.method.encode if run else None
+    if asked is None and run and encode:
+        state = everywhere(run.states[run.trained_replica()])
+        return mapped(functools.partial(lambda state, images: encode(state, scaled(images)), state), images)
+    height, width, channels = images.shape[1:]
+    extractor = find_encoder(asked or "pixels", ImageSpec(height, width, channels, 1), "these images", "")
+    return mapped(extractor.features, images)
+
+
+def write_table(target: Path, found: Suggestions) -> None:
+    """To label in any spreadsheet: what to label comes first, its label blank, then what has one."""
+    guesses: Sequence[tuple[str, float] | None] = found.guesses or [None] * len(found.files)
+    with open(target, "w", newline="", encoding="utf-8") as handle:
+        table = csv.writer(handle)
+        table.writerow(COLUMNS)
+        for file, guess in zip(found.files, guesses, strict=True):
+            table.writerow([to_cell(file), "", *((to_cell(guess[0]), f"{guess[1]:.4f}") if guess else ("", ""))])
+        for file, label in found.labelled.items():
+            table.writerow([to_cell(file), to_cell(label), "", ""])
