@@ -21,7 +21,9 @@ KEYS = dict(zip(("params", "dropout"), jax.random.split(jax.random.key(0)), stri
 def shapes(network, shape, batch=2):
     """The network's output and variables on images of a shape, nothing computed; each variable as its shape."""
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-    start = functools.partial(network.init_with_output, KEYS, train=True, mutable=["params", "batch_stats"])
+    start = functools.partial(
+        network.init_with_output, KEYS, train=True, mutable=["params", "batch_stats", "constants"]
+    )
     return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(start, images), is_leaf=lambda x: hasattr(x, "shape"))
 
 
@@ -68,7 +70,7 @@ def test_every_classifier_takes_images_of_any_size(name, shape):
 
 
 def test_an_unknown_classifier_is_named():
-    with pytest.raises(UserError, match="network is 'resnet': choose one of mlp, conv, conv13, wide_resnet"):
+    with pytest.raises(UserError, match="network is 'resnet': choose one of mlp, conv, conv13, wide_resnet, airbench"):
         classifier("resnet", 10, (8,), 4, 0.5)
 
 
@@ -125,7 +127,7 @@ def test_mean_only_batch_norm_takes_off_the_mean_of_the_batch_and_later_the_runn
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["conv13", "wide_resnet"])
+@pytest.mark.parametrize("name", ["conv13", "wide_resnet", "airbench"])
 def test_every_parameter_has_a_gradient(name):
     network = classifier(name, 3, (), 4, 0.0)
     images = jnp.tanh(jax.random.normal(jax.random.key(1), (6, 8, 8, 1)))

@@ -76,7 +76,7 @@ def test_options_change_the_way_and_not_the_terms(changes):
     assert terms("fixmatch", **changes).keys() == terms("fixmatch").keys()
 
 
-@pytest.mark.parametrize("network", ["conv13", "wide_resnet"])
+@pytest.mark.parametrize("network", ["conv13", "wide_resnet", "airbench"])
 @pytest.mark.parametrize("name", ["supervised", "pseudo_label", "mean_teacher", "fixmatch"])
 def test_every_method_of_the_family_takes_the_networks_of_the_papers(name, network):
     changed = terms(name, network=network, augmentation=PHOTOGRAPHS)

@@ -119,7 +119,7 @@ def test_cross_entropy_against_the_models_own_softmax_trains_nothing_and_against
     assert (np.abs(expected).max(-1) > 0.05).all()
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv", "conv13", "wide_resnet"])
+@pytest.mark.parametrize("network", ["mlp", "conv", "conv13", "wide_resnet", "airbench"])
 def test_weight_decay_is_of_the_last_layers_kernel_alone(network):
     classifier = classifiers.classifier(network, 3, (4, 4), 4, 0.0)
     start = functools.partial(classifier.init, jax.random.key(0), train=False)

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 import flax.linen as nn
 
 from ssl_gen.core.options import choose
-from ssl_gen.networks import conv, conv13, mlp, wide_resnet
+from ssl_gen.networks import airbench, conv, conv13, mlp, wide_resnet
 
-Network = Literal["mlp", "conv", "conv13", "wide_resnet"]
+Network = Literal["mlp", "conv", "conv13", "wide_resnet", "airbench"]
 
 
 def classifier(network: Network, classes: int, hidden: tuple[int, ...], width: int, dropout: float) -> nn.Module:
@@ -19,5 +19,10 @@ def classifier(network: Network, classes: int, hidden: tuple[int, ...], width: i
     """
     if choose("network", network, get_args(Network)) == "mlp":
         return mlp.Classifier(classes, hidden, dropout)
-    kinds = {"conv": conv.Classifier, "conv13": conv13.Conv13, "wide_resnet": wide_resnet.WideResNet}
+    kinds = {
+        "conv": conv.Classifier,
+        "conv13": conv13.Conv13,
+        "wide_resnet": wide_resnet.WideResNet,
+        "airbench": airbench.Airbench,
+    }
     return kinds[network](classes, width, dropout=dropout)
