@@ -48,7 +48,7 @@ WHERE += ("evaluators", "tensorboard", "quiet")
 # Settings that are younger than records, at the values that change nothing: with them a row is the one it was before
 LATER: Mapping[type, Mapping[str, Any]] = {
     Augmentation: {"shift": 0},
-    supervised.Config: {"optimizer": "adam"},
+    supervised.Config: {"optimizer": "adam", "lookahead": 0, "label_smoothing": 0.0, "alternating_flip": False},
     pseudo_label.Config: {"optimizer": "adam"},
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
     meta_pseudo_labels.Config: {"sharpened_mask": False, "label_smoothing": 0.0},

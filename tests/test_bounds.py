@@ -78,8 +78,9 @@ def test_every_number_of_a_run_refuses_them_too(values):
 def test_every_default_is_within_its_bounds():
     for name, module in METHODS.items():
         assert checked_config(name) == module.Config()
-        if hasattr(module, "PHOTOGRAPHS"):
-            assert checked_config(name, module.PHOTOGRAPHS) == module.PHOTOGRAPHS
+        for preset in commands.PRESETS[1:]:
+            if hasattr(module, preset.upper()):
+                assert checked_config(name, getattr(module, preset.upper())) == getattr(module, preset.upper())
     assert checked(Options()) == Options()
     bounds.check(NormalLatents())
 

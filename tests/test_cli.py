@@ -16,6 +16,7 @@ from ssl_gen import cli
 from ssl_gen.core import names
 from ssl_gen.datasets import sources
 from ssl_gen.methods import METHODS
+from ssl_gen.methods.classical import supervised
 from ssl_gen.methods.self_training import fixmatch
 from ssl_gen.metrics.registry import METRICS
 from ssl_gen.runs import load, pictures, train
@@ -235,12 +236,22 @@ def test_a_preset_changes_the_settings_that_a_method_starts_from(monkeypatch, tm
     stopped = 143  # so says a run without a final record
     assert cli.main(["train", "fixmatch", "--preset", "photographs", "--config.threshold", "0.8"]) == stopped
     assert cli.main(["train", "fixmatch", "--preset=paper"]) == stopped
-    assert asked == [dataclasses.replace(fixmatch.PHOTOGRAPHS, threshold=0.8), fixmatch.Config()]
+    assert cli.main(["train", "supervised", "--preset", "fast", "--steps", "9"]) == stopped
+    assert asked == [
+        dataclasses.replace(fixmatch.PHOTOGRAPHS, threshold=0.8),
+        fixmatch.Config(),
+        dataclasses.replace(supervised.FAST, steps=9),
+    ]
 
 
 def test_steps_and_presets_of_a_method_that_is_fitted_in_one_go_are_refused(capsys):
     assert "leave out --steps" in complaint(capsys, "train", "linear", "--steps", "5")
     assert "leave out --preset" in complaint(capsys, "train", "linear", "--preset", "photographs")
+
+
+def test_a_preset_that_a_method_lacks_is_answered_with_those_that_it_has(capsys):
+    said = complaint(capsys, "train", "fixmatch", "--preset", "fast")
+    assert "fixmatch has no preset fast: leave out --preset, or give photographs" in said
 
 
 def test_a_class_that_is_not_there_is_answered_with_its_like(capsys, trained):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_gen.losses.adversarial import judged_fake, judged_real
-from ssl_gen.losses.classification import cross_entropy, entropy, softmax_mse
+from ssl_gen.losses.classification import cross_entropy, entropy, smoothed_cross_entropy, softmax_mse
 from ssl_gen.losses.thresholds import confident, confident_cross_entropy
 
 RANDOM = np.random.default_rng(0)
@@ -31,6 +31,14 @@ def test_cross_entropy_is_the_mean_surprise_at_the_labels():
 
 def test_cross_entropy_of_uniform_logits_is_log_k():
     np.testing.assert_allclose(cross_entropy(jnp.full((2, 7), 3.0), jnp.array([0, 6])), np.log(7), rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_smoothed_labels_keep_their_share_and_give_the_rest_to_all_classes_alike(smoothing):
+    log_p = np.log(softmax(LOGITS))
+    own = np.mean([row[label] for row, label in zip(log_p, LABELS, strict=True)])
+    found = smoothed_cross_entropy(f32(LOGITS), jnp.asarray(LABELS), smoothing)
+    np.testing.assert_allclose(found, -(1 - smoothing) * own - smoothing * log_p.mean(), rtol=1e-5)
 
 
 def test_entropy_is_one_number_a_row():

@@ -17,7 +17,6 @@ from ssl_gen.methods.self_training.meta_pseudo_labels import (
     feedback,
     lengths,
     sharpened_cross_entropy,
-    smoothed_cross_entropy,
 )
 from ssl_gen.networks import mlp
 from ssl_gen.types import Batch, UserError
@@ -104,16 +103,6 @@ def test_the_mask_is_on_the_sharpened_maximum_where_asked_for():
     expected = sum(-(s * p).sum() for s, p in zip(sharp, log_p, strict=True) if s.max() > threshold) / 5
     found = sharpened_cross_entropy(jnp.float32(logits), jnp.float32(targets), 0.7, threshold, True)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_smoothed_labels_keep_their_share_and_give_the_rest_to_all_classes_alike():
-    logits, labels = RANDOM.normal(size=(5, 3)), np.array([0, 2, 1, 1, 0])
-    log_p = log_softmax(logits)
-    own = log_p[np.arange(5), labels].mean()
-    for smoothing in (0.0, 0.15):
-        expected = -(1 - smoothing) * own - smoothing * log_p.mean()
-        found = smoothed_cross_entropy(jnp.float32(logits), jnp.asarray(labels), smoothing)
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_targets_of_the_consistency_carry_no_gradient():

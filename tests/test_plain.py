@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
+from ssl_gen.cli.commands import PRESETS
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.methods import METHODS
 from ssl_gen.metrics.statistics import Summary, summary
@@ -51,7 +52,9 @@ def test_what_json_keeps_is_read_back_equal():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_settings_of_every_method_are_read_back_equal(name):
-    for config in (METHODS[name].Config(), getattr(METHODS[name], "PHOTOGRAPHS", METHODS[name].Config())):
+    module = METHODS[name]
+    presets = [getattr(module, each.upper()) for each in PRESETS[1:] if hasattr(module, each.upper())]
+    for config in (module.Config(), *presets):
         assert from_plain(type(config), json.loads(json.dumps(to_plain(config)))) == config
 
 

@@ -29,7 +29,9 @@ AT_ROOT = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }  # file -> page
-SOURCE = re.compile(r"^(ours|official|papers?\b|the papers?|sec\. |Lee |[A-Z][\w.]+ (et al\.|and [A-Z]\w+) \d{4})")
+SOURCE = re.compile(
+    r"^(ours|official|papers?\b|the papers?|sec\. |Lee |Jordan |[A-Z][\w.]+ (et al\.|and [A-Z]\w+) \d{4})"
+)
 API = {  # page -> modules, and what the page is
     "ssl_gen": (("ssl_gen",), "What a script or a notebook needs."),
     "types": (("ssl_gen.types",), "Read first: what flows between data, methods and training."),
@@ -115,10 +117,10 @@ def shown(node: ast.expr, module: ModuleType) -> str:
     return ", ".join(changed) or "none"
 
 
-def photographs(module: ModuleType) -> dict[str, str]:
-    """What the preset of a method changes: setting -> value; empty where it has none."""
+def preset(name: str, module: ModuleType) -> dict[str, str]:
+    """What a preset of a method changes: setting -> value; empty where it has none."""
     for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PHOTOGRAPHS":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name.upper():
             given = node.value.keywords if isinstance(node.value, ast.Call) else []
             return {str(keyword.arg): shown(keyword.value, module) for keyword in given}
     return {}
@@ -156,13 +158,16 @@ def method_page(name: str, module: ModuleType, entry: dict[str, Any]) -> str:
     """A method: its docstring with the equations, what it can do, its settings."""
     first, _, rest = inspect.cleandoc(str(module.__doc__)).partition("\n\n")
     head = first.replace("\n", " ")
-    config, preset = settings(module.Config), photographs(module)
-    header = ["setting", "default", *(["photographs"] if preset else []), "meaning", "source, other values"]
+    from ssl_gen.cli.commands import PRESETS
+
+    config = settings(module.Config)
+    presets = {name: preset(name, module) for name in PRESETS[1:] if hasattr(module, name.upper())}
+    header = ["setting", "default", *presets, "meaning", "source, other values"]
     rows = [
         [
             f"`{each.name}`",
             each.default,
-            *([preset.get(each.name, "")] if preset else []),
+            *(changes.get(each.name, "") for changes in presets.values()),
             note(each.meaning),
             note(each.source),
         ]
@@ -177,7 +182,7 @@ def method_page(name: str, module: ModuleType, entry: dict[str, Any]) -> str:
         "## Settings",
         f"On the command line `--config.NAME VALUE`, with hyphens for underscores (`ssl-gen train {name} --help`); "
         f'from Python the fields of `ssl_gen.METHODS["{name}"].Config`.'
-        + (" `--preset photographs` starts from the values of that column." if preset else ""),
+        + "".join(f" `--preset {name}` starts from the values of that column." for name in presets),
         boxed(table(header, rows)),
     ]
     if entry["sampler"]:

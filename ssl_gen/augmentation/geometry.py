@@ -57,6 +57,20 @@ def crop(images: Array, shifts: Array) -> Array:
     return jax.vmap(move)(images, shifts)
 
 
+def alternately_mirrored(images: Array, passes: Array) -> Array:
+    """Left-right in every other pass: images (B, H, W, C) in [-1, 1], passes (B,) int each was seen before.
+
+    Whether in the even or the odd ones is a hash of the image's pixels. An image is seen both ways in every two passes,
+    where a coin tossed anew shows it one way twice in half of the cases.
+    Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498, sec. 3.6.
+    """
+    pixels = jnp.round((images + 1) * 127.5).astype(jnp.uint32).reshape(images.shape[0], -1)
+    multipliers = jax.random.bits(jax.random.key(0), pixels.shape[1:], jnp.uint32)  # a hash is the same in every step
+    coins = (pixels * multipliers).sum(-1, dtype=jnp.uint32) >> 31
+    mirrored = (passes.astype(jnp.uint32) + coins) % 2 == 1
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
 def shifted(images: Array, shifts: Array) -> Array:
     """Output pixel p takes input pixel p + shift, grey (0) where there is none: images (B, H, W, C), shifts (B, 2) int.
 

@@ -13,7 +13,7 @@ from ssl_gen.cli.arguments import parse, parse_with_sampler
 from ssl_gen.core import signals
 from ssl_gen.core.wording import count
 
-PRESETS = ("paper", "photographs")  # the settings that a method starts from
+PRESETS = ("paper", "photographs", "fast")  # the settings that a method starts from
 FEW = 100  # test images, below which one is more than a percent; ours
 
 RunFolder = Annotated[Path, tyro.conf.Positional]
@@ -147,7 +147,9 @@ def train(arguments: Sequence[str]) -> int:
             "preset",
             Annotated[
                 Literal[PRESETS],
-                tyro.conf.arg(help="settings to start from: the paper's, or for 32 x 32 colour photographs"),
+                tyro.conf.arg(
+                    help="settings to start from: the paper's, or for 32 x 32 colour photographs, these also fast"
+                ),
             ],
             dataclasses.field(default=PRESETS[0]),
         ),
@@ -174,15 +176,18 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def preset(name: str, module: Any, arguments: Sequence[str]) -> Any:
-    """The settings that a method starts from: its paper's, or with --preset photographs those for 32 x 32 colour."""
+    """The settings that a method starts from: its paper's, or with --preset NAME those that stand as NAME beside it."""
     from ssl_gen.types import UserError
 
     words = [word for argument in arguments for word in argument.split("=", 1)]
-    if "--preset" not in words[:-1] or words[words.index("--preset") + 1] != "photographs":
+    chosen = words[words.index("--preset") + 1] if "--preset" in words[:-1] else PRESETS[0]
+    if chosen not in PRESETS[1:]:
         return module.Config()
-    if not hasattr(module, "PHOTOGRAPHS"):
-        raise UserError(f"{name} has no settings of its own for photographs: leave out --preset")
-    return module.PHOTOGRAPHS
+    if not hasattr(module, chosen.upper()):
+        there = [other for other in PRESETS[1:] if hasattr(module, other.upper())]
+        instead = f", or give {' or '.join(there)}" if there else ""
+        raise UserError(f"{name} has no preset {chosen}: leave out --preset{instead}")
+    return getattr(module, chosen.upper())
 
 
 def report(result: Any) -> None:

@@ -36,3 +36,11 @@ def separate(outputs: Array, sizes: tuple[int, ...]) -> tuple[Array, ...]:
     groups = outputs.reshape(sizes[0], -1, *outputs.shape[1:])
     ends = [sum(sizes[: i + 1]) // sizes[0] for i in range(len(sizes))]
     return tuple(part.reshape(-1, *outputs.shape[1:]) for part in jnp.split(groups, ends[:-1], axis=1))
+
+
+def passes(step: Array, size: int, images: int) -> Array:
+    """How often each of the `size` images of step number `step` was drawn before, where every one comes once an epoch.
+
+    step () int32, `images` an epoch -> (size,) int32, as `datasets.batches` draws them; step * size is below 2^31.
+    """
+    return (step * size + jnp.arange(size)) // images

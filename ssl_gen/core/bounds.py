@@ -59,6 +59,7 @@ BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(("fine_tuning_rate", "warm_up_rate"), RATE),
     **dict.fromkeys(("b1", "b2"), PART),
     "eps_root": SHARE,
+    "lookahead": Bounds(0, 10_000),  # updates; 0: none
     **dict.fromkeys(("clip", "clip_norm"), Bounds(0, 1e9, above=True)),  # of gradients
     **dict.fromkeys(("averaging", "generator_averaging"), SHARE),
     **dict.fromkeys(("l2", "weight_decay"), WEIGHT),

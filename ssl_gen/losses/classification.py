@@ -14,6 +14,17 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+def smoothed_cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+    """CE(p, (1 - smoothing) one-hot + smoothing / K): logits (B, K), labels (B,) -> () nats.
+
+    Source: Szegedy et al. 2016, arXiv:1512.00567, sec. 7.
+    """
+    if not smoothing:
+        return cross_entropy(logits, labels)
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, smoothing)).mean()
+
+
 def entropy(logits: Array) -> Array:
     """H(p) of each row: logits (B, K) -> (B,) nats."""
     log_p = jax.nn.log_softmax(logits)

@@ -32,7 +32,7 @@ from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import kernels, partly_cosine
-from ssl_gen.losses.classification import cross_entropy
+from ssl_gen.losses.classification import cross_entropy, smoothed_cross_entropy
 from ssl_gen.losses.thresholds import confident
 from ssl_gen.networks import classifiers
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree, UserError
@@ -108,14 +108,6 @@ def sharpened_cross_entropy(
     nats = optax.softmax_cross_entropy(logits, jnp.exp(sharpened))
     judged = sharpened if sharpened_mask else jax.nn.log_softmax(targets)
     return jnp.where(confident(judged, threshold), nats, 0.0).mean()
-
-
-def smoothed_cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
-    """CE(p, (1 - smoothing) one-hot + smoothing / K): logits (B, K), labels (B,) -> () nats; Szegedy et al. 2016."""
-    if not smoothing:
-        return cross_entropy(logits, labels)
-    one_hot = jax.nn.one_hot(labels, logits.shape[-1])
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, smoothing)).mean()
 
 
 def feedback(logits: Array, labels: Array, advantage: Array) -> Array:

@@ -43,8 +43,8 @@ class Config:
     hidden: tuple[int, ...] = (5000,)  # units a layer of the mlp; Lee 2013
     width: int = 32  # channels of the first layer of the others; wide_resnet 32 and conv13 128 in their papers
     dropout: float = 0.5  # of hidden units; Lee 2013
-    optimizer: Decaying = "adam"  # ours; Sohn et al. 2020: sgd, Nesterov momentum 0.9
-    learning_rate: float = 1e-3  # at the start; adam's falls along a half cosine to 0, sgd's along cos(7 pi t / 16 T)
+    optimizer: Decaying = "adam"  # ours; Sohn et al. 2020: sgd, Nesterov momentum 0.9; Jordan 2024: airbench
+    learning_rate: float = 1e-3  # greatest; along a half cosine to 0 (adam), cos(7 pi t / 16 T) (sgd), lines (airbench)
     l2: float = 1e-4  # weight decay, in the gradient: of all params, with sgd of kernels; ours; Sohn et al. 2020: 5e-4
     unlabelled_weight: float = 3.0  # a; Lee 2013
     ramp: tuple[float, float] = (0.1, 0.6)  # t1 and t2, shares of the steps; Lee 2013: epochs 100 and 600
