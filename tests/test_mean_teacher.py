@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen.methods.self_training.mean_teacher import PHOTOGRAPHS, Config, adam, lengths, ramp_down, ramp_up
+from ssl_gen.core.schedules import ramp_down, ramp_up
+from ssl_gen.methods.self_training.mean_teacher import PHOTOGRAPHS, Config, adam, lengths
 
 STEPS = 150_000
 PAPER = Config(steps=STEPS)

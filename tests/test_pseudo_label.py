@@ -7,7 +7,7 @@ import pytest
 from tiny import IMAGES, first_rows, tiny
 
 from ssl_gen.core.keys import INIT, stream
-from ssl_gen.methods.self_training.pseudo_label import ramp
+from ssl_gen.core.schedules import linear_ramp
 from ssl_gen.types import Batch
 
 
@@ -15,11 +15,11 @@ from ssl_gen.types import Batch
 def test_the_weight_is_that_of_the_paper(step):
     """Lee 2013, eq. 16: 0 before epoch 100, (t - 100) / (600 - 100) a, then a."""
     expected = [0, (step - 100) / (600 - 100), 1][(step >= 100) + (step >= 600)]
-    np.testing.assert_allclose(ramp(jnp.int32(step), 100, 600), expected, rtol=1e-6)
+    np.testing.assert_allclose(linear_ramp(jnp.int32(step), 100, 600), expected, rtol=1e-6)
 
 
 def test_a_ramp_of_no_length_is_a_step():
-    assert [float(ramp(jnp.int32(step), 3, 3)) for step in (2, 3, 4)] == [0, 0, 1]
+    assert [float(linear_ramp(jnp.int32(step), 3, 3)) for step in (2, 3, 4)] == [0, 0, 1]
 
 
 def test_at_the_first_step_only_the_labels_teach():

@@ -8,9 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_gen.core.schedules import annealed, decaying, kernels, partly_cosine, staged
+from ssl_gen.core.schedules import (
+    annealed,
+    decaying,
+    kernels,
+    linear_ramp,
+    partly_cosine,
+    ramp_down,
+    ramp_up,
+    staged,
+)
 from ssl_gen.methods.classical import supervised
-from ssl_gen.methods.self_training import fixmatch, mean_teacher, pseudo_label
+from ssl_gen.methods.self_training import fixmatch, pseudo_label
 from ssl_gen.methods.variational import vae
 
 
@@ -100,11 +109,11 @@ def test_the_stages_of_a_vae_are_the_papers_for_int32_steps(step):
         lambda step: vae.falling(1e-3, LONG, step),
         lambda step: partly_cosine(1e-3, LONG)(step),
         lambda step: annealed(1e-3, LONG, 0.5)(step),
-        lambda step: mean_teacher.ramp_up(step, LONG / 3),
-        lambda step: mean_teacher.ramp_down(step, LONG / 6, LONG),
-        lambda step: pseudo_label.ramp(step, 0.1 * LONG, 0.6 * LONG),
+        lambda step: ramp_up(step, LONG / 3),
+        lambda step: ramp_down(step, LONG / 6, LONG),
+        lambda step: linear_ramp(step, 0.1 * LONG, 0.6 * LONG),
     ],
-    ids=["vae", "partly_cosine", "annealed", "ramp_up", "ramp_down", "pseudo_label"],
+    ids=["vae", "partly_cosine", "annealed", "ramp_up", "ramp_down", "linear_ramp"],
 )
 def test_a_schedule_is_what_it_is_in_float64_however_large_an_int32_step_is(schedule, step):
     given = float(jax.jit(schedule)(jnp.int32(step)))

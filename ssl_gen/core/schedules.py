@@ -1,9 +1,9 @@
-"""Learning rates over a run, what weight decay touches, and optimisers with both."""
+"""Learning rates and weights over a run, what weight decay touches, and optimisers with both."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,21 @@ def triangular(rate: float, updates: int) -> optax.Schedule:
     """
     moments = jnp.array([0, int(0.23 * updates), max(updates, 1)], jnp.float32)
     return lambda step: rate * jnp.interp(step, moments, jnp.array([0.2, 1.0, 0.07]))
+
+
+def linear_ramp(step: Array, begin: float, end: float) -> Array:
+    """A weight: 0 until step `begin`, 1 from `end` on, a line between them; Lee 2013, eq. 16."""
+    return jnp.clip((step - begin) / jnp.maximum(end - begin, 1), 0, 1)
+
+
+def ramp_up(step: Array, length: float) -> Array:
+    """A weight: exp(-5) at step 0, 1 from step `length` on; Laine and Aila 2017, arXiv:1610.02242, sec. 2."""
+    return jnp.exp(-5 * jnp.square(1 - jnp.minimum(step / length, 1)))
+
+
+def ramp_down(step: Array, length: float, steps: int) -> Array:
+    """A weight: 1 until `length` steps before the last of `steps`, exp(-12.5) at the end; Laine and Aila, app. A."""
+    return jnp.exp(-12.5 * jnp.square(1 - jnp.minimum((steps - step) / length, 1)))
 
 
 Decaying = Literal["adam", "sgd", "airbench"]
@@ -98,6 +113,58 @@ def _groups(params: Tree) -> Tree:
         return "norms" if norm else "others"
 
     return jax.tree_util.tree_map_with_path(group, params)
+
+
+class Moments(NamedTuple):
+    """What Adam keeps when b1 and b2 change from step to step."""
+
+    mean: Tree  # of gradients
+    square: Tree  # of their squares
+    missing: tuple[Array, Array]  # the products of all b1 and of all b2 so far: the weight of what came before step 0
+
+
+def adam_step(learning_rate: Array, b1: Array, b2: Array, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam with the b1 and b2 of this step, the earlier steps' having been others.
+
+    The moments are divided by the weights that they hold, 1 - b_1 b_2 ... b_t. optax's adam divides by 1 - b^t with
+    the b of now, so that a b2 that grows at step t shrinks that update by the root of (1 - b^t) of new over old b2.
+    Source: Kingma and Ba 2015, arXiv:1412.6980, sec. 3; TensorFlow's AdamOptimizer, which Mean Teacher's script uses.
+    """
+
+    def init(params: Tree) -> Moments:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return Moments(zeros, zeros, (jnp.ones(()), jnp.ones(())))
+
+    def update(gradient: Tree, state: Moments, params: Tree | None = None) -> tuple[Tree, Moments]:
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, gradient)
+        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.square, gradient)
+        missing = state.missing[0] * b1, state.missing[1] * b2
+
+        def change(m: Array, v: Array) -> Array:
+            return -learning_rate * m / (1 - missing[0]) / (jnp.sqrt(v / (1 - missing[1])) + eps)
+
+        return jax.tree.map(change, mean, square), Moments(mean, square, missing)
+
+    return optax.GradientTransformation(init, update)
+
+
+def ramped_adam(
+    rate: float, steps: int, up: float, down: float, b1: tuple[float, float], b2: tuple[float, float]
+) -> optax.GradientTransformation:
+    """Adam whose rate rises over the first `up` steps and falls over the last `down`, along `ramp_up` and `ramp_down`.
+
+    b1: until the fall and at its end, to which it goes with the rate; b2: during the rise and after.
+    Source: Laine and Aila 2017, arXiv:1610.02242, app. A; b2: Tarvainen and Valpola 2017, arXiv:1703.01780, code.
+    """
+
+    def falling(step: Array) -> Array:
+        return ramp_down(step, down, steps)
+
+    return optax.inject_hyperparams(adam_step)(
+        learning_rate=lambda step: rate * ramp_up(step, up) * falling(step),
+        b1=lambda step: b1[1] + (b1[0] - b1[1]) * falling(step),
+        b2=lambda step: jnp.where(step < up, *b2),
+    )
 
 
 def kernels(params: Tree) -> Tree:

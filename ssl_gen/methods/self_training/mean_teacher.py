@@ -29,6 +29,7 @@ from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
+from ssl_gen.core.schedules import ramp_up, ramped_adam
 from ssl_gen.losses.classification import cross_entropy, softmax_mse
 from ssl_gen.networks import classifiers
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
@@ -67,61 +68,10 @@ class State(NamedTuple):
     classifier: TrainState  # the student; its EMA is the teacher
 
 
-def ramp_up(step: Array, length: float) -> Array:
-    """r(t): exp(-5) at step 0, 1 from step `length` on; Laine and Aila 2017, arXiv:1610.02242, sec. 2."""
-    return jnp.exp(-5 * jnp.square(1 - jnp.minimum(step / length, 1)))
-
-
-def ramp_down(step: Array, length: float, steps: int) -> Array:
-    """1 until `length` steps before the last of `steps`, exp(-12.5) at the end; official script."""
-    return jnp.exp(-12.5 * jnp.square(1 - jnp.minimum((steps - step) / length, 1)))
-
-
-class Moments(NamedTuple):
-    """What Adam keeps when b1 and b2 change from step to step."""
-
-    mean: Tree  # of gradients
-    square: Tree  # of their squares
-    missing: tuple[Array, Array]  # the products of all b1 and of all b2 so far: the weight of what came before step 0
-
-
-def adam_step(learning_rate: Array, b1: Array, b2: Array, eps: float = 1e-8) -> optax.GradientTransformation:
-    """Adam with the b1 and b2 of this step, the earlier steps' having been others.
-
-    The moments are divided by the weights that they hold, 1 - b_1 b_2 ... b_t. optax's adam divides by 1 - b^t with
-    the b of now, so that a b2 that grows at step t shrinks that update by the root of (1 - b^t) of new over old b2.
-    Source: Kingma and Ba 2015, arXiv:1412.6980, sec. 3; TensorFlow's AdamOptimizer, which the official script uses.
-    """
-
-    def init(params: Tree) -> Moments:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return Moments(zeros, zeros, (jnp.ones(()), jnp.ones(())))
-
-    def update(gradient: Tree, state: Moments, params: Tree | None = None) -> tuple[Tree, Moments]:
-        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, gradient)
-        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.square, gradient)
-        missing = state.missing[0] * b1, state.missing[1] * b2
-
-        def change(m: Array, v: Array) -> Array:
-            return -learning_rate * m / (1 - missing[0]) / (jnp.sqrt(v / (1 - missing[1])) + eps)
-
-        return jax.tree.map(change, mean, square), Moments(mean, square, missing)
-
-    return optax.GradientTransformation(init, update)
-
-
 def adam(config: Config) -> optax.GradientTransformation:
     """Adam whose rate rises and falls with the ramps, and its b1 and b2 with them; official script."""
     up, down = lengths(config)
-
-    def falling(step: Array) -> Array:
-        return ramp_down(step, down, config.steps)
-
-    return optax.inject_hyperparams(adam_step)(
-        learning_rate=lambda step: config.learning_rate * ramp_up(step, up) * falling(step),
-        b1=lambda step: config.b1[1] + (config.b1[0] - config.b1[1]) * falling(step),
-        b2=lambda step: jnp.where(step < up, *config.b2),
-    )
+    return ramped_adam(config.learning_rate, config.steps, up, down, config.b1, config.b2)
 
 
 def lengths(config: Config) -> tuple[float, float]:

@@ -18,14 +18,13 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.schedules import Decaying, decaying
+from ssl_gen.core.schedules import Decaying, decaying, linear_ramp
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.losses.thresholds import confident, confident_cross_entropy
 from ssl_gen.networks import classifiers
@@ -64,11 +63,6 @@ class State(NamedTuple):
     classifier: TrainState
 
 
-def ramp(step: Array, begin: float, end: float) -> Array:
-    """a(t) / a: 0 until step `begin`, 1 from `end` on, a line between them; Lee 2013, eq. 16."""
-    return jnp.clip((step - begin) / jnp.maximum(end - begin, 1), 0, 1)
-
-
 def make(config: Config, spec: ImageSpec) -> Method:
     """A classifier for images of `spec`."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
@@ -89,7 +83,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         def loss(logits: Array) -> Terms:
             labelled, unlabelled = separate(logits, sizes)
-            weight = config.unlabelled_weight * ramp(step, begin, end)
+            weight = config.unlabelled_weight * linear_ramp(step, begin, end)
             return {
                 "supervised": cross_entropy(labelled, batch.labels),
                 "pseudo_label": weight * confident_cross_entropy(unlabelled, teacher, config.threshold),
