@@ -32,6 +32,7 @@ ROUNDING = 1e-5  # of a term: a gradient below is none, it is what float32 leave
 EVERYTHING = {
     "supervised": {"network": "conv"},
     "mean_teacher": {"network": "mlp"},
+    "vat": {"network": "mlp"},
     "triple_gan": {
         "consistency": 1.0,
         "pseudo_label": 1.0,

@@ -54,6 +54,8 @@ BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(("encoder_hidden", "decoder_hidden", "m2_hidden"), UNITS),
     **dict.fromkeys(("dropout", "masking", "label_smoothing"), PART),
     **dict.fromkeys(("noise", "input_noise", "least_deviation"), DEVIATION),
+    "epsilon": Bounds(0, 1e3, above=True),  # norm of an image's change
+    "power_iterations": Bounds(1, 100),
     # optimisers
     **dict.fromkeys(("learning_rate", "classifier_rate", "adversarial_rate", "supervised_rate"), RATE),
     **dict.fromkeys(("fine_tuning_rate", "warm_up_rate"), RATE),

@@ -12,7 +12,14 @@ from ssl_gen.methods.classical import (
     poisson_mbo,
     supervised,
 )
-from ssl_gen.methods.self_training import fixmatch, gan_self_training, mean_teacher, meta_pseudo_labels, pseudo_label
+from ssl_gen.methods.self_training import (
+    fixmatch,
+    gan_self_training,
+    mean_teacher,
+    meta_pseudo_labels,
+    pseudo_label,
+    vat,
+)
 from ssl_gen.methods.variational import (
     adgm,
     adversarial_autoencoder,
@@ -53,6 +60,7 @@ METHODS = {
     "ladder": ladder,
     "pseudo_label": pseudo_label,
     "mean_teacher": mean_teacher,
+    "vat": vat,
     "fixmatch": fixmatch,
     "meta_pseudo_labels": meta_pseudo_labels,
     "gan_self_training": gan_self_training,
