@@ -33,6 +33,7 @@ class ImageSpec(NamedTuple):
     classes: int  # K
     labelled: int | None = None  # images with a visible label; None: not known, as long as there is no mask
     unlabelled: int | None = None  # images of the pool, which holds the labelled ones too unless they are kept out
+    images: int | None = None  # N, all training images, labelled, in the pool or neither
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,6 +46,7 @@ class Batch(NamedTuple):
     labelled: Array  # (L, H, W, C)
     labels: Array  # (L,) int32, 0..K-1
     unlabelled: Array  # (U, H, W, C)
+    rows: Array | None = None  # (U,) int32, 0..N-1: which of the training images the unlabelled are
 
 
 class Average(NamedTuple):

@@ -24,6 +24,7 @@ from tiny import (
 
 from ssl_gen.core import gradient
 from ssl_gen.datasets.batches import Rows
+from ssl_gen.losses.ensembling import remember
 from ssl_gen.methods import METHODS
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.types import Batch, ImageSpec, TrainState
@@ -114,7 +115,7 @@ def test_a_step_keeps_the_tree_shapes_and_dtypes_of_the_state(name):
 
 def test_the_settings_for_photographs_fit_photographs(name):
     """Shapes alone: nothing is compiled. `experiments/photographs.py` trains with them."""
-    photographs = ImageSpec(32, 32, 3, 10, 100, 1_000)
+    photographs = ImageSpec(32, 32, 3, 10, 100, 1_000, 1_000)
     method = METHODS[name].make(METHODS[name].PHOTOGRAPHS, photographs)
 
     def batch(labelled, unlabelled):
@@ -123,6 +124,7 @@ def test_the_settings_for_photographs_fit_photographs(name):
             images((labelled, *photographs.shape), jnp.float32),
             images((labelled,), jnp.int32),
             images((unlabelled, *photographs.shape), jnp.float32),
+            images((unlabelled,), jnp.int32),
         )
 
     state = jax.eval_shape(method.init, jax.random.key(0), batch(4, 4))
@@ -211,12 +213,20 @@ def test_the_unlabelled_images_matter_where_a_phase_uses_them(name):
         assert not same(*ends), phase.name
 
 
+def one_epoch_on(state):
+    """A state whose memory of images, where it has one, holds what a network that knows nothing says of each."""
+    if not hasattr(state, "memory"):
+        return state
+    rows, uniform = jnp.arange(len(IMAGES)), jnp.full((len(IMAGES), SPEC.classes), 1 / SPEC.classes)
+    return state._replace(memory=remember(state.memory, rows, uniform, 0.5))
+
+
 def test_each_term_of_each_loss_has_a_gradient_at_initialisation(name, monkeypatch):
     monkeypatch.setattr(gradient, "descend", terms_with_gradients)
     method, key = tiny(name).method, jax.random.key(0)
     for index, phase in enumerate(method.phases):  # ramps are over, params are still the first
         step = jax.jit(lambda *given, phase=phase: phase.step(*given))  # a trace of its own, with the patched gradient
-        _, metrics = step(initial(name), key, jnp.int32(STEPS), batch_of_phase(method, index))
+        _, metrics = step(one_epoch_on(initial(name)), key, jnp.int32(STEPS), batch_of_phase(method, index))
         norms = {term: float(value) for term, value in metrics.items() if term.endswith("/own")}
         assert norms and all(value > 0 for value in norms.values()), norms
 
@@ -250,5 +260,5 @@ def test_a_method_names_its_paper(name):
 
 
 def test_batches_carry_no_label_but_the_visible_ones():
-    assert set(Batch._fields) == {"labelled", "labels", "unlabelled"}
+    assert set(Batch._fields) == {"labelled", "labels", "unlabelled", "rows"}
     assert set(Rows._fields) == {"labelled", "labels", "unlabelled"}

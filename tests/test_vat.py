@@ -1,6 +1,5 @@
 """Miyato et al. 2018: the direction is that of the greatest KL, found another way on a small net."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -18,7 +18,7 @@ from ssl_gen.datasets.store import Store
 from ssl_gen.methods import METHODS
 from ssl_gen.types import Batch, ImageSpec, Method
 
-SPEC = ImageSpec(8, 8, 1, 3, 12, 24)
+SPEC = ImageSpec(8, 8, 1, 3, 12, 24, 24)
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, *SPEC.shape), np.uint8)
 LABELS = (np.arange(24) % 3).astype(np.int32)
 VISIBLE = np.where(np.arange(24) < 12, LABELS, -1).astype(np.int32)
@@ -32,6 +32,8 @@ ROUNDING = 1e-5  # of a term: a gradient below is none, it is what float32 leave
 EVERYTHING = {
     "supervised": {"network": "conv"},
     "mean_teacher": {"network": "mlp"},
+    "pi_model": {"network": "mlp"},
+    "temporal_ensembling": {"network": "mlp"},
     "vat": {"network": "mlp"},
     "triple_gan": {
         "consistency": 1.0,

@@ -59,7 +59,7 @@ BOUNDS: dict[str, Bounds] = {
     # optimisers
     **dict.fromkeys(("learning_rate", "classifier_rate", "adversarial_rate", "supervised_rate"), RATE),
     **dict.fromkeys(("fine_tuning_rate", "warm_up_rate"), RATE),
-    **dict.fromkeys(("b1", "b2"), PART),
+    **dict.fromkeys(("b1", "b2", "decay"), PART),
     "eps_root": SHARE,
     "lookahead": Bounds(0, 10_000),  # updates; 0: none
     **dict.fromkeys(("clip", "clip_norm"), Bounds(0, 1e9, above=True)),  # of gradients

@@ -51,7 +51,8 @@ class Store:
 
         In a data-parallel run the batch is divided over the devices.
         """
-        batch = Batch(scaled(resident[rows.labelled]), jnp.asarray(rows.labels), scaled(resident[rows.unlabelled]))
+        labelled, unlabelled = scaled(resident[rows.labelled]), scaled(resident[rows.unlabelled])
+        batch = Batch(labelled, jnp.asarray(rows.labels), unlabelled, jnp.asarray(rows.unlabelled))
         if "data" in jax.sharding.get_abstract_mesh().axis_names:
             batch = jax.lax.with_sharding_constraint(batch, P("data"))
         return batch

@@ -39,6 +39,14 @@ def softmax_mse(logits: Array, others: Array) -> Array:
     return jnp.square(jax.nn.softmax(logits) - jax.nn.softmax(others)).mean()
 
 
+def brier(logits: Array, targets: Array) -> Array:
+    """|p - target|^2 / K, p the softmax of logits (B, K): targets (B, K) sum to 1 and carry no gradient -> (B,).
+
+    Source: Brier 1950; Berthelot et al. 2019, arXiv:1905.02249, eq. 4.
+    """
+    return jnp.square(jax.nn.softmax(logits) - jax.lax.stop_gradient(targets)).mean(-1)
+
+
 def log_shares(values: Array, floor: float = 1e-4) -> Array:
     """Log-probabilities in proportion to the positive part of values (B, K), each raised by `floor` -> (B, K).
 

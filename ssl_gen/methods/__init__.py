@@ -17,7 +17,9 @@ from ssl_gen.methods.self_training import (
     gan_self_training,
     mean_teacher,
     meta_pseudo_labels,
+    pi_model,
     pseudo_label,
+    temporal_ensembling,
     vat,
 )
 from ssl_gen.methods.variational import (
@@ -59,6 +61,8 @@ METHODS = {
     "vae_gan": vae_gan,
     "ladder": ladder,
     "pseudo_label": pseudo_label,
+    "pi_model": pi_model,
+    "temporal_ensembling": temporal_ensembling,
     "mean_teacher": mean_teacher,
     "vat": vat,
     "fixmatch": fixmatch,

@@ -223,7 +223,7 @@ class LatentsRecord:
 
 def spec_of(data: DataRecord, masks: Sequence[MaskRecord]) -> ImageSpec:
     """What the method of a run was made for; every seed's mask has as many labels and images."""
-    return data.spec._replace(labelled=masks[0].visible, unlabelled=masks[0].pool)
+    return data.spec._replace(labelled=masks[0].visible, unlabelled=masks[0].pool, images=data.train)
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def find_method(name: str) -> types.ModuleType:
 
 def example(module: types.ModuleType) -> Method:
     """A method at its defaults, for small images: to ask what it can do."""
-    return module.make(module.Config(), ImageSpec(8, 8, 1, 10, 100, 1_000))
+    return module.make(module.Config(), ImageSpec(8, 8, 1, 10, 100, 1_000, 1_000))
 
 
 def with_steps(name: str, config: Any, steps: int) -> Any:

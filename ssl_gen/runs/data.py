@@ -35,7 +35,8 @@ class Data(NamedTuple):
     def spec(self) -> ImageSpec:
         """Of the images, and how many there are to learn from."""
         mask = self.masks[0]
-        return self.dataset.spec._replace(labelled=mask.visible, unlabelled=len(mask.pool))
+        images = len(self.dataset.train_labels)
+        return self.dataset.spec._replace(labelled=mask.visible, unlabelled=len(mask.pool), images=images)
 
 
 def load_data(options: Options) -> Data:

@@ -79,6 +79,7 @@ def zeros(method: Method, phase: Phase, spec: tuple[int, ...]) -> dict[str, np.n
             image((labelled, *spec), jnp.float32),
             image((labelled,), jnp.int32),
             image((unlabelled, *spec), jnp.float32),
+            image((unlabelled,), jnp.int32),
         )
 
     first = batch(max(phase.labelled, 1), max(phase.unlabelled, 1))

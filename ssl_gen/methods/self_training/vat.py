@@ -1,8 +1,8 @@
 """Virtual adversarial training: the prediction must stay where a small change of the image would move it most.
 
 Miyato et al. 2018, "Virtual Adversarial Training: A Regularization Method for Supervised and Semi-Supervised Learning",
-arXiv:1704.03976, sec. 3; entropy minimisation, sec. 4.2: Grandvalet and Bengio 2005. With p = p(. | x; w), which carries
-no gradient, and n the noise of this step, the same in all passes (dropout),
+arXiv:1704.03976, sec. 3; entropy minimisation, sec. 4.2: Grandvalet and Bengio 2005. With p = p(. | x; w), which has no
+gradient, and n the noise of this step, the same in all passes (dropout),
 
     L     = - E_(x,y) log p(y | x; w) + a E_(x,u) KL(p || p(. | x + r; w)) + e E_u H(p(. | u; w))
     r     = epsilon d / |d|
