@@ -65,6 +65,17 @@ def test_a_setting_changes_what_is_drawn_at_the_command_line_and_in_python_alike
     assert not np.array_equal(drawn(tmp_path / "half"), drawn(tmp_path / "plain"))
 
 
+def test_settings_of_a_sampler_may_stand_in_a_file(trained, tmp_path, capsys):
+    command = ["sample", str(trained), "--label", "3", "--count", "5", "--seed", "2"]
+    with pytest.raises(SystemExit):
+        cli.run([*command, *HALF, "--print-config"])
+    (tmp_path / "settings.toml").write_text(capsys.readouterr().out)
+    settings = ["sample", "--config", str(tmp_path / "settings.toml"), "--out", str(tmp_path / "half")]
+    assert cli.main(settings) == 0
+    half = load.load(trained).sample(label=3, count=5, seed=2, temperature=0.5)
+    np.testing.assert_array_equal(drawn(tmp_path / "half"), half)
+
+
 def test_temperature_1_is_the_default_bit_for_bit(trained, tmp_path):
     run = load.load(trained)
     np.testing.assert_array_equal(run.sample(count=20, temperature=1.0), run.sample(count=20))

@@ -41,6 +41,7 @@ commands:
   list WHAT          what there is: methods, datasets or metrics
 
 `ssl-gen COMMAND --help` says what each takes, `ssl-gen train METHOD --help` the settings of a method.
+`--config FILE.toml` gives a command its settings, --print-config prints them as such a file.
 """
 
 COMMANDS = {  # name -> its function in `cli.commands`

@@ -12,19 +12,35 @@ from typing import Any
 
 import tyro
 
+from ssl_gen.cli import settings_file
 
-def parse(kind: Any, arguments: Sequence[str], program: str, description: str | None = None) -> Any:
-    """The arguments as a `kind`; whatever is wrong becomes one line (UserError)."""
+
+def parse(
+    kind: Any, arguments: Sequence[str], program: str, description: str | None = None, apart: tuple[str, ...] = ()
+) -> Any:
+    """The arguments, and those of --config FILE, as a `kind`; whatever is wrong becomes one line (UserError).
+
+    Of the file the tables named in `apart` are left aside. With --print-config the settings are printed instead.
+    """
     from ssl_gen.types import UserError
 
+    words, file, printing = settings_file.split(arguments)
+    given = {}
+    if file:
+        values = {key: value for key, value in settings_file.read(file).items() if key not in apart}
+        given["default"] = settings_file.default(kind, values, file)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=list(arguments), prog=program, description=description)
+            asked = tyro.cli(kind, args=words, prog=program, description=description, **given)
     except SystemExit as end:
         if not end.code:
             raise
         raise UserError(one_line(said.getvalue(), program)) from None
+    if printing:
+        print(settings_file.printed(asked), end="")
+        raise SystemExit(0)
+    return asked
 
 
 def one_line(message: str, program: str) -> str:
@@ -42,7 +58,8 @@ def parse_with_sampler(kind: Any, arguments: Sequence[str], program: str) -> tup
 
     Raises UserError where runs are of methods whose samplers have other settings.
     """
-    if not any(word.startswith("--sampler") or word in ("-h", "--help") for word in arguments):
+    asks = any(word.startswith("--sampler") or word in ("-h", "--help") for word in arguments)
+    if not asks and "sampler" not in settings_file.named(arguments):
         return parse(kind, arguments, program), {}
     from ssl_gen.runs.load import find_runs, sampler_of
     from ssl_gen.types import UserError
@@ -67,8 +84,8 @@ def named_runs(kind: Any, arguments: Sequence[str], program: str) -> list[Path]:
     words, rest = iter(arguments), []
     for word in words:
         if not word.startswith("--sampler."):
-            rest.append(word)
+            rest += [word] if word != settings_file.PRINT else []
         elif "=" not in word:
             next(words, None)  # its value
-    asked = parse(kind, rest, program)
+    asked = parse(kind, rest, program, apart=("sampler",))
     return list(asked.runs) if hasattr(asked, "runs") else [asked.run]

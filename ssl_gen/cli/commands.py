@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ssl_gen.cli import settings_file
 from ssl_gen.cli.arguments import parse, parse_with_sampler
 from ssl_gen.core import signals
 from ssl_gen.core.wording import count
@@ -141,7 +142,7 @@ def train(arguments: Sequence[str]) -> int:
         raise UserError(f"give a method before {name}: ssl-gen train METHOD {name} ...")
     module = find_method(name)
     keep_compiled()
-    default = preset(name, module, rest)
+    default = preset(name, module, [*rest, *preset_of_file(rest)])
     fields: list[tuple[str, Any, Any]] = [
         (
             "preset",
@@ -173,6 +174,12 @@ def train(arguments: Sequence[str]) -> int:
     if result.final is None:
         return signals.status() if signals.received else 143  # the signal was another process's
     return 1 if len(result.final.stopped) == len(result.final.seeds) else 0
+
+
+def preset_of_file(words: Sequence[str]) -> list[str]:
+    """The preset that the file of --config names, as words."""
+    named = settings_file.named(words).get("preset")
+    return ["--preset", str(named)] if named is not None else []
 
 
 def preset(name: str, module: Any, arguments: Sequence[str]) -> Any:
