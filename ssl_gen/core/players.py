@@ -67,8 +67,7 @@ class Player:
     ) -> TrainState:
         """`update_ema` after update number `step` + 1, with statistics from a pass of the EMA over `inputs`.
 
-        Give it what it will be shown, as it is: not moved about as in training. Without an EMA, nothing; without
-        statistics, no pass.
+        Show it images as they are, not moved about. Without an EMA, nothing; without statistics, no pass.
         """
         if not self.ema or MOVING not in state.stats:
             return update_ema(state, rate, step)
