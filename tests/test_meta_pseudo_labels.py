@@ -11,13 +11,8 @@ from tiny import IMAGES, SPEC, first_rows, numbers, same, tiny
 
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.keys import INIT, stream
-from ssl_gen.methods.self_training.meta_pseudo_labels import (
-    Config,
-    drawn,
-    feedback,
-    lengths,
-    sharpened_cross_entropy,
-)
+from ssl_gen.losses.thresholds import sharpened_cross_entropy
+from ssl_gen.methods.self_training.meta_pseudo_labels import Config, drawn, feedback, lengths
 from ssl_gen.networks import mlp
 from ssl_gen.types import Batch, UserError
 

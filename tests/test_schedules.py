@@ -14,6 +14,7 @@ from ssl_gen.core.schedules import (
     kernels,
     linear_ramp,
     partly_cosine,
+    partly_cosine_optimizer,
     ramp_down,
     ramp_up,
     staged,
@@ -81,7 +82,9 @@ def test_the_floor_on_photographs_has_the_network_the_optimiser_and_the_length_o
     for name in (*shared, "augmentation"):
         assert len({getattr(config, name) for config in rivals}) == 1, name
     assert {fixmatch.PHOTOGRAPHS.weight_decay, supervised.PHOTOGRAPHS.l2, pseudo_label.PHOTOGRAPHS.l2} == {5e-4}
-    ours, theirs = decaying("sgd", 0.03, 2**20, 5e-4), fixmatch.optimizer(fixmatch.PHOTOGRAPHS)
+    rival = fixmatch.PHOTOGRAPHS
+    theirs = partly_cosine_optimizer(rival.optimizer, rival.learning_rate, rival.steps, rival.weight_decay)
+    ours = decaying("sgd", 0.03, 2**20, 5e-4)
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     jax.tree.map(np.testing.assert_array_equal, *(updates_of(each, params, [params] * 2) for each in (ours, theirs)))
 

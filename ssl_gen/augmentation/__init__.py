@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ssl_gen.augmentation.geometry import affine, crop, cutout, placing, shifted
 from ssl_gen.augmentation.operations import operate, random_operations
-from ssl_gen.types import Array, Key
+from ssl_gen.types import Array, Batch, Key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,20 @@ def augment(config: Augmentation, key: Key, images: Array) -> Array:
     if config.noise:
         images = jnp.clip(images + config.noise * jax.random.normal(noise_key, images.shape), -1, 1)
     return images
+
+
+def views(
+    weak: Augmentation, strong: Augmentation, keys: Key | tuple[Key, Key, Key], batch: Batch
+) -> tuple[Array, Array, Array]:
+    """Labelled images weakly changed, unlabelled ones strongly, and weakly; three keys, one of each.
+
+    Source: Sohn et al. 2020, "FixMatch", arXiv:2001.07685, fig. 1.
+    """
+    return (
+        augment(weak, keys[0], batch.labelled),
+        augment(strong, keys[1], batch.unlabelled),
+        augment(weak, keys[2], batch.unlabelled),
+    )
 
 
 def recolour(images: Array, amounts: Array) -> Array:

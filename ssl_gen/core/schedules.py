@@ -167,6 +167,21 @@ def ramped_adam(
     )
 
 
+PartlyCosine = Literal["adamw", "sgd"]
+
+
+def partly_cosine_optimizer(
+    optimizer: PartlyCosine, rate: float, updates: int, weight_decay: float
+) -> optax.GradientTransformation:
+    """An optimiser at the rate of `partly_cosine`, under which kernels decay; raises UserError on others.
+
+    adamw: decay apart from the gradient, times the rate; ours. sgd: that of `decaying`, decay in the gradient.
+    """
+    if choose("optimizer", optimizer, get_args(PartlyCosine)) == "sgd":
+        return decaying("sgd", rate, updates, weight_decay)
+    return optax.adamw(partly_cosine(rate, updates), weight_decay=weight_decay, mask=kernels)
+
+
 def kernels(params: Tree) -> Tree:
     """True for arrays of two axes and more: a mask for weight decay, which biases and norms are spared."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

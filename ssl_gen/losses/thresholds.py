@@ -33,6 +33,21 @@ def confident(teacher: Array, threshold: float) -> Array:
     return jnp.exp(teacher.max(-1)) > threshold
 
 
+def sharpened_cross_entropy(
+    logits: Array, targets: Array, temperature: float, threshold: float, sharpened_mask: bool
+) -> Array:
+    """E 1[max q > threshold] CE(q', p), q' = q^(1 / temperature) brought to sum 1: logits of p and q (U, K) -> () nats.
+
+    The mean is over all U, sure or not; q carries no gradient. Source: Xie et al. 2020, arXiv:1904.12848, sec. 2 and 3;
+    with `sharpened_mask` the threshold is on max q', as in Pham et al. 2021, code (training_utils.py).
+    """
+    targets = jax.lax.stop_gradient(targets)
+    sharpened = jax.nn.log_softmax(targets / temperature)
+    nats = optax.softmax_cross_entropy(logits, jnp.exp(sharpened))
+    judged = sharpened if sharpened_mask else jax.nn.log_softmax(targets)
+    return jnp.where(confident(judged, threshold), nats, 0.0).mean()
+
+
 def distribution_alignment(teacher: Array, marginals: Marginals) -> Array:
     """log q (U, K) -> log of q * labels / guesses, brought to sum 1, (U, K).
 

@@ -20,18 +20,16 @@ move.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
-import optax
 
-from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
-from ssl_gen.core.batching import interleave, separate
-from ssl_gen.core.ema import update_ema
+from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, views
+from ssl_gen.core.consistency import Teacher, follow, look
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.schedules import decaying, kernels, partly_cosine
+from ssl_gen.core.schedules import PartlyCosine, partly_cosine_optimizer
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.losses.thresholds import (
     Marginals,
@@ -56,12 +54,12 @@ class Config:
     hidden: tuple[int, ...] = (500, 500)  # units a layer of the mlp; ours
     width: int = 32  # channels of the first layer of the others; paper: 32
     dropout: float = 0.0  # of hidden units; paper: none
-    optimizer: Literal["adamw", "sgd"] = "adamw"  # ours; paper: sgd, Nesterov momentum 0.9
+    optimizer: PartlyCosine = "adamw"  # ours; paper: sgd, Nesterov momentum 0.9
     learning_rate: float = 2e-3  # at the start, falling along cos(7 pi t / 16 T); ours; paper: 0.03 with sgd
     weight_decay: float = 5e-4  # of kernels; paper, in sgd's gradient; adamw's is times the rate, 1e-6 a step: inert
     unlabelled_weight: float = 1.0  # w; paper
     threshold: float = 0.95  # of probability; paper
-    teacher: Literal["student", "average"] = "student"  # whose guesses are learnt; average: the EMA's
+    teacher: Teacher = "student"  # whose guesses are learnt; average: the EMA's
     alignment: bool = True  # of the guesses' classes to those of the labels; Berthelot et al. 2020; paper: none
     memory: int = 128  # steps that the running means of alignment look back; Berthelot et al. 2020, code
     averaging: float = 0.01  # rate of the EMA, a step; ours; paper: 0.001
@@ -87,19 +85,12 @@ class State(NamedTuple):
     marginals: Marginals | tuple[()]  # () without alignment
 
 
-def optimizer(config: Config) -> optax.GradientTransformation:
-    """Kernels decay; the rate falls along cos(7 pi t / 16 T)."""
-    if config.optimizer == "sgd":
-        return decaying("sgd", config.learning_rate, config.steps, config.weight_decay)
-    rate = partly_cosine(config.learning_rate, config.steps)
-    return optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels)
-
-
 def make(config: Config, spec: ImageSpec) -> Method:
     """A classifier for images of `spec`."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
     network = classifiers.classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
-    classifier = Player("classifier", network, optimizer(config), ema=True)
+    optimizer = partly_cosine_optimizer(config.optimizer, config.learning_rate, config.steps, config.weight_decay)
+    classifier = Player("classifier", network, optimizer, ema=True)
 
     def init(key: Key, batch: Batch) -> State:
         player = classifier.init(key, batch.unlabelled)
@@ -107,35 +98,24 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         keys = jax.random.split(key, 5)
-        labelled = augment(config.augmentation, keys[0], batch.labelled)
-        weak = augment(config.augmentation, keys[1], batch.unlabelled)
-        strong = augment(config.strong, keys[2], batch.unlabelled)
-        images = (labelled, strong, weak) if config.teacher == "student" else (labelled, strong)
-        sizes = tuple(part.shape[0] for part in images)
-        predicted = classifier.forward(state.classifier, interleave(*images), rngs={"dropout": keys[3]})
-        if config.teacher == "student":
-            logits, teacher_stats = separate(predicted.outputs, sizes)[2], None
-        else:
-            logits, teacher_stats = classifier.run_ema(state.classifier, weak, rngs={"dropout": keys[4]})
-        guesses, marginals = jax.nn.log_softmax(logits), state.marginals
-        teacher = distribution_alignment(guesses, marginals) if marginals else guesses
+        shown = views(config.augmentation, config.strong, (keys[0], keys[2], keys[1]), batch)
+        seen = look(classifier, state.classifier, shown, config.teacher, keys[3:])
+        marginals = state.marginals
+        teacher = distribution_alignment(seen.guesses, marginals) if marginals else seen.guesses
 
         def loss(logits: Array) -> Terms:
-            labelled, unlabelled, *_ = separate(logits, sizes)
+            labelled, unlabelled = seen.separate(logits)
             pseudo_label = confident_cross_entropy(unlabelled, teacher, config.threshold)
             return {
                 "supervised": cross_entropy(labelled, batch.labels),
                 "pseudo_label": config.unlabelled_weight * pseudo_label,
             }
 
-        player, metrics = classifier.descend(state.classifier, loss, predicted)
+        player, metrics = classifier.descend(state.classifier, loss, seen.predicted)
         metrics["classifier/confident"] = confident(teacher, config.threshold).mean()
         if marginals:
-            marginals = update_marginals(marginals, batch.labels, guesses, config.memory)
-        if teacher_stats is None:
-            player = classifier.average(player, config.averaging, step, batch.unlabelled, rngs={"dropout": keys[4]})
-        else:
-            player = update_ema(player, config.averaging, step, teacher_stats)
+            marginals = update_marginals(marginals, batch.labels, seen.guesses, config.memory)
+        player = follow(classifier, player, seen, config.averaging, step, batch.unlabelled, keys[3:])
         return State(player, marginals), metrics
 
     def classify(state: State, images: Array) -> Array:

@@ -26,14 +26,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
+from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment, views
 from ssl_gen.core.batching import interleave, separate, shard_batch
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import kernels, partly_cosine
 from ssl_gen.losses.classification import cross_entropy, smoothed_cross_entropy
-from ssl_gen.losses.thresholds import confident
+from ssl_gen.losses.thresholds import sharpened_cross_entropy
 from ssl_gen.networks import classifiers
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree, UserError
 
@@ -95,21 +95,6 @@ def drawn(key: Key, logits: Array) -> Array:
     return (logits + shard_batch(jax.random.gumbel(key, logits.shape))).argmax(-1)
 
 
-def sharpened_cross_entropy(
-    logits: Array, targets: Array, temperature: float, threshold: float, sharpened_mask: bool
-) -> Array:
-    """E 1[max q > threshold] CE(q', p), q' = q^(1 / temperature) brought to sum 1: logits of p and q (U, K) -> () nats.
-
-    The mean is over all U, sure or not; q carries no gradient. Source: Xie et al. 2020, arXiv:1904.12848, sec. 2 and 3;
-    with `sharpened_mask` the threshold is on max q', as in Pham et al. 2021, code (training_utils.py).
-    """
-    targets = jax.lax.stop_gradient(targets)
-    sharpened = jax.nn.log_softmax(targets / temperature)
-    nats = optax.softmax_cross_entropy(logits, jnp.exp(sharpened))
-    judged = sharpened if sharpened_mask else jax.nn.log_softmax(targets)
-    return jnp.where(confident(judged, threshold), nats, 0.0).mean()
-
-
 def feedback(logits: Array, labels: Array, advantage: Array) -> Array:
     """(h - b) E_u CE(T, yh): the teacher's logits (U, K), the labels drawn from it (U,), h - b () -> () nats^2."""
     return jax.lax.stop_gradient(advantage) * cross_entropy(logits, labels)
@@ -132,16 +117,6 @@ def optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.Grad
     rates = partly_cosine(config.learning_rate, first + main), optax.join_schedules([falling, fine_tuning], [main])
     teacher, student = (optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels) for rate in rates)
     return teacher, student
-
-
-def views(config: Config, key: Key, batch: Batch) -> tuple[Array, Array, Array]:
-    """Labelled, strong and weak: the order in which the teacher sees them."""
-    keys = jax.random.split(key, 3)
-    return (
-        augment(config.augmentation, keys[0], batch.labelled),
-        augment(config.strong, keys[1], batch.unlabelled),
-        augment(config.augmentation, keys[2], batch.unlabelled),
-    )
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
@@ -209,11 +184,13 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def warm_up(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         view_key, key = jax.random.split(key)
-        return train_teacher(state, step, batch, views(config, view_key, batch), key, None)
+        shown = views(config.augmentation, config.strong, jax.random.split(view_key, 3), batch)
+        return train_teacher(state, step, batch, shown, key, None)
 
     def main_step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         view_key, key, drawing = jax.random.split(key, 3)
-        return train_teacher(state, step, batch, views(config, view_key, batch), key, drawing)
+        shown = views(config.augmentation, config.strong, jax.random.split(view_key, 3), batch)
+        return train_teacher(state, step, batch, shown, key, drawing)
 
     def fine_tuning(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         view_key, key = jax.random.split(key)
