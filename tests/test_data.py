@@ -7,7 +7,7 @@ from ssl_gen.datasets.batches import rows
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.classical import supervised
-from ssl_gen.methods.self_training import fixmatch, gan_self_training
+from ssl_gen.methods.self_training import ada_match, fixmatch, gan_self_training, soft_match
 from ssl_gen.runs import train
 from ssl_gen.runs.data import check_alignment, check_pool, feed, initial_rows, load_data
 from ssl_gen.runs.options import Options, budget
@@ -37,7 +37,9 @@ def test_a_method_of_labels_alone_may_have_them_all():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("module", [fixmatch, gan_self_training], ids=lambda module: module.__name__.split(".")[-1])
+@pytest.mark.parametrize(
+    "module", [fixmatch, soft_match, ada_match, gan_self_training], ids=lambda module: module.__name__.split(".")[-1]
+)
 def test_alignment_is_refused_where_the_pool_is_known_to_have_other_classes_than_the_labels(module, scheme):
     with pytest.raises(UserError, match=r"add --config\.alignment False"):
         check_alignment(module.Config(), scheme)

@@ -21,6 +21,9 @@ DENSE, DENSE_CLASSIFIER = {"network": "mlp"}, {"classifier_network": "mlp"}  # t
 CONSISTENT = {
     "mean_teacher": (DENSE, {"classifier/consistency": "softmax_mse"}),
     "fixmatch": (DENSE, {"classifier/pseudo_label": "confident_cross_entropy"}),
+    "uda": (DENSE, {"classifier/consistency": "sharpened_cross_entropy"}),
+    "soft_match": (DENSE, {"classifier/pseudo_label": "weighted_cross_entropy"}),
+    "ada_match": (DENSE, {"classifier/pseudo_label": "confident_cross_entropy"}),
     "pseudo_label": (DENSE, {"classifier/pseudo_label": "confident_cross_entropy"}),
     "meta_pseudo_labels": (DENSE, {"teacher/consistency": "sharpened_cross_entropy"}),
     "gan_self_training": (DENSE_CLASSIFIER, {"classifier/guesses": "confident_cross_entropy"}),

@@ -27,9 +27,12 @@ STORE = Store(IMAGES)
 STEPS = 4
 ROUNDING = 1e-5  # of a term: a gradient below is none, it is what float32 leaves of softmax - softmax
 
+# Of methods whose views are those of fixmatch, which shows them moved: half of their programs is affine changes.
+UNMOVED: dict[str, Any] = {"augmentation": Augmentation(), "strong": Augmentation()}
+
 # Terms that the defaults switch off, so that the tests see every term of every method. Networks are dense, as these
 # compile in a third of the time, but for a page a family: sgan, supervised, autoencoder, gan_self_training's GAN.
-EVERYTHING = {
+EVERYTHING: dict[str, dict[str, Any]] = {
     "supervised": {"network": "conv"},
     "mean_teacher": {"network": "mlp"},
     "pi_model": {"network": "mlp"},
@@ -55,6 +58,11 @@ EVERYTHING = {
     "vae_gan": {"network": "mlp", "input_noise": 0.1, "noise": 0.1},
     "ladder": {"hidden": (4,)},
     "fixmatch": {"threshold": 0.0, "alignment": True, "network": "mlp"},
+    "uda": UNMOVED | {"threshold": 0.0, "annealing": "linear", "network": "mlp"},
+    "flex_match": UNMOVED | {"network": "mlp"},
+    "free_match": UNMOVED | {"network": "mlp"},
+    "soft_match": UNMOVED | {"network": "mlp"},
+    "ada_match": UNMOVED | {"threshold": 0.0, "network": "mlp"},
     "meta_pseudo_labels": {"threshold": 0.0, "warm_up": 0.25, "fine_tuning": 0.25, "network": "mlp"},
     "gan_self_training": {
         "loss": "non_saturating",  # the hinge, flat where nothing is judged yet, leaves the logit's bias as it is

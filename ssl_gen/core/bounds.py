@@ -71,11 +71,11 @@ BOUNDS: dict[str, Bounds] = {
     "threshold": SHARE,
     # weights of terms
     **dict.fromkeys(("adversarial", "auxiliary", "balance", "classes", "consistency", "entropy", "gamma"), WEIGHT),
-    **dict.fromkeys(("generated", "gradient_penalty", "guesses_weight", "meta", "pseudo_label"), WEIGHT),
+    **dict.fromkeys(("fairness", "generated", "gradient_penalty", "guesses_weight", "meta", "pseudo_label"), WEIGHT),
     **dict.fromkeys(
         ("samples_weight", "unlabelled_weight", "warm_up_balance", "alpha", "beta", "denoising", "fidelity"), WEIGHT
     ),
-    "temperature": Bounds(0, 1_000, above=True),
+    **dict.fromkeys(("temperature", "deviations"), Bounds(0, 1_000, above=True)),
     "prior": Bounds(0, 1e9, above=True),
     # the classical methods
     "neighbours": Bounds(1, 1_000_000),

@@ -13,13 +13,18 @@ from ssl_gen.methods.classical import (
     supervised,
 )
 from ssl_gen.methods.self_training import (
+    ada_match,
     fixmatch,
+    flex_match,
+    free_match,
     gan_self_training,
     mean_teacher,
     meta_pseudo_labels,
     pi_model,
     pseudo_label,
+    soft_match,
     temporal_ensembling,
+    uda,
     vat,
 )
 from ssl_gen.methods.variational import (
@@ -65,7 +70,12 @@ METHODS = {
     "temporal_ensembling": temporal_ensembling,
     "mean_teacher": mean_teacher,
     "vat": vat,
+    "uda": uda,
     "fixmatch": fixmatch,
+    "flex_match": flex_match,
+    "free_match": free_match,
+    "soft_match": soft_match,
+    "ada_match": ada_match,
     "meta_pseudo_labels": meta_pseudo_labels,
     "gan_self_training": gan_self_training,
 }

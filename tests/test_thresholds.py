@@ -1,0 +1,246 @@
+"""Thresholds and weights that follow the network: five steps of each rule by hand, in plain Python and float64."""
+
+import collections
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import SPEC, tiny
+
+from ssl_gen.core.consistency import look
+from ssl_gen.core.counts import pool_steps
+from ssl_gen.core.schedules import partly_cosine_optimizer
+from ssl_gen.losses import thresholds as rules
+from ssl_gen.methods.self_training import ada_match, flex_match, soft_match
+from ssl_gen.types import ImageSpec, UserError
+
+RANDOM = np.random.default_rng(0)
+STEPS, IMAGES, CLASSES, MEMORY = 5, 6, 4, 2
+GUESSES = RANDOM.dirichlet(np.full(CLASSES, 0.4), (STEPS, IMAGES))  # q of five steps, from unsure to sure
+ANSWERS = 2 * RANDOM.normal(size=(STEPS, IMAGES, CLASSES))  # logits of the strong view
+LABELLED = RANDOM.dirichlet(np.full(CLASSES, 0.3), (STEPS, 3))  # p of labelled images
+
+
+def f32(array):
+    return jnp.asarray(array, jnp.float32)
+
+
+def log(array):
+    return f32(np.log(array))
+
+
+def surprise(logits, label):
+    """- log softmax at the label."""
+    return np.log(np.exp(logits).sum()) - logits[label]
+
+
+def moved(mean, now):
+    return [(1 - 1 / MEMORY) * old + new / MEMORY for old, new in zip(mean, now, strict=True)]
+
+
+def mean_of(rows):
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def one_hot(label):
+    return [float(k == label) for k in range(CLASSES)]
+
+
+def norm(values):
+    return [value / sum(values) for value in values]
+
+
+def test_freematch_by_hand():
+    confidence, guesses, counts = [1 / 4], [1 / 4] * 4, [1 / 4] * 4
+    means = rules.first_self_adaptive(CLASSES)
+    believed_in_all = 0
+    for q, logits in zip(GUESSES, ANSWERS, strict=True):
+        confidence = moved(confidence, [np.mean([row.max() for row in q])])
+        guesses, counts = moved(guesses, mean_of(q)), moved(counts, mean_of([one_hot(row.argmax()) for row in q]))
+        limits = [confidence[0] * guess / max(guesses) for guess in guesses]
+        believed = [bool(row.max() > limits[row.argmax()]) for row in q]
+        taught = [surprise(x, row.argmax()) for x, row, sure in zip(logits, q, believed, strict=True) if sure]
+
+        means = rules.update_self_adaptive(means, log(q), MEMORY)
+        found = rules.self_adaptive_thresholds(means)
+        np.testing.assert_allclose(found, limits, rtol=1e-5)
+        of_guess = found[log(q).argmax(-1)]
+        assert rules.confident(log(q), of_guess).tolist() == believed
+        loss = rules.confident_cross_entropy(f32(logits), log(q), of_guess)
+        np.testing.assert_allclose(loss, sum(taught) / IMAGES, rtol=1e-5)
+        fairness = rules.self_adaptive_fairness(f32(logits), jnp.array(believed), means)
+        np.testing.assert_allclose(fairness, fairness_by_hand(logits, believed, guesses, counts), rtol=1e-5)
+        believed_in_all += sum(believed)
+    np.testing.assert_allclose(means.counts, counts, rtol=1e-5)
+    assert 0 < believed_in_all < STEPS * IMAGES
+
+
+def fairness_by_hand(logits, believed, guesses, counts):
+    """sum_k a_k log b_k of the images that are believed; a class without an answer has b = 0."""
+    chosen = [np.exp(row) / np.exp(row).sum() for row, sure in zip(logits, believed, strict=True) if sure]
+    times = collections.Counter(int(row.argmax()) for row in chosen)
+    a = norm([guess / count for guess, count in zip(guesses, counts, strict=True)])
+    b = norm([sum(row[k] for row in chosen) / times[k] if times[k] else 0.0 for k in range(CLASSES)])
+    return sum(x * np.log(y + 1e-12) for x, y in zip(a, b, strict=True))
+
+
+def test_fairness_of_no_answer_is_nothing_and_has_no_gradient():
+    means = rules.first_self_adaptive(CLASSES)
+    value, gradient = jax.value_and_grad(rules.self_adaptive_fairness)(f32(ANSWERS[0]), jnp.zeros(IMAGES, bool), means)
+    assert value == 0 and not np.any(gradient)
+
+
+def test_fairness_has_a_gradient_by_the_classes_that_were_answered():
+    means = rules.first_self_adaptive(CLASSES)
+    logits = f32([[3, 0, 0, 0], [0, 1, 0, 0], [0.5, 0, 0, 0]])  # nobody says the third or the fourth class
+    gradient = jax.grad(rules.self_adaptive_fairness)(logits, jnp.array([True, True, False]), means)
+    assert np.isfinite(gradient).all() and np.abs(gradient[:2]).min() > 1e-3 and not np.any(gradient[2])
+
+
+def test_flexmatch_by_hand():
+    threshold, status, found = 0.6, [0.0] * 4, jnp.zeros(CLASSES)
+    raised = 0
+    for q in GUESSES:
+        effect = [share / max(*status, 1 - sum(status)) for share in status]
+        limits = [threshold * x / (2 - x) for x in effect]
+        np.testing.assert_allclose(rules.curriculum_thresholds(found, threshold), limits, rtol=1e-5)
+        sure = [one_hot(row.argmax()) if row.max() > threshold else [0.0] * 4 for row in q]
+        status = moved(status, mean_of(sure))
+        found = rules.update_learning_status(found, log(q), threshold, MEMORY)
+        np.testing.assert_allclose(found, status, rtol=1e-5)
+        raised += sum(limits) > 0
+    assert raised == STEPS - 1  # all guesses are learnt at the first step
+
+
+def test_thresholds_of_guesses_that_stay_are_those_of_flexmatchs_count():
+    """The paper counts the pool by each image's latest confident guess, -1 where there was none."""
+    threshold, batches, status = 0.5, 20, jnp.zeros(CLASSES)
+    step = jax.jit(lambda status: rules.update_learning_status(status, log(GUESSES[4]), threshold, 3))
+    for _ in range(200):
+        status = step(status)
+    latest = [int(row.argmax()) if row.max() > threshold else -1 for row in GUESSES[4]] * batches
+    count = collections.Counter(latest)
+    assert 0 < count[-1] < len(latest)
+    effect = [count[k] / max(count.values()) for k in range(CLASSES)]
+    expected = [threshold * x / (2 - x) for x in effect]
+    np.testing.assert_allclose(rules.curriculum_thresholds(status, threshold), expected, rtol=1e-4)
+
+
+def test_softmatch_by_hand():
+    mean, variance, guesses, width = [1 / 4], [1.0], [1 / 4] * 4, 0.5
+    gaussian, marginals = rules.first_gaussian(CLASSES), rules.uniform_marginals(CLASSES)
+    seen = []
+    for q, logits in zip(GUESSES, ANSWERS, strict=True):
+        guesses = moved(guesses, mean_of(q))
+        aligned = [norm([p * (0.25 + 1e-6) / (g + 1e-6) for p, g in zip(row, guesses, strict=True)]) for row in q]
+        sure = [max(row) for row in aligned]
+        centre = sum(sure) / IMAGES
+        mean = moved(mean, [centre])
+        variance = moved(variance, [sum((each - centre) ** 2 for each in sure) / (IMAGES - 1)])
+        deviation = width * variance[0] ** 0.5
+        weights = [1.0 if each >= mean[0] else np.exp(-((each - mean[0]) ** 2) / (2 * deviation**2)) for each in sure]
+        nats = [surprise(x, row.argmax()) for x, row in zip(logits, q, strict=True)]  # of q, which is not aligned
+
+        marginals = rules.update_guesses(marginals, log(q), MEMORY)
+        judged = rules.distribution_alignment(log(q), marginals)
+        gaussian = rules.update_gaussian(gaussian, judged, MEMORY)
+        found = rules.truncated_gaussian(judged, gaussian, width)
+        np.testing.assert_allclose(gaussian, (mean[0], variance[0]), rtol=1e-5)
+        np.testing.assert_allclose(found, weights, rtol=1e-4)
+        expected = sum(w * nat for w, nat in zip(weights, nats, strict=True)) / IMAGES
+        np.testing.assert_allclose(rules.weighted_cross_entropy(f32(logits), log(q), found), expected, rtol=1e-4)
+        seen += weights
+    assert 0 < min(seen) < 1 == max(seen)
+    np.testing.assert_allclose(marginals.labels, 0.25)
+
+
+def test_a_network_that_is_sure_of_all_images_has_full_weights():
+    sure = jnp.log(jax.nn.one_hot(jnp.array([0, 1, 2, 3]), CLASSES))
+    gaussian = rules.Gaussian(jnp.float32(1), jnp.float32(0))
+    np.testing.assert_array_equal(rules.truncated_gaussian(sure, gaussian, 0.5), 1.0)
+
+
+def test_adamatch_by_hand():
+    said, guesses = [1 / 4] * 4, [1 / 4] * 4
+    marginals = rules.uniform_marginals(CLASSES)
+    learnt = 0
+    for p, q in zip(LABELLED, GUESSES, strict=True):
+        said, guesses = moved(said, mean_of(p)), moved(guesses, mean_of(q))
+        ratios = [(x + 1e-6) / (y + 1e-6) for x, y in zip(said, guesses, strict=True)]
+        aligned = [norm([each * ratio for each, ratio in zip(row, ratios, strict=True)]) for row in q]
+        limit = 0.9 * sum(max(row) for row in p) / len(p)
+
+        marginals = rules.update_predicted_marginals(marginals, log(p), log(q), MEMORY)
+        teacher = rules.distribution_alignment(log(q), marginals)
+        np.testing.assert_allclose(np.exp(teacher), aligned, rtol=1e-4)
+        threshold = rules.relative_threshold(log(p), 0.9)
+        np.testing.assert_allclose(threshold, limit, rtol=1e-5)
+        expected = [max(row) > limit for row in aligned]
+        assert rules.confident(teacher, threshold).tolist() == expected
+        learnt += sum(expected)
+    assert 0 < learnt < STEPS * IMAGES
+
+
+def test_interpolated_logits_lie_between_those_of_either_pass_each_at_a_place_of_its_own():
+    together, alone = RANDOM.normal(size=(2, 500, 4))
+    found = np.float64(ada_match.interpolated(jax.random.key(0), f32(together), f32(alone)))
+    share = (found - alone) / (together - alone)
+    wide = np.abs(together - alone) > 0.1
+    assert -1e-4 < share[wide].min() < 0.01 and 0.99 < share[wide].max() < 1.0001
+    np.testing.assert_allclose(share[wide].mean(), 0.5, atol=4 / np.sqrt(12 * wide.sum()))
+    assert np.abs(np.diff(share, axis=1)).mean() > 0.2  # 1/3 for places that are drawn apart
+
+
+def test_the_weight_of_adamatchs_guesses_rises_over_the_first_half_of_the_run():
+    found = [float(ada_match.rise(jnp.float32(t))) for t in (0, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)]
+    np.testing.assert_allclose(found, [0, 0.5 - np.sqrt(0.125), 0.5, 1, 1, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("annealing", "risen"),
+    [
+        ("none", [1, 1, 1, 1, 1]),
+        ("linear", [0, 0.25, 0.5, 0.75, 1]),
+        ("log", [0, 1 - np.exp(-1.25), 1 - np.exp(-2.5), 1 - np.exp(-3.75), 1 - np.exp(-5)]),
+        ("exp", [np.exp(-5), np.exp(-3.75), np.exp(-2.5), np.exp(-1.25), 1]),
+    ],
+)
+def test_uda_by_hand(annealing, risen):
+    labels = [0, 3, 3, 1, 2, 0]
+    for progress, share, logits in zip((0, 0.25, 0.5, 0.75, 1), risen, ANSWERS, strict=True):
+        ceiling = 1 / 4 + share * 3 / 4
+        nats = [surprise(row, label) for row, label in zip(logits, labels, strict=True)]
+        taught = [nat for nat in nats if np.exp(-nat) <= ceiling]
+
+        found = rules.signal_ceiling(annealing, jnp.float32(progress), CLASSES)
+        np.testing.assert_allclose(found, ceiling, rtol=1e-5)
+        loss = rules.annealed_cross_entropy(f32(logits), jnp.array(labels), found)
+        np.testing.assert_allclose(loss, sum(taught) / max(len(taught), 1), rtol=1e-5)
+        assert len(taught) == IMAGES or share < 1
+
+
+def test_labels_that_are_known_already_teach_nothing_under_a_low_ceiling():
+    logits, labels = f32([[9, 0, 0, 0], [0, 8, 0, 0]]), jnp.array([0, 1])
+    value, gradient = jax.value_and_grad(rules.annealed_cross_entropy)(logits, labels, jnp.float32(0.5))
+    assert value == 0 and not np.any(gradient)
+
+
+def test_the_learning_status_looks_back_one_pass_over_the_pool():
+    assert pool_steps(None, ImageSpec(8, 8, 1, 3, 12, 24), 8) == 3
+    assert pool_steps(None, ImageSpec(8, 8, 1, 3, 12, 24), 100) == 1  # a batch holds it all
+    assert pool_steps(7, ImageSpec(8, 8, 1, 3), 8) == 7
+    with pytest.raises(UserError, match="memory depends on how many images there are"):
+        flex_match.make(flex_match.Config(), ImageSpec(8, 8, 1, 3))
+
+
+def test_what_does_not_fit_is_said_in_a_line():
+    with pytest.raises(UserError, match="give 2 or more"):
+        soft_match.make(dataclasses.replace(tiny("soft_match").config, labelled_batch=1, unlabelled_batch=1), SPEC)
+    with pytest.raises(UserError, match="annealing is 'cosine': choose one of none, log, linear, exp"):
+        rules.signal_ceiling("cosine", jnp.float32(0), CLASSES)
+    with pytest.raises(UserError, match="optimizer is 'lion': choose one of adamw, sgd"):
+        partly_cosine_optimizer("lion", 0.1, 5, 0.0)
+    with pytest.raises(UserError, match="teacher is 'both': choose one of student, average"):
+        look(None, None, (None, None, None), "both", None)
