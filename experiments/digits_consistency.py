@@ -1,0 +1,51 @@
+"""Which guesses are worth learning? Six rules, bundled digits, two labels a class, 5 masks, the same for all rows.
+
+    floor, augmented_floor    the labels alone, plain and with moved images (the baseline)
+    fixmatch                  guesses above a fixed threshold, aligned with the labels' class frequencies
+    uda                       guesses above a fixed threshold, sharpened
+    flex_match                a threshold a class, low for those that are seldom surely guessed
+    free_match                a threshold a class, by how sure the network is of all images and of those of the class
+    soft_match                all guesses, weighted by how sure the network is of the others
+    ada_match                 a threshold relative to how sure the network is of the labelled images; aligned
+
+Network, steps, batches, rate and both augmentations are those of `fixmatch` in `digits_robustness`, as is the EMA that
+guesses, but in `ada_match`, which guesses by the network itself. Thresholds and weights are the papers', the running
+means look back 128 steps.
+
+Command: python -m experiments.digits_consistency (about a quarter of an hour on two idle cores)
+"""
+
+import dataclasses
+from typing import Any
+
+from experiments import digits_demo, table
+from experiments.digits_demo import MOVED
+from experiments.digits_robustness import FIXMATCH
+from experiments.table import Row
+from ssl_gen.methods.self_training import ada_match, flex_match, free_match, soft_match, uda
+from ssl_gen.runs.options import Options
+
+TWENTY = Options(dataset="digits", labels="20", seeds=5, features="random")
+SHARED = ("steps", "labelled_batch", "unlabelled_batch", "width", "dropout", "augmentation", "strong")
+
+
+def like_fixmatch(config: type, **own: Any) -> Any:
+    """A method's settings with those of `fixmatch` that have nothing to do with which guesses it learns."""
+    return config(**{name: getattr(FIXMATCH, name) for name in SHARED}, **own)
+
+
+ROWS = {
+    "floor": Row("supervised", digits_demo.CLASSIFIER, TWENTY),
+    "augmented_floor": Row("supervised", dataclasses.replace(digits_demo.CLASSIFIER, augmentation=MOVED), TWENTY),
+    "fixmatch": Row("fixmatch", FIXMATCH, TWENTY),
+    "uda": Row("uda", like_fixmatch(uda.Config, teacher="average"), TWENTY),
+    "flex_match": Row("flex_match", like_fixmatch(flex_match.Config, teacher="average"), TWENTY),
+    "free_match": Row("free_match", like_fixmatch(free_match.Config, teacher="average"), TWENTY),
+    "soft_match": Row("soft_match", like_fixmatch(soft_match.Config, teacher="average"), TWENTY),
+    "ada_match": Row("ada_match", like_fixmatch(ada_match.Config), TWENTY),
+}
+BASELINE = "augmented_floor"
+METRICS = ("worst_class_error",)
+
+if __name__ == "__main__":
+    table.main("digits_consistency", ROWS, BASELINE, METRICS, "Bundled digits, 20 visible labels, 5 seeds")
