@@ -22,6 +22,7 @@ from ssl_gen.runs.options import Options
 from ssl_gen.training import replicas
 from ssl_gen.training.checkpoints import open_checkpoints
 from ssl_gen.training.mesh import largest_divisor
+from ssl_gen.training.programs import pflop
 from ssl_gen.training.replicas import choose_placement, make_replicas
 from ssl_gen.types import Array, Method, Phase, UserError
 
@@ -229,3 +230,19 @@ def test_too_many_devices_and_odd_batches_are_refused():
         make_replicas(METHOD, STORE, 2, "pmap", data_parallel=2)
     with pytest.raises(UserError, match="labelled_batch 4"):
         replicas.check_divisible(METHOD, 3)
+
+
+def test_the_cost_of_training_is_that_of_every_phases_step_as_often_as_it_is_taken():
+    """A product of 5 x 5 matrices is 2 * 5^3 operations; a step of the second phase has two."""
+
+    def of(products):
+        def step(state, key, step, batch):
+            for _ in range(products):
+                state = state @ state
+            return state, {"loss": jax.numpy.float32(0)}
+
+        return step
+
+    phases = (Phase("one", 3, 1, 0, of(1)), Phase("two", 7, 1, 0, of(2)))
+    method = Method(lambda key, batch: jax.numpy.eye(5), phases)
+    assert pflop(method, (8, 8, 1)) == pytest.approx((3 + 2 * 7) * 2 * 5**3 / 1e15)

@@ -23,6 +23,7 @@ from ssl_gen.metrics import statistics
 from ssl_gen.reports import records, run_folder, tables
 from ssl_gen.reports.charts import curves, pictures, style
 from ssl_gen.reports.compare import columns, entries
+from ssl_gen.reports.compare import page as comparing
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.reports.records import DataRecord, FinalRecord, MaskRecord, PhaseRecord, RunRecord, Stop
 from ssl_gen.reports.run import page
@@ -595,6 +596,15 @@ def test_a_missing_metric_is_a_dash():
     _, rows = columns.comparison([generator, finished("linear", [0.0])], metrics=["fid"])
     assert rows[0] == ["gan", "50", "-", "12.7 ± 0.5 (2)", "21 s", "runs/gan/report.html"]
     assert rows[1] == ["linear", "50", "0.00 (1)", "-", "21 s", "-"]
+
+
+def test_a_record_that_says_what_training_cost_makes_a_column_and_the_others_a_dash():
+    counted, older = finished("gan", [9.0], pflop=0.30214), finished("linear", [0.0])
+    headers, rows = columns.comparison([counted, older])
+    assert headers[-3:] == ["PFLOP", "time", "report"]
+    assert [row[-3] for row in rows] == ["0.302", "-"]
+    assert "PFLOP" not in columns.comparison([older])[0]
+    assert ">0.302</td>" in comparing.cost([counted, older]) and "PFLOP" not in comparing.cost([older])
 
 
 def test_a_stopped_seed_leaves_its_pair():

@@ -46,6 +46,8 @@ def test_a_run_folder_holds_what_it_promises(finished):
     assert [mask["name"] for mask in about["masks"]] == ["digits@30-s0", "digits@30-s1"]
     assert about["precision"] == final["precision"] == "default (float32)"
     assert "products in precision default (float32)" in (folder / "report.html").read_text()
+    assert 1e-9 < final["pflop"] < 1e-6  # 6 steps of 8 images, two dense layers of 4 units, both ways: 1e5 and more
+    assert "PFLOP a seed" in (folder / "report.html").read_text()
     assert final["masks"] == [mask["sha256"] for mask in about["masks"]]
     error = final["metrics"]["error"]
     assert len(error["per_seed"]) == 2 and error["mean"] == pytest.approx(np.mean(error["per_seed"]))

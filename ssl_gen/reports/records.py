@@ -165,6 +165,7 @@ class FinalRecord:
     seeds: list[int]
     steps: int
     seconds: float  # of training, all seeds
+    pflop: float | None = None  # 10^15 operations of training, a seed; older records do not say it
     metrics: dict[str, Summary]
     unmeasured: dict[str, str] = dataclasses.field(default_factory=dict)  # metric -> why
     stopped: list[Stop] = dataclasses.field(default_factory=list)

@@ -93,6 +93,11 @@ def matching(metric: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name == metric or asked(name)]
 
 
+def operations(pflop: float | None) -> str:
+    """10^15 operations in 3 digits: '0.302', '12.5', '4.1e-06'; None is a dash."""
+    return MISSING if pflop is None else f"{pflop:.3g}"
+
+
 def duration(seconds: float) -> str:
     """seconds -> '0.4 s', '21 s', '3 min 20 s', '2 h 05 min'."""
     if seconds < 9.95:

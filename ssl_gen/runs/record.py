@@ -44,6 +44,7 @@ from ssl_gen.runs.data import Data
 from ssl_gen.runs.options import Options
 from ssl_gen.training.loop import Outcome
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup
+from ssl_gen.training.programs import pflop
 from ssl_gen.types import Method, State, UserError
 
 LAST = 20  # evaluations in the median; Sohn et al. 2020, arXiv:2001.07685
@@ -263,6 +264,7 @@ def conclude(
         seeds=record.seeds,
         steps=record.steps,
         seconds=round(outcome.seconds, 2),
+        pflop=None if compiled.method.fit else pflop(compiled.method, data.dataset.spec.shape),
         metrics=metrics | history(lines, record.seeds, outcome.stopped),
         unmeasured=unmeasured,
         stopped=[Stop(**why) for why in outcome.stopped.values()],

@@ -70,8 +70,8 @@ def folded(step: Callable[..., tuple[Replica, Metrics]]) -> Callable[..., tuple[
     return fold
 
 
-def zeros(method: Method, phase: Phase, spec: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The metrics of a phase at 0, () each; `spec` is the shape (H, W, C) of an image."""
+def arguments(method: Method, phase: Phase, spec: tuple[int, ...]) -> tuple[Any, Any, Any, Batch]:
+    """Shapes and dtypes of what a phase's step takes; `spec` is the shape (H, W, C) of an image."""
 
     def batch(labelled: int, unlabelled: int) -> Any:
         image: Any = jax.ShapeDtypeStruct
@@ -85,8 +85,28 @@ def zeros(method: Method, phase: Phase, spec: tuple[int, ...]) -> dict[str, np.n
     first = batch(max(phase.labelled, 1), max(phase.unlabelled, 1))
     key, step = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), jnp.int32)
     state = jax.eval_shape(able(method.init), key, first)
-    _, metrics = jax.eval_shape(phase.step, state, key, step, batch(phase.labelled, phase.unlabelled))
+    return state, key, step, batch(phase.labelled, phase.unlabelled)
+
+
+def zeros(method: Method, phase: Phase, spec: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The metrics of a phase at 0, () each; `spec` is the shape (H, W, C) of an image."""
+    _, metrics = jax.eval_shape(phase.step, *arguments(method, phase, spec))
     return {name: np.zeros(value.shape, value.dtype) for name, value in metrics.items()}
+
+
+def pflop(method: Method, spec: tuple[int, ...]) -> float | None:
+    """What one replica's training costs, all steps, in 10^15 operations; None where jax cannot say.
+
+    Of one step of each phase, forward and backward, as XLA counts it before it compiles: the same for every placement
+    and device but for the body of convolutions, and no second compilation.
+    """
+    operations = 0.0
+    for phase in method.phases:
+        counted: Any = jax.jit(phase.step).lower(*arguments(method, phase, spec)).cost_analysis()
+        if not counted or "flops" not in counted:  # jax promises neither
+            return None
+        operations += phase.steps * counted["flops"]
+    return operations / 1e15
 
 
 def padded(rows: Rows, longest: int) -> Rows:

@@ -25,16 +25,18 @@ def table(entries: Sequence[Entry], metrics: Sequence[str]) -> tuple[list[str], 
 def comparison(
     entries: Sequence[Entry], baseline: int | None = None, metrics: Sequence[str] = ()
 ) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows of an experiment: method, labels, error, difference, other metrics, time, report.
+    """Headers and rows of an experiment: method, labels, error, difference, other metrics, PFLOP, time, report.
 
     With `baseline`, a row number, every row shows its paired difference in error to that row, with the 95 % t interval
-    over the masks they share. Raises ValueError where the masks' hashes differ though the number of labels does not.
+    over the masks they share. PFLOP, of one seed, is there where a record says it. Raises ValueError where the masks'
+    hashes differ though the number of labels does not.
     """
     several = mixed(entries)
     headers = ["method", *(["dataset"] if several else []), "labels", tables.headed("error")]
     if baseline is not None:
         headers.append(f"error - {entries[baseline].final.method} [95 %]")
-    headers += [*metrics, "time", "report"]
+    told = any(entry.final.pflop is not None for entry in entries)
+    headers += [*metrics, *(["PFLOP"] if told else []), "time", "report"]
     rows = []
     for entry in entries:
         final = entry.final
@@ -43,6 +45,7 @@ def comparison(
         if baseline is not None:
             row.append(difference(entry, entries[baseline]))
         row += [tables.measured(name, final.metrics.get(name)) for name in metrics]
+        row += [tables.operations(final.pflop)] if told else []
         row.append(tables.duration(final.seconds))
         row.append(tables.MISSING if entry.report is None else str(entry.report))
         rows.append(row)

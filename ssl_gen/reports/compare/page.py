@@ -131,17 +131,21 @@ def samples(entries: Sequence[Entry]) -> str:
 def cost(entries: Sequence[Entry]) -> str:
     """What each run took, and all of them."""
     rows = []
+    counted = any(entry.final.pflop is not None for entry in entries)
     for entry in entries:
         final = entry.final
-        hours = f"{final.seconds / 3600:.3g}"
+        took = [f"{final.seconds / 3600:.3g}", *([tables.operations(final.pflop)] if counted else [])]
         made = [final.device, final.precision, final.commit]
-        rows.append([entry.name, str(len(final.seeds)), f"{final.steps:,}", hours, *made])
+        rows.append([entry.name, str(len(final.seeds)), f"{final.steps:,}", *took, *made])
     total = sum(entry.final.seconds for entry in entries) / 3600
     told = (
         f"Hours are of training, of all seeds of a run; {total:.3g} in all. Precision is that of float32 products and "
     )
     told += "convolutions; a dash where a run was recorded before it was said."
-    drawn = tables.html_table(["run", "seeds", "steps", "hours", "device", "precision", "commit"], rows)
+    if counted:
+        told += " PFLOP are 10^15 operations of training, of one seed, which a busy machine cannot spoil."
+    headers = ["run", "seeds", "steps", "hours", *(["PFLOP"] if counted else []), "device", "precision", "commit"]
+    drawn = tables.html_table(headers, rows)
     return f'<h2>Cost</h2>{drawn}<p class="soft">{told}</p>'
 
 

@@ -47,7 +47,9 @@ def introduction(run: Run) -> str:
     done = f"{started} {count(data.train, 'training image')} of {size}, in "
     done += f"{count(data.classes, 'class', 'es')}; {count(data.test, 'test image')}"
     done += f", {count(data.validation, 'validation image')}." if data.validation else ", no validation images."
-    took = "" if run.final is None else f" It took {tables.duration(run.final.seconds)}."
+    took = "" if run.final is None else f" It took {tables.duration(run.final.seconds)}"
+    if run.final is not None:
+        took += "." if run.final.pflop is None else f" and {tables.operations(run.final.pflop)} PFLOP a seed."
     parts.append(f"<p>{html.escape(done + took)}</p>")
     if run.record.read is not None:
         parts.append(f'<p class="soft">{html.escape(run.record.read.line)}.</p>')
