@@ -1,8 +1,7 @@
 """The whole library on a page: what flows between data, methods and training.
 
 A method is a handful of pure functions. Data become a `Batch`; a `Phase`'s step turns (state, key, step, batch) into
-(state, metrics). A state holds what is learnt and nothing else: which step it is, and the noise of that step, come from
-the framework, which folds the step's number into the run's key.
+(state, metrics). A state holds what is learnt and nothing else: the framework folds a step's number into the run's key.
 """
 
 from __future__ import annotations

@@ -37,8 +37,7 @@ def descend(
 
     `loss(params) -> (terms, stats)`: the weighted terms by name, and the player's untrained collections after the
     forward pass. With `forward`, a pass of this player that others have used already, it is `loss(outputs) -> terms`.
-    Metrics are `name/term` for every term, and `name/gradient_norm`, so that a logged NaN is seen before it reaches the
-    params. The EMA of the params is left as it is: see `ema.update_ema`.
+    Metrics are `name/term` and `name/gradient_norm`, so that a NaN is seen before it is in the params; the EMA stays.
     """
 
     def total(inputs: Any) -> tuple[Array, tuple[Terms, Tree]]:
