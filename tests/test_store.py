@@ -39,6 +39,11 @@ def test_rows_are_fetched_as_a_batch_of_images_from_minus_1_to_1_with_their_visi
     assert isinstance(batch, Batch)
 
 
+def test_a_batch_says_which_images_its_unlabelled_ones_are():
+    batch = fetched()
+    np.testing.assert_allclose(batch.unlabelled, scaled(IMAGES[np.asarray(batch.rows)]), atol=1e-6)
+
+
 def test_no_rows_are_an_empty_part_of_a_batch():
     batch = fetched(rows=ROWS._replace(unlabelled=np.zeros(0, np.int32)))
     assert batch.unlabelled.shape == (0, 4, 6, 3) and batch.labelled.shape == (4, 4, 6, 3)

@@ -38,6 +38,8 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "pi_model": {"network": "mlp"},
     "temporal_ensembling": {"network": "mlp"},
     "vat": {"network": "mlp"},
+    "mix_match": {"network": "mlp", "mixing_groups": 4},  # of four devices
+    "re_mix_match": {"network": "mlp", "mixing_groups": 4, "views": 1},
     "triple_gan": {
         "consistency": 1.0,
         "pseudo_label": 1.0,

@@ -84,6 +84,12 @@ def shifted(images: Array, shifts: Array) -> Array:
     return jax.vmap(move)(images, shifts)
 
 
+def turned(images: Array, turns: Array) -> Array:
+    """Each image turned left by so many right angles: images (B, H, H, C), turns (B,) int in 0..3 -> (B, H, H, C)."""
+    every = jnp.stack([jnp.rot90(images, count, (1, 2)) for count in range(4)], 1)
+    return jax.vmap(lambda versions, turn: versions[turn])(every, turns)
+
+
 def cutout(images: Array, centres: Array, share: float) -> Array:
     """Grey (0) rectangles share * H by share * W, of whole pixels, about centres (B, 2) in [0, 1].
 

@@ -31,6 +31,11 @@ def interleave(*batches: Array) -> Array:
     return jnp.concatenate(groups, 1).reshape(-1, *batches[0].shape[1:])
 
 
+def repeated(batch: Array, times: int) -> Array:
+    """Each of a batch so many times, one beside the other: (B, ...) -> (B times, ...)."""
+    return interleave(*[batch] * times)
+
+
 def separate(outputs: Array, sizes: tuple[int, ...]) -> tuple[Array, ...]:
     """Undo `interleave`: outputs (sum of sizes, ...) -> one array for each batch size."""
     groups = outputs.reshape(sizes[0], -1, *outputs.shape[1:])
