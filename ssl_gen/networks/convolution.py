@@ -14,7 +14,7 @@ the output of a convolution there are three bilinear maps, and each one's gradie
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssl_gen.core.options import choose
-from ssl_gen.networks.normalisation import linear
+from ssl_gen.networks.normalisation import HE_NORMAL, linear
 from ssl_gen.types import Array
 
 Pads = tuple[tuple[int, int], tuple[int, int]]  # pixels before and after, height and width; negative crops
@@ -80,6 +80,7 @@ class Convolution(nn.Module):
     normalisation: str = "none"
     use_bias: bool = True  # False before a batch norm
     train_scale: bool = True
+    kernel_init: Callable = HE_NORMAL  # without weight norm
     body: str | None = None
 
     @nn.compact
@@ -100,6 +101,7 @@ class TransposedConvolution(nn.Module):
     normalisation: str = "none"
     use_bias: bool = True  # False before a batch norm
     train_scale: bool = True
+    kernel_init: Callable = HE_NORMAL  # without weight norm
     body: str | None = None
 
     @nn.compact

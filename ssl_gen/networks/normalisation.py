@@ -55,7 +55,7 @@ def linear(
     """
     if choose("normalisation", module.normalisation, NORMALISATIONS) == "weight":
         return _weight_normalised(module, product, shape, x)
-    kernel = module.param("kernel", HE_NORMAL, shape)
+    kernel = module.param("kernel", module.kernel_init, shape)
     if module.normalisation == "spectral":
         kernel = SpectralNorm(name="spectral")(kernel, train)
     y = product(x, kernel)
@@ -87,6 +87,7 @@ class Dense(nn.Module):
     normalisation: str = "none"
     use_bias: bool = True
     train_scale: bool = True
+    kernel_init: Callable = HE_NORMAL
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
