@@ -45,6 +45,7 @@ TINY_STEPS = 20  # with --tiny: enough to pass through every part
 # Options that say where and how a row runs, and change no number
 WHERE: tuple[str, ...] = ("out", "data_dir", "replicas", "data_parallel", "distributed", "checkpoint_every")
 WHERE += ("evaluators", "tensorboard", "quiet")
+EARLIER = ("encoder", "labeller")  # options that name another run; in a Row, a row above it
 # Settings that are younger than records, at the values that change nothing: with them a row is the one it was before
 LATER: Mapping[type, Mapping[str, Any]] = {
     Augmentation: {"shift": 0},
@@ -59,7 +60,7 @@ LATER: Mapping[type, Mapping[str, Any]] = {
         "alignment": False,
         "memory": 128,
     },
-    Options: {"first_seed": 0, "keep_copies": False},
+    Options: {"first_seed": 0, "keep_copies": False, "labeller": None, "guesses": "favourite", "confident": 0.0},
     Scheme: {"seed": None},
 }
 
@@ -69,14 +70,15 @@ class Row(NamedTuple):
 
     method: str
     config: Any
-    options: Options  # `encoder` is the name of another row
+    options: Options  # `encoder` and `labeller` are names of other rows
     metrics: tuple[str, ...] = ()  # measured besides the usual ones
 
 
 def of_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of all options those that numbers depend on; of a run whose latents are seen, its row."""
-    kept = {key: value for key, value in options.items() if key not in (*WHERE, "encoder")}
-    return kept | ({"encoder": Path(options["encoder"]).name} if options["encoder"] else {})
+    """Of all options those that numbers depend on; of a run whose latents or guesses are seen, its row."""
+    without = () if options.get("labeller") else ("guesses", "confident")  # of nothing
+    kept = {key: value for key, value in options.items() if key not in (*WHERE, *EARLIER, *without)}
+    return kept | {key: Path(options[key]).name for key in EARLIER if options.get(key)}
 
 
 def setting(row: Row) -> dict[str, Any]:
@@ -120,8 +122,9 @@ ONE_PROCESS = Place()
 
 def placed(name: str, row: Row, folder: Path, place: Place) -> Options:
     """The options of a row with where it runs; a row that is fitted in one go runs in one process, on one device."""
-    encoder = None if row.options.encoder is None else str(folder / row.options.encoder)
-    options = dataclasses.replace(row.options, out=folder / name, data_dir=place.data_dir, encoder=encoder)
+    named = {key: getattr(row.options, key) for key in EARLIER}
+    earlier: dict[str, Any] = {key: None if other is None else str(folder / other) for key, other in named.items()}
+    options = dataclasses.replace(row.options, out=folder / name, data_dir=place.data_dir, **earlier)
     if not hasattr(row.config, "steps"):
         return options
     count = row.options.data_parallel if place.data_parallel is None else place.data_parallel
@@ -189,6 +192,15 @@ def held(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
     return found
 
 
+def spared(rows: Mapping[str, Row], known: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Of the rows that are known those that need not be trained: no row that must be learns from them."""
+    needed: set[str | None] = set()
+    for name, row in reversed(list(rows.items())):  # a row is named by those below it
+        if name not in known or name in needed:
+            needed |= {getattr(row.options, key) for key in EARLIER}
+    return {name: entry for name, entry in known.items() if name not in needed}
+
+
 def outdated(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
     """The rows that experiments/NAME.json marks as stale, as they stand there."""
     path = HERE / f"{name}.json"
@@ -245,6 +257,8 @@ def main(
             old = outdated(name, rows) if asked.missing else {}
             known |= {key: entry for key, entry in old.items() if key not in done | known.keys()}
             rows = {key: row for key, row in rows.items() if key in known or key in done}
+        else:
+            known = spared(rows, known)
         chosen = pick(rows, asked.only, asked.index, asked.of)
         if asked.finished and asked.distributed:
             raise UserError("--finished trains nothing: leave out --distributed")

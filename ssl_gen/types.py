@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -46,6 +46,7 @@ class Batch(NamedTuple):
     labels: Array  # (L,) int32, 0..K-1
     unlabelled: Array  # (U, H, W, C)
     rows: Array | None = None  # (U,) int32, 0..N-1: which of the training images the unlabelled are
+    guesses: Array | tuple[()] = ()  # (U,) int32, what a method is `told` of their classes: 0..K-1, -1 for nothing
 
 
 class Average(NamedTuple):
@@ -95,6 +96,7 @@ class Method(NamedTuple):
     log_weight: Callable[[State, Key, Key, Array], Array] | None = None  # keys of what is observed and of z ~ q, images
     # -> log p(x, z) / q(z | x) (B,) nats
     fit: Callable[[Key, Images, Labels, Images], State] | None = None  # labelled, labels, the other images; on the host
+    told: Literal["nothing", "visible", "guessed"] = "nothing"  # of unlabelled images' classes; guessed: by --labeller
     sampler: Any = NoSettings()  # a frozen dataclass: how samples are drawn unless asked for otherwise
 
 

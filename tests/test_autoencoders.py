@@ -27,7 +27,7 @@ QUIET = {"input_noise": 0.0, "noise": 0.0, "augmentation": Augmentation()}  # no
 
 
 def started(method):
-    labelled, labels, unlabelled = (part[0] for part in first_rows())
+    labelled, labels, unlabelled, _ = (part[0] for part in first_rows())
     return jax.jit(method.init)(stream(0, INIT), Batch(SCALED[labelled], labels, SCALED[unlabelled]))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_gen.datasets.batches import Rows, rows
+from ssl_gen.datasets.batches import UNTOLD, Rows, rows
 
 LABELS = np.arange(20, dtype=np.int32) % 4
 VISIBLE = np.where(np.isin(np.arange(20), [1, 2, 4, 7, 11, 16]), LABELS, -1).astype(np.int32)
@@ -11,8 +11,8 @@ SHOWN = np.flatnonzero(VISIBLE >= 0)
 POOL = np.array([0, 3, 4, 5, 8, 9, 12, 13, 17, 19], np.int32)
 
 
-def draw(start, steps, sizes=(3, 4), seed=0, phase=0, visible=VISIBLE):
-    return rows(visible, POOL, sizes, seed, phase, start, steps)
+def draw(start, steps, sizes=(3, 4), seed=0, phase=0, visible=VISIBLE, told=None):
+    return rows(visible, POOL, sizes, seed, phase, start, steps, told)
 
 
 def assert_equal(a, b):
@@ -35,7 +35,7 @@ def test_the_same_step_of_the_same_seed_is_the_same_whatever_was_asked_before():
 
 def test_rows_are_laid_out_by_step_as_int32():
     drawn = draw(0, 5)
-    assert [part.shape for part in drawn] == [(5, 3), (5, 3), (5, 4)]
+    assert [part.shape for part in drawn] == [(5, 3), (5, 3), (5, 4), (5, 4)]
     assert {part.dtype for part in drawn} == {np.dtype(np.int32)}
 
 
@@ -101,7 +101,7 @@ def test_a_labelled_set_smaller_than_a_batch_is_repeated_evenly():
 
 def test_a_phase_without_labelled_images_gets_empty_rows():
     drawn = draw(2, 3, (0, 4))
-    assert [part.shape for part in drawn] == [(3, 0), (3, 0), (3, 4)]
+    assert [part.shape for part in drawn] == [(3, 0), (3, 0), (3, 4), (3, 4)]
     assert {part.dtype for part in drawn} == {np.dtype(np.int32)}
     np.testing.assert_array_equal(drawn.unlabelled, draw(2, 3).unlabelled)
 
@@ -110,3 +110,26 @@ def test_a_phase_without_unlabelled_images_gets_empty_rows():
     drawn = draw(2, 3, (3, 0))
     assert drawn.unlabelled.shape == (3, 0) and drawn.unlabelled.dtype == np.int32
     assert_equal(drawn[:2], draw(2, 3)[:2])
+
+
+def test_nothing_is_said_of_unlabelled_images_where_nothing_is_told():
+    assert (draw(0, 30).guesses == UNTOLD).all()
+
+
+def test_what_is_told_of_an_image_goes_with_it_and_changes_no_row():
+    told = np.where(np.arange(20) % 3 == 0, UNTOLD, LABELS).astype(np.int32)
+    drawn = draw(0, 30, told=told)
+    np.testing.assert_array_equal(drawn.guesses, told[drawn.unlabelled])
+    assert_equal(drawn[:3], draw(0, 30)[:3])
+
+
+def test_labels_drawn_from_probabilities_are_as_frequent_and_a_function_of_the_step():
+    told = np.zeros((20, 3), np.float32)
+    told[:10], told[10:19] = [0.5, 0.0, 0.5], [0.0, 0.25, 0.75]  # of row 19 nothing is known
+    drawn = draw(0, 2_000, (0, 10), told=told)
+    counts = [[(drawn.guesses[drawn.unlabelled == row] == k).mean() for k in range(3)] for row in (0, 3, 12, 17)]
+    expected = [told[0], told[3], told[12], told[17]]
+    np.testing.assert_allclose(counts, expected, atol=5 * np.sqrt(0.25 / 2_000))
+    assert np.min(counts) == 0 and (drawn.guesses[drawn.unlabelled == 19] == UNTOLD).all()
+    assert_equal(draw(7, 2, (0, 10), told=told), Rows(*(part[7:9] for part in drawn)))
+    assert not np.array_equal(draw(0, 9, (0, 10), seed=1, told=told).guesses, drawn.guesses[:9])

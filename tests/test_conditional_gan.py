@@ -20,7 +20,7 @@ SCALED = IMAGES.astype(np.float32) / 127.5 - 1
 FIRST = stream(0, 0), jnp.int32(0)  # key and number of the first step
 
 
-def gathered(labelled, labels, unlabelled):
+def gathered(labelled, labels, unlabelled, _):
     return Batch(SCALED[labelled], labels, SCALED[unlabelled])
 
 

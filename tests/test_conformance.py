@@ -194,7 +194,8 @@ def test_every_param_of_every_player_moves(name):
 
 
 def test_the_labels_matter_where_a_phase_uses_them_and_there_alone(name):
-    placed, uses = program(name), any(phase.labelled for phase in tiny(name).method.phases)
+    method, placed = tiny(name).method, program(name)
+    uses = any(phase.labelled for phase in method.phases) or method.told != "nothing"
     other = np.where(VISIBLE >= 0, (VISIBLE + 1) % SPEC.classes, -1).astype(np.int32)
     assert same(placed.stack(train(name, placed, visible=other)), trained(name)) != uses
 
@@ -259,6 +260,7 @@ def test_a_method_names_its_paper(name):
     assert where in " ".join(module.__doc__.split())
 
 
-def test_batches_carry_no_label_but_the_visible_ones():
-    assert set(Batch._fields) == {"labelled", "labels", "unlabelled", "rows"}
-    assert set(Rows._fields) == {"labelled", "labels", "unlabelled"}
+def test_batches_carry_no_label_but_visible_ones_and_guesses():
+    """Of which `test_batches.py` and `test_labeller.py` say what they are made of."""
+    assert set(Batch._fields) == {"labelled", "labels", "unlabelled", "rows", "guesses"}
+    assert set(Rows._fields) == {"labelled", "labels", "unlabelled", "guesses"}

@@ -85,11 +85,12 @@ def test_a_setting_younger_than_the_records_makes_another_row_only_where_it_chan
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_rows_of_a_table_are_of_methods_that_exist_and_see_latents_of_an_earlier_row(name):
+def test_the_rows_of_a_table_are_of_methods_that_exist_and_learn_of_an_earlier_row(name):
     rows = importlib.import_module(f"experiments.{name}").ROWS
     for place, row in enumerate(rows.values()):
         assert isinstance(row.config, METHODS[row.method].Config)
-        assert row.options.encoder is None or str(row.options.encoder) in list(rows)[:place]
+        named = {getattr(row.options, option) for option in table.EARLIER} - {None}
+        assert named <= set(list(rows)[:place])
 
 
 def test_a_column_is_found_by_the_beginning_of_its_name():
@@ -157,6 +158,21 @@ def test_with_missing_the_table_of_finished_rows_has_those_of_the_record(tmp_pat
     table.main("some", rows, None, (), "a title", arguments=arguments)
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert {"floor", "augmented_floor"} <= set(lines) and "ceiling" not in lines
+
+
+def test_what_a_row_to_be_trained_learns_of_is_trained_though_it_is_recorded():
+    options = digits_demo.FIFTY
+    named = {
+        "latents": options,
+        "guesses": dataclasses.replace(options, encoder="latents"),
+        "flow": dataclasses.replace(options, labeller="guesses"),
+        "other": options,
+    }
+    rows = {name: digits_demo.ROWS["floor"]._replace(options=options) for name, options in named.items()}
+    recorded = {name: Entry(name, None) for name in rows}
+    assert table.spared(rows, recorded) == recorded
+    del recorded["flow"]
+    assert set(table.spared(rows, recorded)) == {"other"}
 
 
 def test_an_experiment_resumes_what_is_finished(tmp_path, monkeypatch, capsys):

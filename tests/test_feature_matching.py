@@ -68,7 +68,7 @@ def test_equal_means_match_whatever_the_images(distance):
     assert matching(pairs, jnp.full((7, 2), 2.0), distance) == 0
 
 
-def gathered(labelled, labels, unlabelled):
+def gathered(labelled, labels, unlabelled, _):
     return Batch(SCALED[labelled], labels, SCALED[unlabelled])
 
 

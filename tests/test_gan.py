@@ -20,7 +20,7 @@ FIRST = stream(0, 0), jnp.int32(0)  # key and number of the first step
 PLAIN = {"loss": "non_saturating", "averaging": 0.0}  # the least to compile
 
 
-def gathered(labelled, labels, unlabelled):
+def gathered(labelled, labels, unlabelled, _):
     return Batch(SCALED[labelled], labels, SCALED[unlabelled])
 
 

@@ -39,7 +39,7 @@ def test_reality_of_extreme_logits_is_finite_with_its_gradient():
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-def gathered(labelled, labels, unlabelled):
+def gathered(labelled, labels, unlabelled, _):
     return Batch(SCALED[labelled], labels, SCALED[unlabelled])
 
 

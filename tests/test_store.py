@@ -14,7 +14,12 @@ from ssl_gen.types import Batch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 6, 3), np.uint8)
 STORE = Store(IMAGES)
-ROWS = Rows(np.array([3, 0, 3, 19]), np.array([1, 0, 1, 2]), np.array([7, 7, 1, 2, 18, 0, 4, 5]))
+ROWS = Rows(
+    np.array([3, 0, 3, 19]),
+    np.array([1, 0, 1, 2]),
+    np.array([7, 7, 1, 2, 18, 0, 4, 5]),
+    np.array([-1, 2, 0, 1, -1, -1, 1, 1]),
+)
 
 
 def fetched(resident=IMAGES, rows=ROWS):
@@ -36,6 +41,7 @@ def test_rows_are_fetched_as_a_batch_of_images_from_minus_1_to_1_with_their_visi
         assert found.dtype == jnp.float32
         np.testing.assert_allclose(found, (IMAGES[rows].astype(np.float64) - 127.5) / 127.5, atol=1e-6)
     np.testing.assert_array_equal(batch.labels, ROWS.labels)
+    np.testing.assert_array_equal(batch.guesses, ROWS.guesses)
     assert isinstance(batch, Batch)
 
 

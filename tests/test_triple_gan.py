@@ -169,7 +169,7 @@ def test_the_student_is_trained_by_each_term_that_compares_two_views(monkeypatch
     scaled = IMAGES.astype(np.float32) / 127.5 - 1
     # A dense classifier and two views by dropout alone: the least to compile.
     _, config, method = tiny("triple_gan", classifier_network="mlp", augmentation=Augmentation())
-    labelled, labels, unlabelled = (part[0] for part in first_rows())
+    labelled, labels, unlabelled, _ = (part[0] for part in first_rows())
     batch = Batch(scaled[labelled], labels, scaled[unlabelled])
     state = jax.eval_shape(method.init, stream(0, INIT), batch)
     random = np.random.default_rng(0)
@@ -224,7 +224,7 @@ def test_guesses_are_brought_to_the_class_frequencies_of_the_labels(phase, monke
     method = triple_gan.make(config, SPEC)
     parts = [part[0] for part in first_rows()], [part[0, 0] for part in some_rows(method, phase, 0, 1)]
     scaled = IMAGES.astype(np.float32) / 127.5 - 1
-    first, row = (Batch(scaled[x], jnp.asarray(y), scaled[u]) for x, y, u in parts)
+    first, row = (Batch(scaled[x], jnp.asarray(y), scaled[u]) for x, y, u, _ in parts)
     means = Marginals(jnp.array([0.6, 0.3, 0.1]), jnp.array([0.2, 0.3, 0.5]))
     state = jax.jit(method.init)(stream(0, INIT), first)._replace(marginals=means)
     after, _ = method.phases[phase].step(state, stream(0, 0), jnp.int32(0), row)

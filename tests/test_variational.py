@@ -30,7 +30,7 @@ CHANGES = {"stacked_m1_m2": {"features": 3, "least_deviation": 0.1}}  # 3: not t
 
 
 def started(name, method):
-    labelled, labels, unlabelled = (part[0] for part in first_rows())
+    labelled, labels, unlabelled, _ = (part[0] for part in first_rows())
     state = jax.jit(method.init)(stream(0, INIT), Batch(SCALED[labelled], labels, SCALED[unlabelled]))
     if "moments" in state._fields:  # the last latent tells nothing
         state = state._replace(moments=state.moments.at[1, :-1].set(1.0))

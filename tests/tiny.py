@@ -23,6 +23,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (24, *SPEC.shape), np.uint8)
 LABELS = (np.arange(24) % 3).astype(np.int32)
 VISIBLE = np.where(np.arange(24) < 12, LABELS, -1).astype(np.int32)
 POOL = np.arange(24, dtype=np.int32)
+GUESSES = ((np.arange(24) // 2) % 3).astype(np.int32)  # of an earlier run, for methods that are told guesses
 STORE = Store(IMAGES)
 STEPS = 4
 ROUNDING = 1e-5  # of a term: a gradient below is none, it is what float32 leaves of softmax - softmax
@@ -74,6 +75,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "judged_unlabelled": 8,
         "classifier_network": "mlp",
     },
+    "flow_matching": {"widths": (8,), "learning_rate": 0.01},
 }
 SMALL = {
     "steps": STEPS,
@@ -116,7 +118,8 @@ def some_rows(
 ) -> Rows:
     """The rows of some steps for several seeds, (steps, S, ...)."""
     sizes = method.phases[phase].labelled, method.phases[phase].unlabelled
-    parts = [rows(visible, POOL, sizes, seed, phase, start, steps) for seed in range(seeds)]
+    told = None if method.told == "nothing" else np.where(visible >= 0, visible, GUESSES)
+    parts = [rows(visible, POOL, sizes, seed, phase, start, steps, told) for seed in range(seeds)]
     return Rows(*(np.stack(part, 1) for part in zip(*parts, strict=True)))
 
 

@@ -52,7 +52,8 @@ class Store:
         In a data-parallel run the batch is divided over the devices.
         """
         labelled, unlabelled = scaled(resident[rows.labelled]), scaled(resident[rows.unlabelled])
-        batch = Batch(labelled, jnp.asarray(rows.labels), unlabelled, jnp.asarray(rows.unlabelled))
+        told = jnp.asarray(rows.unlabelled), jnp.asarray(rows.guesses)
+        batch = Batch(labelled, jnp.asarray(rows.labels), unlabelled, *told)
         if "data" in jax.sharding.get_abstract_mesh().axis_names:
             batch = jax.lax.with_sharding_constraint(batch, P("data"))
         return batch

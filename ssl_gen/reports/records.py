@@ -21,7 +21,19 @@ from ssl_gen.types import ImageSpec, UserError
 FORMAT = 2  # of run.json and final.json; 1: version 0.1, whose checkpoints hold other states
 # in the place of a method: an encoder that is a network of features, its config the architecture
 EXTRACTOR = "extractor"
-SAME = ("method", "config", "dataset", "data", "labels", "mask", "masks", "seeds", "steps", "every", "encoder")
+SAME: tuple[str, ...] = (
+    "method",
+    "config",
+    "dataset",
+    "data",
+    "labels",
+    "mask",
+    "masks",
+    "seeds",
+    "steps",
+    "every",
+)  # of one run
+SAME += ("encoder", "labeller")
 Record = TypeVar("Record")
 
 
@@ -95,6 +107,18 @@ class EncoderRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class LabellerRecord:
+    """The run whose classifier guessed labels that a method learnt, and which of its guesses."""
+
+    method: str
+    config: dict[str, Any]
+    steps: int
+    sha256: str  # over its weights
+    guesses: str  # favourite or drawn, see Options
+    confident: float
+
+
+@dataclasses.dataclass(frozen=True)
 class RunRecord:
     """run.json: what was asked for, by whom, of what."""
 
@@ -120,6 +144,7 @@ class RunRecord:
     command: str  # makes, or goes on with, this run
     created: str  # ISO 8601, UTC
     encoder: EncoderRecord | None = None
+    labeller: LabellerRecord | None = None
     precision: str | None = None  # of float32 matrix products and convolutions; older records do not say it
     read: ReadRecord | None = None  # what was read of the data
 

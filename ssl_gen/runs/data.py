@@ -13,6 +13,7 @@ from ssl_gen.datasets import masking, sources
 from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.datasets.copies import without_copies
 from ssl_gen.datasets.dataset import Dataset, conform, hold_out, with_missing_pixels, with_out_of_distribution
+from ssl_gen.reports.records import RunRecord
 from ssl_gen.runs.options import Options, budget
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import ImageSpec, Phase, UserError
@@ -96,8 +97,29 @@ def missing_classes(asked: Sequence[int], names: Sequence[str]) -> tuple[int, ..
     return tuple(numbered(number, names) for number in asked)
 
 
-def feed(data: Data, phases: Sequence[Phase]) -> Callable[[Segment], Rows]:
-    """The rows of a segment for every seed, (steps, S, ...)."""
+def matching_replicas(flag: str, record: RunRecord, data: Data) -> list[int]:
+    """The replicas of the run of `flag` that saw the labels of each of data's seeds, with the same seed.
+
+    Raises UserError where it saw other images or other visible labels.
+    """
+    if record.data.sha256 != data.dataset.sha256:
+        raise UserError(f"the run of {flag} was trained on other data: use the same --dataset and its options")
+    of = {
+        (seed, mask.sha256): replica
+        for replica, (seed, mask) in enumerate(zip(record.seeds, record.masks, strict=True))
+    }
+    wanted = [(seed, mask.sha256) for seed, mask in zip(data.seeds, data.masks, strict=True)]
+    if not all(each in of for each in wanted):
+        raise UserError(
+            f"the run of {flag} saw other labels: use its --labels {record.labels}, its --mask settings and at most "
+            f"its seeds, {record.seeds[0]} to {record.seeds[-1]} (--first-seed {record.seeds[0]} --seeds {len(of)})"
+        )
+    return [of[each] for each in wanted]
+
+
+def feed(data: Data, phases: Sequence[Phase], told: Sequence[np.ndarray] | None = None) -> Callable[[Segment], Rows]:
+    """The rows of a segment for every seed, (steps, S, ...); `told` of the unlabelled images, one a seed."""
+    each = [None] * len(data.seeds) if told is None else told
 
     def rows_of(segment: Segment) -> Rows:
         phase, count = phases[segment.phase], segment.stop - segment.start
@@ -110,8 +132,9 @@ def feed(data: Data, phases: Sequence[Phase]) -> Callable[[Segment], Rows]:
                 segment.phase,
                 segment.start - segment.begin,
                 count,
+                known,
             )
-            for seed, mask in zip(data.seeds, data.masks, strict=True)
+            for seed, mask, known in zip(data.seeds, data.masks, each, strict=True)
         ]
         return Rows(*(np.stack(part, 1) for part in zip(*parts, strict=True)))
 

@@ -17,7 +17,7 @@ from ssl_gen.datasets.store import scaled
 from ssl_gen.evaluation import features
 from ssl_gen.evaluation.inference import everywhere, mapped
 from ssl_gen.reports.records import EXTRACTOR, EncoderRecord, RunRecord
-from ssl_gen.runs.data import Data
+from ssl_gen.runs.data import Data, matching_replicas
 from ssl_gen.runs.options import Options
 from ssl_gen.training import loop
 from ssl_gen.training.checkpoints import Checkpoints
@@ -88,19 +88,7 @@ def encoder_replicas(record: RunRecord, method: Method, data: Data) -> list[int]
         raise UserError(f"{record.method} has no latents: `ssl-gen list methods --json` says which methods encode")
     if record.encoder:
         raise UserError("the run of --encoder has an --encoder itself: give one that was made on pixels")
-    if record.data.sha256 != data.dataset.sha256:
-        raise UserError("the run of --encoder was trained on other data: use the same --dataset and its options")
-    of = {
-        (seed, mask.sha256): replica
-        for replica, (seed, mask) in enumerate(zip(record.seeds, record.masks, strict=True))
-    }
-    wanted = [(seed, mask.sha256) for seed, mask in zip(data.seeds, data.masks, strict=True)]
-    if not all(each in of for each in wanted):
-        raise UserError(
-            f"the run of --encoder saw other labels: use its --labels {record.labels}, its --mask settings and at most "
-            f"its seeds, {record.seeds[0]} to {record.seeds[-1]} (--first-seed {record.seeds[0]} --seeds {len(of)})"
-        )
-    return [of[each] for each in wanted]
+    return matching_replicas("--encoder", record, data)
 
 
 def extracted(name: str, options: Options, data: Data) -> Encoder:

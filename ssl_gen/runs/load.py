@@ -139,11 +139,15 @@ class Run(NamedTuple):
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UserError(f"images are uint8 (B, {', '.join(map(str, shape))}), not {images.dtype} {images.shape}")
         self.check_trained()
-        parts = []
-        for replica, temperature in self.temperatures.items():
-            found = probabilities(self.compiled, self.states[replica], images)
-            parts.append(np.exp(found if temperature is None else classification.scaled(found, temperature)))
-        return np.mean(parts, axis=0)
+        return np.mean([np.exp(self.log_probabilities(replica, images)) for replica in self.temperatures], axis=0)
+
+    def log_probabilities(self, replica: int, images: np.ndarray) -> np.ndarray:
+        """Those (B, K) of one replica that did not stop, scaled by its temperature where it has one.
+
+        Raises UserError for a method without a classifier, and where its scores are NaN.
+        """
+        found, temperature = probabilities(self.compiled, self.states[replica], images), self.temperatures[replica]
+        return found if temperature is None else classification.scaled(found, temperature)
 
 
 def load(path: str | Path) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from ssl_gen.datasets import masking
 from ssl_gen.training.replicas import Mode
@@ -32,6 +33,9 @@ class Options:
     # what a method that is fitted in one go sees instead of pixels: the latents of a run (its folder), or features:
     # random, trained, or a weights file
     encoder: str | None = None
+    labeller: str | None = None  # the folder of a run that guesses the hidden labels, for methods that learn guesses
+    guesses: Literal["favourite", "drawn"] = "favourite"  # of its probabilities: the likeliest class, or one by chance
+    confident: float = 0.0  # least probability of its likeliest class; a guess below it counts as none
     replicas: Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices
     data_parallel: int = 1  # devices that share each batch
     # train together with other processes, started by the same command: jax finds those of Slurm, Open MPI, Kubernetes

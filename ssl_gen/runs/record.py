@@ -34,6 +34,7 @@ from ssl_gen.reports.records import (
     DataRecord,
     EncoderRecord,
     FinalRecord,
+    LabellerRecord,
     MaskRecord,
     PhaseRecord,
     ReadRecord,
@@ -151,6 +152,7 @@ def describe(
     method: Method,
     every: Mapping[str, int],
     encoder: EncoderRecord | None = None,
+    labeller: LabellerRecord | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> RunRecord:
     """run.json."""
@@ -191,6 +193,7 @@ def describe(
         command=command_line(name, config, options),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         encoder=encoder,
+        labeller=labeller,
         precision=precisions(group),
         read=describe_reading(data),
     )

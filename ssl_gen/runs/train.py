@@ -30,6 +30,7 @@ from ssl_gen.runs.catalogue import checked, checked_config, find_method
 from ssl_gen.runs.data import Data, check_alignment, check_pool, feed, initial_rows, load_data
 from ssl_gen.runs.evaluate import make_reference
 from ssl_gen.runs.fit import Encoder, check_options, encoder_replicas, extracted, fit_seeds, on_latents
+from ssl_gen.runs.labeller import Labeller, check_labeller, open_labeller, told
 from ssl_gen.runs.load import is_final, load
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.pictures import draw_grid
@@ -66,6 +67,7 @@ class Job(NamedTuple):
     every: Every
     asked: list[evaluators.Asked]
     encoder: Encoder | None
+    labeller: Labeller | None
     group: ProcessGroup
 
 
@@ -114,6 +116,8 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
     check_pool(data, method.phases)
     check_alignment(config, options.mask)
     encoder = None if options.encoder is None else open_encoder(options.encoder, options, data)
+    check_labeller(name, method, options, data)
+    labeller = open_labeller(options, data)
     reference = functools.cache(lambda: make_reference(data, options))
     every, asked = Every(1, 1, 1), []
     if method.fit is None:
@@ -121,13 +125,23 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
         every = choose_every(steps, options.log_every, options.evaluate_every, options.checkpoint_every)
         asked = evaluators.parse(options.evaluators, steps, every)
     intervals = evaluators.intervals(every, asked)
-    record = describe(name, config, options, data, method, intervals, encoder and encoder.record, group)
+    record = describe(
+        name,
+        config,
+        options,
+        data,
+        method,
+        intervals,
+        encoder and encoder.record,
+        labeller and labeller.record,
+        group,
+    )
     records.check_alike(group.all_gather(records.common(record)))
     functions = compiled(on_latents(method, encoder.method) if encoder else method)
     target = Path(options.out or default_folder(name, options))
     if not (target / "final.json").exists():
         evaluators.check(asked, method, reference())
-    return Job(target, record, functions, data, options, reference, every, asked, encoder, group)
+    return Job(target, record, functions, data, options, reference, every, asked, encoder, labeller, group)
 
 
 @contextlib.contextmanager
@@ -219,7 +233,8 @@ def train_claimed(job: Job) -> Any:
                 min(*job.every, *(evaluator.every for evaluator in during)),
                 several=group.count > 1,
             )
-            initial, rows = replicas.init(seeds, initial_rows(job.data)), feed(job.data, method.phases)
+            initial = replicas.init(seeds, initial_rows(job.data))
+            rows = feed(job.data, method.phases, told(method, job.data, job.labeller))
             if group.is_main:
                 check_room(job.target, initial)
             outcome = loop.train(

@@ -1,7 +1,6 @@
 """The training loop: segments of steps between the moments at which something is written, measured or kept.
 
-A state at step t is the state after t updates. Segments end at fixed step numbers, so a resumed run passes the same
-ones as an uninterrupted run and writes the same lines.
+A state at step t is that after t updates. Segments end at fixed steps, so that a resumed run writes the same lines.
 """
 
 from __future__ import annotations
