@@ -47,7 +47,12 @@ def _here(row: Row) -> Options:
 
 
 def main(
-    name: str, rows: Mapping[str, Row], metrics: Sequence[str], title: str, published: Mapping[str, PublishedNumber]
+    name: str,
+    rows: Mapping[str, Row],
+    metrics: Sequence[str],
+    title: str,
+    published: Mapping[str, PublishedNumber],
+    baseline: str = BASELINE,
 ) -> None:
     """The command of a label-efficiency experiment."""
-    table.main(name, rows, BASELINE, metrics, title, published, tiny(rows))
+    table.main(name, rows, baseline, metrics, title, published, tiny(rows))

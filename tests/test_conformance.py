@@ -125,6 +125,7 @@ def test_the_settings_for_photographs_fit_photographs(name):
             images((labelled,), jnp.int32),
             images((unlabelled, *photographs.shape), jnp.float32),
             images((unlabelled,), jnp.int32),
+            images((unlabelled,), jnp.int32),
         )
 
     state = jax.eval_shape(method.init, jax.random.key(0), batch(4, 4))

@@ -23,6 +23,7 @@ FAMILIES = {  # in the order of the pages
     "adversarial": "Adversarial",
     "variational": "Variational",
     "self_training": "Self-training",
+    "diffusion": "Diffusion and flows",
 }
 AT_ROOT = {
     "README.md": "index.md",

@@ -51,9 +51,12 @@ BOUNDS: dict[str, Bounds] = {
     # networks
     **dict.fromkeys(("latent", "features", "width", "classifier_width", "generator_width"), UNITS),
     **dict.fromkeys(("hidden", "generator_hidden", "discriminator_hidden", "classifier_hidden"), UNITS),
-    **dict.fromkeys(("encoder_hidden", "decoder_hidden", "m2_hidden"), UNITS),
+    **dict.fromkeys(("encoder_hidden", "decoder_hidden", "m2_hidden", "widths"), UNITS),
+    "blocks": Bounds(1, 1_000),
+    "attention": Bounds(0, 1_000),  # levels
     **dict.fromkeys(("dropout", "masking", "label_smoothing"), PART),
-    **dict.fromkeys(("noise", "input_noise", "least_deviation"), DEVIATION),
+    "label_dropout": SHARE,
+    **dict.fromkeys(("noise", "input_noise", "least_deviation", "logit_deviation"), DEVIATION),
     "epsilon": Bounds(0, 1e3, above=True),  # norm of an image's change
     "power_iterations": Bounds(1, 100),
     # optimisers

@@ -12,6 +12,7 @@ from ssl_gen.methods.classical import (
     poisson_mbo,
     supervised,
 )
+from ssl_gen.methods.diffusion import flow_matching
 from ssl_gen.methods.self_training import (
     ada_match,
     fixmatch,
@@ -82,9 +83,10 @@ METHODS = {
     "ada_match": ada_match,
     "meta_pseudo_labels": meta_pseudo_labels,
     "gan_self_training": gan_self_training,
+    "flow_matching": flow_matching,
 }
 
 
 def family(name: str) -> str:
-    """The sub-folder a method lives in: adversarial, variational, self_training, classical."""
+    """The sub-folder a method lives in: adversarial, variational, self_training, classical, diffusion."""
     return METHODS[name].__name__.split(".")[-2]

@@ -80,6 +80,7 @@ def arguments(method: Method, phase: Phase, spec: tuple[int, ...]) -> tuple[Any,
             image((labelled,), jnp.int32),
             image((unlabelled, *spec), jnp.float32),
             image((unlabelled,), jnp.int32),
+            image((unlabelled,), jnp.int32),
         )
 
     first = batch(max(phase.labelled, 1), max(phase.unlabelled, 1))

@@ -1,0 +1,200 @@
+"""Lipman et al. 2023: the field of a Gaussian and of two points in closed form, the solvers on them, loss, guidance."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate as quadrature
+from scipy import stats
+
+from ssl_gen.methods.diffusion import flow_matching
+from ssl_gen.methods.diffusion.flow_matching import Config, FlowSampler, by_quarter, guided, integrate, told_classes
+from ssl_gen.types import Batch, ImageSpec, UserError
+
+SPEC = ImageSpec(8, 8, 1, 3)
+MEAN, DEVIATION = 0.2, 0.1  # of every pixel of the Gaussian
+NONE = SPEC.classes
+
+
+def spread(time):
+    """The deviation of x_t, of images N(MEAN, DEVIATION^2) and noise N(0, 1)."""
+    return np.sqrt((1 - time) ** 2 * DEVIATION**2 + time**2)
+
+
+def field_of_a_gaussian(x, time):
+    """E[z - x | x_t]: x, z and x_t are jointly Gaussian, so it is the regression line of z - x on x_t."""
+    covariance, variance = time - (1 - time) * DEVIATION**2, (1 - time) ** 2 * DEVIATION**2 + time**2
+    return -MEAN + covariance / variance * (x - (1 - time) * MEAN)
+
+
+class Exact(nn.Module):
+    """The field of a Gaussian in the place of the network."""
+
+    @nn.compact
+    def __call__(self, images, levels, labels, train):
+        one = self.param("one", nn.initializers.ones, ())
+        return one * field_of_a_gaussian(images, levels[:, None, None, None])
+
+
+class Constant(nn.Module):
+    """A field that is a number for each class, and one for none."""
+
+    @nn.compact
+    def __call__(self, images, levels, labels, train):
+        speeds = self.param("speeds", lambda _: jnp.array([0.1, -0.3, 0.25, 0.5]))
+        return jnp.broadcast_to(speeds[labels][:, None, None, None], images.shape)
+
+
+def made(monkeypatch, network, **changes):
+    """The method with a field in closed form, and its first state."""
+    monkeypatch.setattr(flow_matching, "UNet", lambda *_: network)
+    method = flow_matching.make(Config(**changes), SPEC)
+    images = jnp.zeros((2, *SPEC.shape))
+    return method, method.init(jax.random.key(0), Batch(images, jnp.zeros(2, jnp.int32), images))
+
+
+def noise_of(key, count):
+    return np.asarray(jax.random.normal(key, (count, *SPEC.shape)))
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_a_solver_comes_nearer_by_its_order_as_steps_get_shorter(solver, order):
+    """All of a Gaussian keeps its place in it: (x_t - mean of x_t) / deviation of x_t stays what it was at t = 1."""
+    noise = jnp.linspace(-2, 2, 9)
+    errors = []
+    for steps in (40, 80, 160):
+        found = integrate(field_of_a_gaussian, noise, jnp.linspace(1.0, 0.0, steps + 1), solver)
+        errors.append(np.abs(np.asarray(found) - (MEAN + DEVIATION * np.asarray(noise))).max())
+    np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), order, atol=0.25)
+
+
+def test_noise_ends_at_one_of_two_points_the_one_on_its_side():
+    """Of images at +-a, E[x | x_t] = a tanh(a (1 - t) x_t / t^2) by Bayes; and z = (x_t - (1 - t) x) / t."""
+    a = 0.7
+
+    def field(x, time):
+        return (x - a * jnp.tanh(a * (1 - time) * x / time**2)) / time
+
+    noise = jnp.array([-2.0, -0.5, -0.1, 0.1, 0.5, 2.0])
+    found = integrate(field, noise, jnp.linspace(1.0, 0.0, 101), "euler")
+    np.testing.assert_allclose(found, a * np.sign(noise), atol=1e-3)
+
+
+def test_samples_of_the_exact_field_are_the_gaussian(monkeypatch):
+    method, state = made(monkeypatch, Exact())
+    key = jax.random.key(3)
+    found = method.sample(state, key, jnp.zeros(50, jnp.int32), FlowSampler(steps=200))
+    np.testing.assert_allclose(found, MEAN + DEVIATION * noise_of(key, 50), atol=3e-3)
+
+
+def test_the_loss_of_the_exact_field_is_what_nobody_can_know(monkeypatch):
+    """Var(z - x | x_t) = DEVIATION^2 / Var(x_t), a mean over the logit-normal t; and over each quarter of t."""
+    method, state = made(monkeypatch, Exact())
+    images = jnp.asarray(np.random.default_rng(0).normal(MEAN, DEVIATION, (8_000, *SPEC.shape)), jnp.float32)
+    batch = Batch(images[:0], jnp.zeros(0, jnp.int32), images, guesses=jnp.zeros(len(images), jnp.int32))
+    _, metrics = method.phases[0].step(state, jax.random.key(1), jnp.int32(0), batch)
+
+    def expected(low, high):
+        """Over t = sigmoid(n), n ~ N(0, 1)."""
+        ends = [np.log(t / (1 - t)) if 0 < t < 1 else np.sign(t - 0.5) * 9 for t in (low, high)]
+
+        def losses(n):
+            return stats.norm.pdf(n) * DEVIATION**2 / spread(1 / (1 + np.exp(-n))) ** 2
+
+        return quadrature.quad(losses, *ends)[0] / np.diff(stats.norm.cdf(ends))[0]
+
+    np.testing.assert_allclose(metrics["field/velocity"], expected(0, 1), rtol=0.06)
+    quarters = [metrics[f"field/quarter_{i + 1}"] for i in range(4)]
+    np.testing.assert_allclose(quarters, [expected(i / 4, (i + 1) / 4) for i in range(4)], rtol=0.06)
+
+
+def test_a_quarter_has_the_mean_of_its_own_losses_and_0_without_any():
+    found = by_quarter(jnp.array([1.0, 2.0, 6.0, 5.0]), jnp.array([0.1, 0.3, 0.49, 1.0]))
+    assert {name: float(value) for name, value in found.items()} == {
+        "quarter_1": 1.0,
+        "quarter_2": 4.0,
+        "quarter_3": 0.0,
+        "quarter_4": 5.0,
+    }
+
+
+def test_a_label_that_is_unknown_or_dropped_is_the_class_of_none():
+    labels = jnp.asarray(np.arange(20_000) % 4 - 1)  # -1: unknown
+    kept = told_classes(jax.random.key(0), labels, 0.0, NONE)
+    np.testing.assert_array_equal(kept, np.where(labels < 0, NONE, labels))
+    np.testing.assert_array_equal(told_classes(jax.random.key(0), labels, 1.0, NONE), NONE)
+    dropped = np.asarray(told_classes(jax.random.key(0), labels, 0.1, NONE))[labels >= 0] == NONE
+    np.testing.assert_allclose(dropped.mean(), 0.1, atol=5 * np.sqrt(0.09 / len(dropped)))
+
+
+def test_without_guidance_the_class_of_none_is_not_asked():
+    def never(x):
+        raise AssertionError
+
+    x = jnp.arange(3.0)
+    np.testing.assert_array_equal(guided(jnp.sin, never, 1.0, x), jnp.sin(x))
+    np.testing.assert_array_equal(guided(never, jnp.sin, 0.0, x), jnp.sin(x))
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_guidance_1_is_the_field_of_the_class_bit_for_bit(monkeypatch, solver):
+    """And so is guidance in an interval of t that no look falls into."""
+    method, state = made(monkeypatch, Constant())
+    key, labels, times = jax.random.key(0), jnp.array([0, 1, 2]), jnp.linspace(1.0, 0.0, 5)
+    speeds = state.field.params["speeds"]
+
+    def field(x, time):
+        return jnp.broadcast_to(speeds[labels][:, None, None, None], x.shape)
+
+    expected = integrate(field, noise_of(key, 3), times, solver).clip(-1, 1)
+    outside = FlowSampler(4, solver, guidance=2.0, guided_from=0.3, guided_to=0.4)
+    for sampler in (FlowSampler(4, solver), outside):
+        np.testing.assert_array_equal(method.sample(state, key, labels, sampler), expected)
+
+
+def test_guidance_goes_beyond_the_class_from_none_inside_its_interval(monkeypatch):
+    """Ho and Salimans 2022, eq. 6, along constant fields: a sample is noise less the sum of the speeds on the way."""
+    method, state = made(monkeypatch, Constant())
+    key, labels = jax.random.key(1), jnp.array([0, 1, 2])
+    speeds, none, noise = np.array([0.1, -0.3, 0.25]), 0.5, noise_of(key, 3)
+    for low, high, inside in ((0.0, 1.0, 5), (0.3, 0.9, 3)):  # Euler looks at t = 1, 0.8, 0.6, 0.4, 0.2
+        sampler = FlowSampler(5, "euler", guidance=3.0, guided_from=low, guided_to=high)
+        speed = (inside * (none + 3 * (speeds - none)) + (5 - inside) * speeds) / 5
+        expected = np.clip(noise - speed[:, None, None, None], -1, 1)
+        np.testing.assert_allclose(method.sample(state, key, labels, sampler), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"solver": "runge"}, "choose one of euler, heun"),
+        ({"guidance": -1.0}, "guidance is -1"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"guided_from": 0.8, "guided_to": 0.2}, "the smaller first"),
+        ({"guided_to": 1.5}, "numbers of 0 to 1"),
+    ],
+    ids=str,
+)
+def test_settings_of_the_sampler_that_make_no_sense_are_answered_in_one_line(changes, said):
+    with pytest.raises(UserError, match=said) as refused:
+        FlowSampler(**changes)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"widths": ()}, "widths is empty"), ({"attention": (2,)}, "levels are 0 to 1")],
+    ids=str,
+)
+def test_a_network_that_cannot_be_is_answered_in_one_line(changes, said):
+    with pytest.raises(UserError, match=said):
+        flow_matching.make(Config(**changes), SPEC)
+
+
+@pytest.mark.parametrize(("unlabelled", "told"), [("guessed", "guessed"), ("null", "visible"), ("left_out", "nothing")])
+def test_what_is_told_of_images_without_a_label_decides_which_images_a_step_sees(unlabelled, told):
+    method = flow_matching.make(Config(unlabelled=unlabelled, labelled_batch=5, unlabelled_batch=7), SPEC)
+    sizes = (5, 0) if unlabelled == "left_out" else (0, 7)
+    assert method.told == told and (method.phases[0].labelled, method.phases[0].unlabelled) == sizes
