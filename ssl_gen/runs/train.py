@@ -16,6 +16,7 @@ import numpy as np
 from ssl_gen.core import failures, names
 from ssl_gen.core.files import claimed, say, sha256, writing
 from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.core.wording import size
 from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
@@ -250,7 +251,7 @@ def check_room(folder: Path, states: Tree) -> None:
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(words(states))]
     room = shutil.disk_usage(folder).free
     if room < 2 * sum(sizes):
-        needed, left = (f"{count / 2**20:,.0f} MiB" for count in (2 * sum(sizes), room))
+        needed, left = size(2 * sum(sizes)), size(room)
         raise UserError(f"{folder}: its disk has {left} left, and checkpoints need {needed}: free some, or give --out")
 
 
