@@ -56,11 +56,10 @@ class Answer(NamedTuple):
 
 def answer(words: Sequence[object]) -> Answer:
     """Run a command in this process, below the outermost handler of exceptions, which would hide them."""
-    command, *rest = map(str, words)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            cli.COMMANDS[command](rest)
+            cli.run([str(word) for word in words])
         except UserError as error:
             return Answer("refused", str(error))
         except Exception as error:

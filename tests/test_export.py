@@ -90,7 +90,7 @@ def test_the_method_of_a_run_and_of_its_export_is_made_for_what_it_was_trained_o
     load.sampler_of(finished("m2"))
     export.load(pair)
     pool = 1_297 - 100  # digits, without the validation images
-    assert made == [ImageSpec(8, 8, 1, 10, 30, pool)] * 4
+    assert made == [ImageSpec(8, 8, 1, 10, 30, pool, pool)] * 4
 
 
 def test_programs_give_a_stranger_what_the_run_gives(pair, run, tmp_path):

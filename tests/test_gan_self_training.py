@@ -23,7 +23,7 @@ SCALED = jnp.asarray(IMAGES, jnp.float32) / 127.5 - 1
 DENSE = {"classifier_network": "mlp"}
 
 
-def gathered(labelled, labels, unlabelled, _):
+def gathered(labelled, labels, unlabelled, _=None):
     return Batch(SCALED[labelled], jnp.asarray(labels), SCALED[unlabelled])
 
 

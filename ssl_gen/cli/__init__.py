@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream of a test or a notebook
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are no text
+    lost = False
     try:
         with signals.stoppable():
             status = run(words)
@@ -73,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = 1
     except Exception as error:
         status = stopped(words) if signals.received else answer(error, words)
-    if arguments is None and status and guard.STREAM not in os.environ:  # processes of a run part in order
+        lost = failures.in_words(error) == failures.LOST
+    # Processes of a run part in order, unless one is lost: jax's service would end this one while it waits for that
+    if arguments is None and status and (lost or guard.STREAM not in os.environ):
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(status)  # threads that still measure are not waited for, those that cannot write complain no more

@@ -64,5 +64,6 @@ def watch(words: Sequence[str]) -> int:
     if status == -signal.SIGABRT and held:
         print(f"ssl-gen: {failures.LOST}", file=sys.stderr, flush=True)
         return 1
-    print("".join(held), end="", file=sys.stderr, flush=True)
+    if status <= 0:  # else the child has said in its line what the service complains of
+        print("".join(held), end="", file=sys.stderr, flush=True)
     return status if status >= 0 else 128 - status
