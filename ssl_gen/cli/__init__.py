@@ -130,8 +130,10 @@ def answer(error: Exception, words: Sequence[str]) -> int:
         return say(str(error), 2)
     reason = failures.in_words(error)
     if reason is not None:
-        again = f"{reason}; then the same command: {shlex.join(['ssl-gen', *words])}"
-        return say(again, 1 if reason == failures.LOST else 2)
+        command = shlex.join(["ssl-gen", *words])
+        if reason == failures.LOST:
+            return say(f"{reason}: {command}", 1)
+        return say(f"{reason}; then the same command: {command}", 2)
     kind = f"{type(error).__name__}: {error}"[:300]
     try:
         with tempfile.NamedTemporaryFile("w", prefix="ssl-gen-", suffix=".txt", delete=False) as file:

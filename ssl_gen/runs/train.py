@@ -154,7 +154,7 @@ def resumable(job: Job) -> Iterator[None]:
         raise
     except Exception as error:
         reason = failures.in_words(error)
-        if reason is None:
+        if reason is None or reason == failures.LOST:  # which is no fault of the user's: status 1
             raise
         folder = job.target / "checkpoints"
         steps = [int(each.name) for each in folder.iterdir() if each.name.isdecimal()] if folder.is_dir() else []
