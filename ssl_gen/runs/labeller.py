@@ -6,18 +6,17 @@ labeller that saw other labels would let hidden ones in. A label that is visible
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
+from ssl_gen.core.trees import digest, named
 from ssl_gen.datasets.batches import UNTOLD
 from ssl_gen.reports.records import LabellerRecord
 from ssl_gen.runs.data import Data, matching_replicas
 from ssl_gen.runs.load import Run, load
 from ssl_gen.runs.options import Options
-from ssl_gen.types import Method, State, UserError
+from ssl_gen.types import Method, UserError
 
 
 class Labeller(NamedTuple):
@@ -72,18 +71,11 @@ def open_labeller(options: Options, data: Data) -> Labeller | None:
         raise UserError(f"{run.record.method} of --labeller has no classifier: `ssl-gen list methods` says which have")
     replicas = [run.trained_replica(replica) for replica in matching_replicas("--labeller", run.record, data)]
     states = [run.states[replica] for replica in replicas]
+    weights = {name: np.asarray(leaf) for name, leaf in named(states).items()}
     record = LabellerRecord(
-        run.record.method, run.record.config, run.record.steps, digest(states), options.guesses, options.confident
+        run.record.method, run.record.config, run.record.steps, digest(weights, {}), options.guesses, options.confident
     )
     return Labeller(run, replicas, record)
-
-
-def digest(states: list[State]) -> str:
-    """SHA-256 over the arrays of some states."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(states):
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()
 
 
 def told(method: Method, data: Data, labeller: Labeller | None) -> list[np.ndarray] | None:
