@@ -1,4 +1,4 @@
-"""Which guesses are worth learning? Six rules, bundled digits, two labels a class, 5 masks, the same for all rows.
+"""Which guesses are worth learning? Seven rules, bundled digits, two labels a class, 5 masks, the same for all rows.
 
     floor, augmented_floor    the labels alone, plain and with moved images (the baseline)
     fixmatch                  guesses above a fixed threshold, aligned with the labels' class frequencies
@@ -7,10 +7,11 @@
     free_match                a threshold a class, by how sure the network is of all images and of those of the class
     soft_match                all guesses, weighted by how sure the network is of the others
     ada_match                 a threshold relative to how sure the network is of the labelled images; aligned
+    noisy_student             guesses above a low threshold of a network that is done learning, by a new one; twice
 
 Network, steps, batches, rate and both augmentations are those of `fixmatch` in `digits_robustness`, as is the EMA that
-guesses, but in `ada_match`, which guesses by the network itself. Thresholds and weights are the papers', the running
-means look back 128 steps.
+guesses, but in `ada_match`, which guesses by the network itself, and in `noisy_student`, a fifth of whose steps train
+the first teacher. Thresholds and weights are the papers', the running means look back 128 steps.
 
 Command: python -m experiments.digits_consistency (about a quarter of an hour on two idle cores)
 """
@@ -22,7 +23,7 @@ from experiments import digits_demo, table
 from experiments.digits_demo import MOVED
 from experiments.digits_robustness import FIXMATCH
 from experiments.table import Row
-from ssl_gen.methods.self_training import ada_match, flex_match, free_match, soft_match, uda
+from ssl_gen.methods.self_training import ada_match, flex_match, free_match, noisy_student, soft_match, uda
 from ssl_gen.runs.options import Options
 
 TWENTY = Options(dataset="digits", labels="20", seeds=5, features="random")
@@ -34,6 +35,9 @@ def like_fixmatch(config: type, **own: Any) -> Any:
     return config(**{name: getattr(FIXMATCH, name) for name in SHARED}, **own)
 
 
+NOISY_STUDENT = noisy_student.Config(
+    **{name: getattr(FIXMATCH, name) for name in SHARED if name != "augmentation"}, averaging=FIXMATCH.averaging
+)
 ROWS = {
     "floor": Row("supervised", digits_demo.CLASSIFIER, TWENTY),
     "augmented_floor": Row("supervised", dataclasses.replace(digits_demo.CLASSIFIER, augmentation=MOVED), TWENTY),
@@ -43,6 +47,7 @@ ROWS = {
     "free_match": Row("free_match", like_fixmatch(free_match.Config, teacher="average"), TWENTY),
     "soft_match": Row("soft_match", like_fixmatch(soft_match.Config, teacher="average"), TWENTY),
     "ada_match": Row("ada_match", like_fixmatch(ada_match.Config), TWENTY),
+    "noisy_student": Row("noisy_student", NOISY_STUDENT, TWENTY),
 }
 BASELINE = "augmented_floor"
 METRICS = ("worst_class_error",)

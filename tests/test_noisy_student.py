@@ -1,0 +1,45 @@
+"""Xie et al. 2020: who teaches whom, and what is learnt of a guess."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import batch_of, same, some_rows, tiny
+
+from ssl_gen.core.keys import INIT, stream
+from ssl_gen.datasets.batches import Rows
+from ssl_gen.methods.self_training.noisy_student import Config, starts, taught
+from ssl_gen.types import UserError
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_only_guesses_above_the_threshold_are_learnt_and_each_as_it_is():
+    logits, q = RANDOM.normal(size=(5, 3)), RANDOM.dirichlet(np.ones(3), 5)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    kept = [row for row in range(5) if q[row].max() > 0.6]
+    assert 0 < len(kept) < 5
+    expected = np.mean([-(q[row] * np.log(p[row])).sum() for row in kept])
+    found = taught(jnp.asarray(logits, jnp.float32), jnp.asarray(np.log(q), jnp.float32), 0.6)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert float(taught(jnp.asarray(logits), jnp.asarray(np.log(q)), 1.0)) == 0
+
+
+def test_students_share_what_the_first_teacher_leaves_of_the_steps():
+    assert starts(Config(steps=1_000, warm_up=0.1, iterations=3)) == (100, 400, 700)
+    with pytest.raises(UserError, match="iterations 4 are more students than there are steps for them"):
+        starts(Config(steps=10, warm_up=0.7, iterations=4))
+
+
+def test_a_student_becomes_the_teacher_of_a_new_one_when_its_turn_is_over_and_then_alone():
+    made = tiny("noisy_student")
+    method, (first, second) = made.method, starts(made.config)
+    batch = batch_of(Rows(*(part[0, 0] for part in some_rows(method, 1, 0, 1))))
+    before = jax.jit(method.init)(stream(0, INIT), batch)
+    step = jax.jit(method.phases[1].step)
+    for at in (first, second, second + 1):
+        after, _ = step(before, stream(0, at), jnp.int32(at), batch)
+        assert same(after.teacher, before.student if at == second else before.teacher)
+        moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.student.params, before.student.params)
+        # one step of Adam moves a weight by its rate; another draw of the first weights by far more
+        assert (max(jax.tree.leaves(moved)) > 0.1) == (at == second)
