@@ -25,6 +25,7 @@ from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching, triple_gan
 from ssl_gen.methods.classical import supervised
 from ssl_gen.methods.self_training import meta_pseudo_labels, pseudo_label
+from ssl_gen.methods.variational import adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
@@ -46,6 +47,7 @@ TINY_STEPS = 20  # with --tiny: enough to pass through every part
 WHERE: tuple[str, ...] = ("out", "data_dir", "replicas", "data_parallel", "distributed", "checkpoint_every")
 WHERE += ("evaluators", "tensorboard", "quiet")
 EARLIER = ("encoder", "labeller")  # options that name another run; in a Row, a row above it
+DENSITIES = tuple(each.Config for each in (adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan))
 # Settings that are younger than records, at the values that change nothing: with them a row is the one it was before
 LATER: Mapping[type, Mapping[str, Any]] = {
     Augmentation: {"shift": 0},
@@ -60,6 +62,7 @@ LATER: Mapping[type, Mapping[str, Any]] = {
         "alignment": False,
         "memory": 128,
     },
+    **{each: {"latents": "prior"} for each in DENSITIES},
     Options: {"first_seed": 0, "keep_copies": False, "labeller": None, "guesses": "favourite", "confident": 0.0},
     Scheme: {"seed": None},
 }

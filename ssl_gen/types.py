@@ -98,6 +98,8 @@ class Method(NamedTuple):
     fit: Callable[[Key, Images, Labels, Images], State] | None = None  # labelled, labels, the other images; on the host
     told: Literal["nothing", "visible", "guessed"] = "nothing"  # of unlabelled images' classes; guessed: by --labeller
     sampler: Any = NoSettings()  # a frozen dataclass: how samples are drawn unless asked for otherwise
+    posterior: Callable[[State, Array], tuple[Array, Array]] | None = None  # images -> mean and variance of q(z | x),
+    # (B, Z) each, of the class that is guessed: what a density of latents, `state.density`, is fitted to
 
 
 def able(function: F | None) -> F:

@@ -42,7 +42,7 @@ def test_a_run_folder_holds_what_it_promises(finished):
     about, final = (json.loads((folder / name).read_text()) for name in ("run.json", "final.json"))
     assert about["method"] == "m2" and about["seeds"] == [0, 1] and about["labels"] == 30
     assert about["config"]["augmentation"] == {**Augmentation().__dict__}
-    assert about["sampler"] == {"temperature": 1.0}
+    assert about["sampler"] == {"temperature": 1.0, "latents": "prior"}
     assert [mask["name"] for mask in about["masks"]] == ["digits@30-s0", "digits@30-s1"]
     assert about["precision"] == final["precision"] == "default (float32)"
     assert "products in precision default (float32)" in (folder / "report.html").read_text()

@@ -94,7 +94,7 @@ def test_samples_are_nearer_to_each_other_at_a_lower_temperature(trained):
 def test_a_picture_says_with_which_settings_it_was_drawn(trained, tmp_path):
     out = tmp_path / "grid.png"
     assert cli.main(["sample", str(trained), "--count", "2", "--out", str(out), *HALF]) == 0
-    assert pictures.read_text(out)["sampler"] == "temperature 0.5"
+    assert pictures.read_text(out)["sampler"] == "temperature 0.5, latents prior"
 
 
 def test_metrics_of_other_samples_say_so_in_their_names_and_the_others_stay(capsys, finished, tmp_path):
@@ -118,7 +118,7 @@ def test_metrics_at_the_default_setting_are_those_without_it(finished, tmp_path)
 
 
 def test_the_record_names_the_sampler_and_help_its_settings(capsys, trained):
-    assert json.loads((trained / "run.json").read_text())["sampler"] == {"temperature": 1.0}
+    assert json.loads((trained / "run.json").read_text())["sampler"] == {"temperature": 1.0, "latents": "prior"}
     for command in ("sample", "evaluate", "export"):
         with pytest.raises(SystemExit) as end:
             cli.main([command, str(trained), "--help"])
@@ -130,7 +130,7 @@ def test_the_record_names_the_sampler_and_help_its_settings(capsys, trained):
 def test_a_setting_is_built_into_an_export(trained, tmp_path):
     assert cli.main(["export", str(trained), "--out", str(tmp_path / "half"), *HALF]) == 0
     card = json.loads((tmp_path / "half" / "model.json").read_text())
-    assert card["sampler"] == {"temperature": 0.5}
+    assert card["sampler"] == {"temperature": 0.5, "latents": "prior"}
     run, back = load.load(trained), export.load(tmp_path / "half")
     expected = run.sample(label=3, count=4, seed=5, temperature=0.5)
     np.testing.assert_array_equal(back.sample(label=3, count=4, seed=5), expected)
@@ -170,7 +170,7 @@ def test_folders_that_are_no_runs_may_stand_beside_a_setting(capsys, finished, t
 
 def test_a_setting_that_cannot_be_is_a_user_error_in_python(trained, finished):
     run = load.load(trained)
-    with pytest.raises(UserError, match="no sampler setting temprature: its sampler has temperature"):
+    with pytest.raises(UserError, match="no sampler setting temprature: its sampler has temperature, latents"):
         run.sample(temprature=0.5)
     with pytest.raises(UserError, match="above 0"):
         run.sample(temperature=0.0)
@@ -199,4 +199,5 @@ def test_compare_shows_the_default_samples_unless_it_is_asked_for_others(finishe
 def test_the_list_of_methods_says_how_each_draws(capsys):
     assert cli.main(["list", "methods", "--json"]) == 0
     samplers = {entry["name"]: entry["sampler"] for entry in json.loads(capsys.readouterr().out)}
-    assert samplers["m2"] == samplers["gan"] == {"temperature": 1.0} and samplers["linear"] == {}
+    assert samplers["gan"] == {"temperature": 1.0} and samplers["linear"] == {}
+    assert samplers["m2"] == {"temperature": 1.0, "latents": "prior"}

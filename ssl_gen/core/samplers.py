@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from ssl_gen.core.options import choose
 from ssl_gen.types import Array, Key, UserError
 
 
@@ -27,3 +30,52 @@ class NormalLatents:
     def draw(self, key: Key, count: int, latent: int) -> Array:
         """-> (count, latent)."""
         return self.temperature * jax.random.normal(key, (count, latent))
+
+
+class LatentDensity(NamedTuple):
+    """A Gaussian of latents for each class, or, where samples obey none, K Gaussians of a mixture.
+
+    It is fitted to the latents of training images after training, `evaluation.densities`, and is () in a state that
+    still learns.
+    """
+
+    shares: Array  # (K,) of the images, sum 1
+    means: Array  # (K, Z)
+    factors: Array  # (K, Z, Z), factor @ factor.T is the covariance
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityLatents(NormalLatents):
+    """Latents of the prior N(0, I), or of Gaussians fitted to those that the encoder gives training images.
+
+    The decoder knows the latents that the encoder gave it. Those of one class are, all together, seldom N(0, I), and a
+    sample from where the class has none shows another class. Source: Ghosh et al. 2020, arXiv:1903.12436, sec. 4; a
+    Gaussian a class: ours. Raises UserError for settings that make no sense.
+    """
+
+    latents: Literal["prior", "class_density"] = "prior"  # class_density: fitted to each class that was guessed
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("latents", self.latents, ("prior", "class_density"))
+
+    def draw_by_class(self, key: Key, labels: Array, density: LatentDensity | tuple[()], latent: int) -> Array:
+        """labels (B,), whose Gaussians the latents are drawn from -> (B, latent)."""
+        if self.latents == "prior":
+            return self.draw(key, labels.shape[0], latent)
+        means, factors = fitted(density).means[labels], fitted(density).factors[labels]
+        return means + jnp.einsum("bij,bj->bi", factors, self.draw(key, labels.shape[0], latent))
+
+    def draw_mixed(self, key: Key, count: int, density: LatentDensity | tuple[()], latent: int) -> Array:
+        """-> (count, latent), of the mixture of all Gaussians."""
+        if self.latents == "prior":
+            return self.draw(key, count, latent)
+        part_key, key = jax.random.split(key)
+        parts = jax.random.categorical(part_key, jnp.log(fitted(density).shares), shape=(count,))
+        return self.draw_by_class(key, parts, density, latent)
+
+
+def fitted(density: LatentDensity | tuple[()]) -> LatentDensity:
+    """The density of a state that has one."""
+    assert isinstance(density, LatentDensity), "no density of latents was fitted: see `evaluation.densities`"
+    return density

@@ -15,6 +15,7 @@ import numpy as np
 
 from ssl_gen.core import failures
 from ssl_gen.core.machine import cores
+from ssl_gen.evaluation import densities
 from ssl_gen.evaluation.inference import (
     Compiled,
     draw_samples,
@@ -73,13 +74,22 @@ class Evaluated:
     def out_of_distribution_log_probabilities(self) -> np.ndarray:
         return probabilities(self.compiled, self.state, able(self.reference.out_of_distribution))
 
+    @functools.cached_property
+    def drawing(self) -> State:
+        """The state that samples are drawn from."""
+
+        def shown() -> np.ndarray:
+            return self.train_images[densities.shown_rows(self.visible, self.pool)]
+
+        return densities.prepared(self.compiled, self.state, self.sampler, shown)
+
     @property
     def few_labels(self) -> np.ndarray:
         return np.repeat(np.arange(self.classes), SAMPLES_PER_CLASS)
 
     @functools.cached_property
     def few(self) -> np.ndarray:
-        return draw_samples(self.compiled, self.state, self.few_labels, self.seed, self.sampler)
+        return draw_samples(self.compiled, self.drawing, self.few_labels, self.seed, self.sampler)
 
     @property
     def many_labels(self) -> np.ndarray:
@@ -87,7 +97,7 @@ class Evaluated:
 
     @functools.cached_property
     def many(self) -> np.ndarray:
-        return draw_samples(self.compiled, self.state, self.many_labels, self.seed, self.sampler)
+        return draw_samples(self.compiled, self.drawing, self.many_labels, self.seed, self.sampler)
 
     @functools.cached_property
     def features(self) -> np.ndarray:

@@ -33,6 +33,7 @@ class Compiled(NamedTuple):
     reconstruct: Callable[[State, Array], Array] | None  # images (B, H, W, C) -> the same, encoded and decoded
     log_weights: Callable[[State, Key, Array, Array], Array] | None  # key of what is observed, keys (DRAWS,), images
     # (B, H, W, C) -> (DRAWS, B)
+    posterior: Callable[[State, Array], Array] | None  # images (B, H, W, C) -> means and variances of latents (B, 2 Z)
 
 
 def sampling_key(seed: int | Array, row: int) -> Key:
@@ -67,12 +68,16 @@ def compiled(method: Method) -> Compiled:
         each = jax.vmap(able(method.log_weight), (None, None, 0, None))  # encoded once for all draws
         return each(state, observed, draws, scaled(images))
 
+    def posterior(state: State, images: Array) -> Array:
+        return jnp.concatenate(able(method.posterior)(state, scaled(images)), -1)
+
     return Compiled(
         method,
         jax.jit(classify) if method.classify else None,
         jax.jit(sample, static_argnums=3) if method.sample else None,
         jax.jit(reconstruct) if method.encode and method.decode else None,
         jax.jit(log_weights) if method.log_weight else None,
+        jax.jit(posterior) if method.posterior else None,
     )
 
 

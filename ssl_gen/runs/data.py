@@ -13,6 +13,7 @@ from ssl_gen.datasets import masking, sources
 from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.datasets.copies import without_copies
 from ssl_gen.datasets.dataset import Dataset, conform, hold_out, with_missing_pixels, with_out_of_distribution
+from ssl_gen.evaluation import densities
 from ssl_gen.reports.records import RunRecord
 from ssl_gen.runs.options import Options, budget
 from ssl_gen.training.segments import Segment
@@ -38,6 +39,11 @@ class Data(NamedTuple):
         mask = self.masks[0]
         images = len(self.dataset.train_labels)
         return self.dataset.spec._replace(labelled=mask.visible, unlabelled=len(mask.pool), images=images)
+
+    def shown(self, replica: int) -> np.ndarray:
+        """The training images that a replica learns from (M, H, W, C) uint8: the labelled ones and its pool."""
+        mask = self.masks[replica]
+        return self.dataset.train_images[densities.shown_rows(mask.labels, mask.pool)]
 
 
 def load_data(options: Options) -> Data:

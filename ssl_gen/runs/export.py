@@ -27,6 +27,7 @@ from ssl_gen.core.files import SEAL, as_json, check_seal, read_json, sha256
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.trees import named
 from ssl_gen.datasets.store import pixels, scaled
+from ssl_gen.evaluation import densities
 from ssl_gen.evaluation.inference import compiled, sampling_key
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports.records import DataRecord, EncoderRecord, FinalRecord, MaskRecord, RunRecord, spec_of
@@ -133,7 +134,8 @@ def save(
     run, out = load_run(path), Path(out)
     metrics = run.metrics
     replica = run.trained_replica(replica)
-    method, state = run.compiled.method._replace(sampler=run.sampler(**settings)), run.states[replica]
+    sampler = run.sampler(**settings)
+    method, state = run.compiled.method._replace(sampler=sampler), run.drawing(replica, sampler)
     spec = run.record.spec
     functions = programs(method, jax.eval_shape(lambda: state), run.temperatures[replica])
     if not functions:
@@ -290,17 +292,20 @@ def load(path: str | Path) -> Run:
     card = read_card(path / CARD)
     files = {name: read_file(path / name, digest) for name, digest in card.files.items()}
     weights = safetensors.numpy.load(files[card.weights["file"]])
-    plan = blueprint(card.method, card.config, card.encoder, spec_of(card.data, card.masks))
-    stacked = plan.states_like(card.shapes, 1)
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
-    found = {name: leaf for name, leaf in named(like).items() if name in weights}
-    if len(found) < len(weights) or any(leaf.shape != weights[name].shape for name, leaf in found.items()):
-        raise UserError(f"{path / WEIGHTS} does not fit its {CARD}, or this version of ssl_gen: export the run again")
+    spec = spec_of(card.data, card.masks)
+    plan = blueprint(card.method, card.config, card.encoder, spec)
     try:
         sampler = from_plain(type(plan.method.sampler), card.sampler)
     except ValueError as error:
         raise UserError(f"{path / CARD} has a sampler of another version of ssl_gen ({error}): export again") from error
-    method = plan.method._replace(encode=None, decode=None, log_weight=None, sampler=sampler)
+    stacked = plan.states_like(card.shapes, 1)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
+    if densities.needed(sampler):
+        like = like._replace(density=densities.like(plan.method, like, spec))
+    found = {name: leaf for name, leaf in named(like).items() if name in weights}
+    if len(found) < len(weights) or any(leaf.shape != weights[name].shape for name, leaf in found.items()):
+        raise UserError(f"{path / WEIGHTS} does not fit its {CARD}, or this version of ssl_gen: export the run again")
+    method = plan.method._replace(encode=None, decode=None, log_weight=None, posterior=None, sampler=sampler)
     states = [revived(like, {name: jnp.asarray(array) for name, array in weights.items()})]
     return Run(path, run_record(card), compiled(method), states, final_record(card))
 

@@ -14,6 +14,7 @@ import numpy as np
 from ssl_gen.core import bounds, names
 from ssl_gen.core.files import say
 from ssl_gen.core.plain import from_plain
+from ssl_gen.evaluation.densities import prepared
 from ssl_gen.evaluation.inference import Compiled, compiled, draw_samples, probabilities
 from ssl_gen.metrics import classification
 from ssl_gen.metrics.statistics import Summary
@@ -123,7 +124,24 @@ class Run(NamedTuple):
             raise UserError(f"labels are (B,) whole numbers of 0 to {classes - 1}, one image or more")
         bounds.check_value("the number of labels", "samples", len(labels))
         bounds.check_value("seed", "seed", seed)
-        return draw_samples(self.compiled, self.states[replica], labels, seed, sampler)
+        return draw_samples(self.compiled, self.drawing(replica, sampler), labels, seed, sampler)
+
+    def drawing(self, replica: int, sampler: Any = None) -> State:
+        """The state of a replica that a sampler can draw from; a density of latents is fitted once, and kept.
+
+        It is fitted to the run's training images. Raises UserError where these are not there any more.
+        """
+
+        def shown() -> np.ndarray:
+            if not self.record.options:
+                raise UserError(
+                    f"{self.folder} was exported without its density of latents: export the run again with "
+                    "--sampler.latents class_density"
+                )
+            return data_of(self)[1].shown(replica)
+
+        self.states[replica] = prepared(self.compiled, self.states[replica], sampler, shown)
+        return self.states[replica]
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (B, K) of images (B, H, W, C) uint8, mean over the seeds that did not stop.

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ssl_gen.core.outputs import replacing
 from ssl_gen.datasets.walk import SUFFIXES
+from ssl_gen.evaluation.densities import prepared
 from ssl_gen.evaluation.inference import Compiled, draw_samples
 from ssl_gen.reports.charts import pictures
 from ssl_gen.runs.data import Data
@@ -34,6 +35,7 @@ def draw_grid(
 ) -> None:
     """Write a grid of samples of one replica: `rows` rows, a column a class where samples obey labels."""
     columns = min(data.dataset.spec.classes, COLUMNS)
+    state = prepared(compiled, state, sampler, lambda: data.shown(replica))
     images = draw_samples(compiled, state, np.tile(np.arange(columns), rows), data.seeds[replica], sampler)
     mask = data.masks[replica]
     text = {"method": method, "seed": str(data.seeds[replica]), "mask": mask.name, "mask_sha256": mask.sha256}

@@ -12,7 +12,8 @@ other in a step; u has noise on its pixels wherever the encoder sees it:
 
 Where the paper descends with momentum, with rates of its own for each part, Adam stands here. What the discriminators
 judge has noise on it, or D_y could tell probabilities from one-hot vectors by their last digit; the probabilities of
-`classify` are those of the encoder's EMA. Samples are g(y, z) for a one-hot y and z ~ N(0, I).
+`classify` are those of the encoder's EMA. Samples are g(y, z) for a one-hot y and z ~ N(0, I), or, ours, for z of a
+Gaussian fitted to the styles of each guessed class: `--sampler.latents class_density`.
 
 D_z holds all styles together to N(0, I), and those of one class can still lie in a corner of their own, which a sample
 of another class then comes from. With `conditional_style`, ours, it is D_z(z, y), which is told q(. | u), without
@@ -35,7 +36,7 @@ from ssl_gen.core.batching import interleave, separate, shard_batch
 from ssl_gen.core.gradient import Forward, Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.samplers import DensityLatents, LatentDensity
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.adversarial import judged_fake, judged_real
 from ssl_gen.losses.classification import cross_entropy
@@ -67,6 +68,7 @@ class Config:
     conditional_style: bool = False  # D_z is told the class; ours, paper: no
     averaging: float = 0.01  # rate of the encoder's EMA, which classifies, a step; ours
     augmentation: Augmentation = Augmentation()  # of every image; the paper: none
+    latents: Literal["prior", "class_density"] = "prior"  # of samples, unless asked for otherwise; class_density: ours
 
 
 PHOTOGRAPHS = Config(  # ours
@@ -79,6 +81,7 @@ class State(NamedTuple):
     decoder: TrainState
     category_discriminator: TrainState
     style_discriminator: TrainState
+    density: LatentDensity | tuple[()] = ()  # of latents, fitted after training where samples are drawn from it
 
 
 def parts(outputs: Array, classes: int) -> tuple[Array, Array]:
@@ -197,8 +200,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
             return {"category": judged_real(category), "style": judged_real(normal)}
 
         e, e_metrics = train_encoder("regularisation", state.encoder, deceive, codes)
-        players = {"encoder": e, "category_discriminator": c, "style_discriminator": s}
-        return state._replace(**players), c_metrics | s_metrics | e_metrics
+        state = state._replace(encoder=e, category_discriminator=c, style_discriminator=s)
+        return state, c_metrics | s_metrics | e_metrics
 
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         keys = jax.random.split(key, 4)
@@ -222,11 +225,20 @@ def make(config: Config, spec: ImageSpec) -> Method:
         """The style, at the params that the decoder learns with."""
         return parts(encoder.infer(state.encoder, images, None, params=state.encoder.params), classes)[1]
 
+    def posterior(state: State, images: Array) -> tuple[Array, Array]:
+        """The style has no variance."""
+        style = encode(state, images)
+        return style, jnp.zeros_like(style)
+
     def decode(state: State, latents: Array, labels: Array) -> Array:
         return jnp.tanh(decoder.infer(state.decoder, latents, labels) / 2)
 
-    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
-        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: DensityLatents) -> Array:
+        latents = sampler.draw_by_class(key, labels, state.density, config.latent)
+        return decode(state, latents, labels)
 
     phases = (Phase("main", config.steps, *sizes, step),)
-    return Method(init, phases, sample, classify, encode, decode, conditional=True, sampler=NormalLatents())
+    return Method(
+        init, phases, sample, classify, encode, decode, conditional=True,
+        sampler=DensityLatents(latents=config.latents), posterior=posterior,
+    )  # fmt: skip

@@ -16,7 +16,8 @@ weights start at N(0, 1e-3^2), those of q's log variance at 0, here each layer's
 prior spares the biases of encoder and decoder, not the classifier's, here it spares none; its Adam has neither bias
 correction nor epsilon. Its p(y) is uniform too: it has logits of classes, and multiplies them by 0.
 
-Samples are the means of p(x | y, z) for z ~ p(z). The weights of `elbo` and `iwae` leave the class out by summing too:
+Samples are the means of p(x | y, z) for z ~ p(z), or, ours, for z of a Gaussian fitted to the latents of each guessed
+class: `--sampler.latents class_density`. The weights of `elbo` and `iwae` leave the class out by summing too:
 with z_y ~ q(z | x, y) for every y, w = sum_y p(y) p(x | y, z_y) p(z_y) / q(z_y | x, y), whose mean is p(x) and whose
 mean logarithm is no less than - U. Each test image is binarised (or dequantised) once, for all draws of z.
 """
@@ -36,7 +37,7 @@ from ssl_gen.core.counts import labelled_share, prior_decay
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.samplers import DensityLatents, LatentDensity
 from ssl_gen.losses.likelihood import (
     every_pair,
     kl_to_prior,
@@ -68,6 +69,7 @@ class Config:
     learning_rate: float = 3e-4  # Adam; official MNIST script
     l2: float | None = None  # weight decay, in the gradient, None: the prior N(0, 1), 1 / N; official: 2e-5, N = 50,000
     augmentation: Augmentation = Augmentation()  # of every image; the paper: none
+    latents: Literal["prior", "class_density"] = "prior"  # of samples, unless asked for otherwise; class_density: ours
 
 
 PHOTOGRAPHS = Config(  # ours
@@ -83,6 +85,7 @@ PHOTOGRAPHS = Config(  # ours
 
 class State(NamedTuple):
     model: TrainState  # encoder, decoder and classifier
+    density: LatentDensity | tuple[()] = ()  # of latents, fitted after training where samples are drawn from it
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
@@ -122,16 +125,21 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(model.infer(state.model, images, method="classify"))
 
-    def encode(state: State, images: Array) -> Array:
-        """The mean of q(z | x, y) for the most probable y."""
+    def posterior(state: State, images: Array) -> tuple[Array, Array]:
+        """Of q(z | x, y) for the most probable y."""
         predicted = classify(state, images).argmax(-1)
-        return model.infer(state.model, images, predicted, method="encode")[0]
+        mean, log_variance = model.infer(state.model, images, predicted, method="encode")
+        return mean, jnp.exp(log_variance)
+
+    def encode(state: State, images: Array) -> Array:
+        return posterior(state, images)[0]
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
         return likelihood.mean(model.infer(state.model, latents, labels, method="decode"))
 
-    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
-        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: DensityLatents) -> Array:
+        latents = sampler.draw_by_class(key, labels, state.density, config.latent)
+        return decode(state, latents, labels)
 
     def log_weight(state: State, observed: Key, key: Key, images: Array) -> Array:
         pairs, labels = every_pair(likelihood.observe(observed, images), classes)
@@ -142,5 +150,6 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     phases = (Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step),)
     return Method(
-        init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight, sampler=NormalLatents()
-    )
+        init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight,
+        sampler=DensityLatents(latents=config.latents), posterior=posterior,
+    )  # fmt: skip

@@ -13,7 +13,8 @@ with l = N_l / N the share of labelled images among all N, both counts the mask'
 adds |w|^2 / 2 N to each. What the official code does otherwise, the page of `m2` says. M2 is made of the latents whose
 means deviate by more than 0.1 over images; the others stay N(0, I). Images are classified at the mean of q(z | x).
 
-Samples are drawn down to z and are the means of p(x | z). The weights of `elbo` and `iwae` sum over the class: with
+Samples are drawn down to z and are the means of p(x | z); v is of p(v), or, ours, of a Gaussian fitted to the latents
+of each guessed class: `--sampler.latents class_density`. The weights of `elbo` and `iwae` sum over the class: with
 z ~ q(z | x) and v_y ~ q(v | z, y), w = p(x | z) / q(z | x) sum_y p(y) p(z | y, v_y) p(v_y) / q(v_y | z, y).
 """
 
@@ -32,7 +33,7 @@ from ssl_gen.core.counts import labelled_share, prior_decay
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.samplers import DensityLatents, LatentDensity
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.likelihood import (
     elbo_terms,
@@ -76,6 +77,7 @@ class Config:
     anneal: float = 0.0  # share of each phase's steps, at its end, over which the rate falls to 0; official: none
     l2: float | None = None  # weight decay, in the gradient, None: the prior N(0, 1), 1 / N; official: 2e-5, N = 50,000
     augmentation: Augmentation = Augmentation()  # of every image, in both phases; the paper: none
+    latents: Literal["prior", "class_density"] = "prior"  # of samples, unless asked for otherwise; class_density: ours
 
 
 PHOTOGRAPHS = Config(unlabelled_batch=500, network="conv", features=128, width=64, likelihood="logistic")  # ours
@@ -85,6 +87,7 @@ class State(NamedTuple):
     moments: Array  # (2, F), of M1's means over the unlabelled images of the second phase
     m1: TrainState
     m2: TrainState
+    density: LatentDensity | tuple[()] = ()  # of latents, fitted after training where samples are drawn from it
 
 
 def networks(config: Config, spec: ImageSpec, maps: int) -> tuple[Autoencoder, Autoencoder]:
@@ -174,10 +177,14 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def classify(state: State, images: Array) -> Array:
         return means(state, images)[1]
 
-    def encode(state: State, images: Array) -> Array:
-        """The mean of q(v | z, y) at the mean of q(z | x) and the most probable y."""
+    def posterior(state: State, images: Array) -> tuple[Array, Array]:
+        """Of q(v | z, y) at the mean of q(z | x) and the most probable y."""
         z, log_q = means(state, images)
-        return m2.infer(state.m2, z, log_q.argmax(-1), method="encode")[0]
+        mean, log_variance = m2.infer(state.m2, z, log_q.argmax(-1), method="encode")
+        return mean, jnp.exp(log_variance)
+
+    def encode(state: State, images: Array) -> Array:
+        return posterior(state, images)[0]
 
     def draw(state: State, z: Array) -> Array:
         return likelihood.mean(m1.infer(state.m1, z, None, method="decode"))
@@ -186,9 +193,9 @@ def make(config: Config, spec: ImageSpec) -> Method:
         """At the mean of p(z | y, v)."""
         return draw(state, p_z(state, m2.infer(state.m2, v, labels, method="decode"))[0])
 
-    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
+    def sample(state: State, key: Key, labels: Array, sampler: DensityLatents) -> Array:
         v_key, z_key = jax.random.split(key)
-        v = sampler.draw(v_key, labels.shape[0], config.latent)
+        v = sampler.draw_by_class(v_key, labels, state.density, config.latent)
         mean, log_variance = p_z(state, m2.infer(state.m2, v, labels, method="decode"))
         return draw(state, reparametrised(mean, log_variance, jax.random.normal(z_key, mean.shape)))
 
@@ -210,5 +217,6 @@ def make(config: Config, spec: ImageSpec) -> Method:
         Phase("m2", config.steps - first, config.labelled_batch, config.unlabelled_batch, m2_step),
     )
     return Method(
-        init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight, sampler=NormalLatents()
-    )
+        init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight,
+        sampler=DensityLatents(latents=config.latents), posterior=posterior,
+    )  # fmt: skip

@@ -10,7 +10,8 @@ With p(z) = N(0, I) and q(z | x) = N(m(x), diag s^2(x)), z = m(x) + s(x) noise:
     log p(x) >= E_q log p(x | z) - KL(q(z | x) || p(z))
     KL        = 1/2 sum_j (m_j^2 + s_j^2 - 1 - log s_j^2)
 
-Samples are the means of p(x | z) for z ~ p(z), as papers show them, not draws from p(x | z). The weights of `elbo` and
+Samples are the means of p(x | z) for z ~ p(z), as papers show them, not draws from p(x | z), or for z of a mixture of
+Gaussians fitted to the latents of training images (Ghosh et al. 2020, arXiv:1903.12436). The weights of `elbo` and
 `iwae` see each test image binarised (or dequantised) once, the same for all draws of z.
 """
 
@@ -27,7 +28,7 @@ import optax
 from ssl_gen.core.batching import shard_batch
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.players import Player
-from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.samplers import DensityLatents, LatentDensity
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.likelihood import elbo_terms, log_importance, pixel_likelihood
 from ssl_gen.networks.variational import autoencoder
@@ -49,6 +50,7 @@ class Config:
     binarise: bool = True  # bernoulli: pixels are drawn 0 or 1 at each sight; off, nats are no likelihood
     learning_rate: float = 1e-3  # Adam at the start, falling to a tenth in 8 stages; Burda et al. 2016
     anneal: float = 0.0  # share of the steps, at the end, over which it falls to 0 instead; ours, paper: the 8 stages
+    latents: Literal["prior", "class_density"] = "prior"  # of samples, unless asked for otherwise; Ghosh et al. 2020
 
 
 PHOTOGRAPHS = Config(  # ours
@@ -58,6 +60,7 @@ PHOTOGRAPHS = Config(  # ours
 
 class State(NamedTuple):
     autoencoder: TrainState
+    density: LatentDensity | tuple[()] = ()  # of latents, fitted after training where samples are drawn from it
 
 
 def falling(rate: float, steps: int, step: Array) -> Array:
@@ -95,14 +98,18 @@ def make(config: Config, spec: ImageSpec) -> Method:
         player, metrics = model.descend(state.autoencoder, loss)
         return State(player), metrics
 
+    def posterior(state: State, images: Array) -> tuple[Array, Array]:
+        mean, log_variance = model.infer(state.autoencoder, images, None, method="encode")
+        return mean, jnp.exp(log_variance)
+
     def encode(state: State, images: Array) -> Array:
-        return model.infer(state.autoencoder, images, None, method="encode")[0]
+        return posterior(state, images)[0]
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
         return likelihood.mean(model.infer(state.autoencoder, latents, None, method="decode"))
 
-    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
-        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: DensityLatents) -> Array:
+        return decode(state, sampler.draw_mixed(key, labels.shape[0], state.density, config.latent), labels)
 
     def log_weight(state: State, observed: Key, key: Key, images: Array) -> Array:
         images = likelihood.observe(observed, images)
@@ -112,5 +119,6 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     phases = (Phase("main", config.steps, 0, config.unlabelled_batch, step),)
     return Method(
-        init, phases, sample=sample, encode=encode, decode=decode, log_weight=log_weight, sampler=NormalLatents()
-    )
+        init, phases, sample=sample, encode=encode, decode=decode, log_weight=log_weight,
+        sampler=DensityLatents(latents=config.latents), posterior=posterior,
+    )  # fmt: skip

@@ -28,6 +28,8 @@ one where it is visible, else the head's probabilities, which carry no gradient.
 
     discriminator   - E_(x,y) log p(y | x)             supervised
     decoder         - E log p(c | p)                   so that samples obey their labels (Odena et al. 2017)
+
+Samples are g(e, c), or, ours, with e of a Gaussian fitted to the latents of each guessed class.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms, forward
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.core.samplers import DensityLatents, LatentDensity
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.adversarial import judged_fake, judged_real
 from ssl_gen.losses.classification import cross_entropy
@@ -78,6 +80,7 @@ class Config:
     anneal: float = 0.5  # share of the steps, at the end, over which the rate falls to 0; ours
     averaging: float = 0.01  # rate of the discriminator's EMA, which classifies, a step; ours
     augmentation: Augmentation = Augmentation()  # of every real image; the paper: none
+    latents: Literal["prior", "class_density"] = "prior"  # of samples, unless asked for otherwise; class_density: ours
 
 
 PHOTOGRAPHS = Config(augmentation=Augmentation(flip=True))  # ours
@@ -87,6 +90,7 @@ class State(NamedTuple):
     encoder: TrainState
     decoder: TrainState
     discriminator: TrainState
+    density: LatentDensity | tuple[()] = ()  # of latents, fitted after training where samples are drawn from it
 
 
 def feature_distance(features: Array, others: Array) -> Array:
@@ -209,15 +213,22 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(discriminator.infer(state.discriminator, images, None)[0])
 
+    def posterior(state: State, images: Array) -> tuple[Array, Array]:
+        mean, log_variance = jnp.split(encoder.infer(state.encoder, images, None), 2, -1)
+        return mean, jnp.exp(log_variance)
+
     def encode(state: State, images: Array) -> Array:
-        """The mean of q(z | x)."""
-        return jnp.split(encoder.infer(state.encoder, images, None), 2, -1)[0]
+        return posterior(state, images)[0]
 
     def decode(state: State, latents: Array, labels: Array) -> Array:
         return decoder.infer(state.decoder, latents, labels)
 
-    def sample(state: State, key: Key, labels: Array, sampler: NormalLatents) -> Array:
-        return decode(state, sampler.draw(key, labels.shape[0], config.latent), labels)
+    def sample(state: State, key: Key, labels: Array, sampler: DensityLatents) -> Array:
+        latents = sampler.draw_by_class(key, labels, state.density, config.latent)
+        return decode(state, latents, labels)
 
     phases = (Phase("main", config.steps, *sizes, step),)
-    return Method(init, phases, sample, classify, encode, decode, conditional=True, sampler=NormalLatents())
+    return Method(
+        init, phases, sample, classify, encode, decode, conditional=True,
+        sampler=DensityLatents(latents=config.latents), posterior=posterior,
+    )  # fmt: skip
