@@ -4,8 +4,9 @@
     run.metrics["error"]["mean"], run.sample(label=3, count=16), run.classify(images)
     run = ssl_gen.load("runs/mine")
 
-is what `ssl-gen train`, `sample` and `predict` do; `ssl_gen.METHODS["triple_gan"].make(config, spec)` is one method as
-pure functions. Nothing heavy is imported before use.
+is what `ssl-gen train`, `sample` and `predict` do, `ssl_gen.suggest` and `ssl_gen.review` do what their commands do;
+`ssl_gen.METHODS["triple_gan"].make(config, spec)` is one method as pure functions. Nothing heavy is imported before
+use.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ DOORS = {  # name -> where it lives
     "UserError": "ssl_gen.types",
     "load": "ssl_gen.runs.load",
     "evaluate": "ssl_gen.runs.evaluate",
+    "suggest": "ssl_gen.runs.suggestions",
+    "review": "ssl_gen.runs.review",
 }
 __all__ = ["export", "train", *DOORS]
 

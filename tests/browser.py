@@ -32,6 +32,10 @@ FLAGS += ("--disable-background-networking", "--disable-component-update", "--di
 PATIENCE = 30  # seconds for an answer; starting takes about two on an idle core
 
 
+KEYS = {"Enter": "\r", " ": " "}  # keys of more than a letter that write a character; the others write none
+SHIFT, CONTROL = 8, 2  # bits of `modifiers`
+
+
 class Browser:
     """One Chromium with one empty page."""
 
@@ -85,6 +89,50 @@ class Browser:
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"]["value"]
+
+    def press(self, key: str, modifiers: int = 0) -> None:
+        """A key, pressed and let go: a letter, or its name (`ArrowDown`)."""
+        text = "" if modifiers & CONTROL else key if len(key) == 1 else KEYS.get(key, "")
+        code = {"Enter": 13, "Escape": 27, "Tab": 9}.get(key, 0)
+        params = {"key": key, "modifiers": modifiers, "windowsVirtualKeyCode": code}
+        self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **params)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **params)
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        """Where the middle of the first such element stands in the viewport."""
+        script = f"(() => {{const r = document.querySelector({selector!r}).getBoundingClientRect();"
+        x, y = self.told(script + "return [r.x + r.width / 2, r.y + r.height / 2]})()")
+        return x, y
+
+    def mouse(self, *places: str, modifiers: int = 0) -> None:
+        """A click on the first such element; of several, a drag from the first to the last over all between."""
+        ends = [self.middle(place) for place in places]
+        params = {"button": "left", "clickCount": 1, "modifiers": modifiers}
+        for kind, (x, y) in [
+            ("mouseMoved", ends[0]),
+            ("mousePressed", ends[0]),
+            *(("mouseMoved", end) for end in ends[1:]),
+            ("mouseReleased", ends[-1]),
+        ]:
+            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **params)
+
+    def tap(self, selector: str) -> None:
+        """A finger on the first such element."""
+        x, y = self.middle(selector)
+        self.ask("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def downloaded(self, folder: Path, selector: str, name: str) -> Path:
+        """The file that a click on the first such element saves."""
+        page, self.session = self.session, None
+        self.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder.resolve()))
+        self.session = page
+        self.mouse(selector)
+        end = time.monotonic() + PATIENCE
+        while not (folder / name).is_file():
+            assert time.monotonic() < end, f"{name} was not saved"
+            time.sleep(0.05)
+        return folder / name
 
     def picture(self, selector: str) -> np.ndarray:
         """What is drawn where the first such element stands: uint8 (H, W, 3)."""

@@ -8,7 +8,7 @@ import typing
 import pytest
 
 from ssl_gen import cli
-from ssl_gen.cli import commands
+from ssl_gen.cli import commands, labelling
 from ssl_gen.core import bounds
 from ssl_gen.core.samplers import NormalLatents
 from ssl_gen.datasets.masking import Scheme
@@ -20,7 +20,10 @@ from ssl_gen.types import UserError
 
 ABSURD = (-1, math.nan, math.inf, 2.0**41, -(2.0**41))
 COMMANDS = [
-    kind for _, kind in inspect.getmembers(commands, dataclasses.is_dataclass) if kind.__module__ == commands.__name__
+    kind
+    for module in (commands, labelling)
+    for _, kind in inspect.getmembers(module, dataclasses.is_dataclass)
+    if kind.__module__ == module.__name__
 ]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ssl_gen import cli
 from ssl_gen.cli import settings_file
-from ssl_gen.cli.commands import Predict, Suggest
+from ssl_gen.cli.labelling import Predict, Suggest
 
 TRAIN = ["train", "fixmatch"]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import os
 import shlex
 import sys
@@ -36,6 +37,7 @@ commands:
   latents RUN        look at what a run's latents hold: pictures for its report, and errors
   predict RUN PATH   label images: file, label, probability
   suggest [RUN] PATH which images to label next, and a table to label them in
+  review RUN PATH    a page on which to correct what a run guesses of images
   export RUN         weights, model card and programs that need no library of ours
   compare RUN ...    several finished runs on one page: numbers, real differences, samples, cost
   list WHAT          what there is: methods, datasets or metrics
@@ -44,10 +46,14 @@ commands:
 `--config FILE.toml` gives a command its settings, --print-config prints them as such a file.
 """
 
-COMMANDS = {  # name -> its function in `cli.commands`
-    name: name.replace("-", "_")
-    for name in ("train", "evaluate", "train-features", "sample", "latents", "predict", "suggest", "export", "compare")
-} | {"list": "listing"}
+COMMANDS = {  # name -> the module of `cli` that its function stands in
+    **dict.fromkeys(
+        ("train", "evaluate", "train-features", "sample", "latents", "export", "compare", "list"), "commands"
+    ),
+    **dict.fromkeys(("predict", "suggest", "review"), "labelling"),
+}
+
+FUNCTIONS = {"list": "listing"}  # of those that are not called as their command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,9 +109,8 @@ def run(words: Sequence[str]) -> int:
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS) or COMMANDS
         return say(f"there is no command {words[0]}; did you mean {' or '.join(near)}?", 2)
-    from ssl_gen.cli import commands
-
-    status: int = getattr(commands, COMMANDS[words[0]])(words[1:])
+    module = importlib.import_module(f"ssl_gen.cli.{COMMANDS[words[0]]}")
+    status: int = getattr(module, FUNCTIONS.get(words[0], words[0].replace("-", "_")))(words[1:])
     return status
 
 

@@ -8,11 +8,13 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from ssl_gen.cli import settings_file
+
+RunFolder = Annotated[Path, tyro.conf.Positional]
 
 
 def parse(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,12 +88,16 @@ def _refuse_strays(unasked: dict[str, list[Path]]) -> None:
 
 
 def read_to_fit(
-    path: Path, shape: tuple[int, int, int], skip_unreadable: bool
+    path: Path,
+    shape: tuple[int, int, int],
+    skip_unreadable: bool,
+    see: Callable[[np.ndarray], None] = lambda pixels: None,
 ) -> tuple[list[Path], np.ndarray, Reading]:
     """One image, or all below a folder, brought to shape (H, W, C): paths, images (N, H, W, C), what was left out.
 
-    What is no image is passed over. Raises UserError where the path does not exist, where there is no image, for a
-    folder that cannot be opened and an unreadable image, naming it, unless `skip_unreadable`.
+    `see` is shown each as its file has it, (h, w) or (h, w, 3). What is no image is passed over. Raises UserError where
+    the path does not exist, where there is no image, for a folder that cannot be opened and an unreadable image, naming
+    it, unless `skip_unreadable`.
     """
     if not path.is_dir() and not path.is_file():
         what = "is no regular file" if path.exists() else "is not there"
@@ -114,6 +118,7 @@ def read_to_fit(
             reading.leave_out(UNREADABLE, [file.relative_to(path) if file != path else file])
             continue
         reading.take(picture)
+        see(picture.pixels)
         files.append(file)
         images.append(resize_one(recolour_one(picture.pixels, shape[2]), *shape[:2]))
     if not images:

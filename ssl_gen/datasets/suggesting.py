@@ -117,5 +117,7 @@ def uncertain_rows(
 def check_enough(labelled: np.ndarray, count: int) -> None:
     """Raise UserError where fewer than `count` images have no label, or none is asked for."""
     left = int((~labelled).sum())
+    if not left:
+        raise UserError("every image is labelled already: there is none to label next")
     if not 1 <= count <= left:
         raise UserError(f"{count} images to label are asked for, and {left} have no label: give 1 to {left}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,15 +15,22 @@ from ssl_gen.reports.charts.style import SHEET
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """A title in plain text and pieces of HTML, empty ones left out -> a whole page."""
+def document(title: str, parts: Iterable[str], sheet: str = "", script: str = "") -> str:
+    """A title in plain text and pieces of HTML, empty ones left out -> a whole page.
+
+    sheet: style beside that of all pages; script: the one that the page may run, known to the browser by its hash.
+    """
+    policy, run = POLICY, ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+        policy, run = f"{POLICY}; script-src 'sha256-{digest}'", f"<script>{script}</script>\n"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{SHEET}</style></head>\n<body>\n"
+        f"<title>{html.escape(title)}</title><style>{SHEET}{sheet}</style></head>\n<body>\n"
         + "\n".join(filter(None, parts))
-        + "\n</body></html>\n"
+        + f"\n{run}</body></html>\n"
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ssl_gen.core import bounds
+from ssl_gen.core import bounds, outputs
 from ssl_gen.core.cells import to_cell
 from ssl_gen.datasets import folders, layout, suggesting
 from ssl_gen.datasets.dataset import DEFAULT_SIDE
@@ -32,6 +32,13 @@ class Suggestions(NamedTuple):
     guesses: list[tuple[str, float]]  # a run's favourite class of each and its probability; none without a run
     labelled: dict[str, str]
     reading: Reading
+
+    def save(self, out: str | Path, overwrite: bool = False) -> Path:
+        """Write the table to label them in; raises UserError where a file is there and is not ours."""
+        outputs.check_free([Path(out)], overwrite)
+        with outputs.replacing(Path(out)) as target:
+            write_table(target, self)
+        return Path(out)
 
 
 def suggest(
@@ -58,13 +65,9 @@ def suggest(
     if found and size is not None:
         raise UserError("images are seen as the run sees them: leave out the size")
     shape = found.record.data.spec.shape if found else (size or DEFAULT_SIDE, size or DEFAULT_SIDE, 3)
-    files, images, reading = folders.read_to_fit(path, shape, skip_unreadable)
-    known = {file.path: file for file in layout.places(path, skip_unreadable)}
-    names = relative(files, path)
-    labels = [known[file].label if file in known else None for file in files]
-    taken = np.array([file in known and (known[file].label is not None or known[file].test) for file in files])
+    names, images, labels, taken, reading = look(path, shape, skip_unreadable)
     suggesting.check_enough(taken, count)
-    seen = np.asarray(_features(features, found, images), np.float32).reshape(len(images), -1)
+    seen = features_of(features, found, images)
     guesses: list[tuple[str, float]] = []
     if found:
         probabilities, classes = found.classify(images), found.record.data.class_names
@@ -76,8 +79,40 @@ def suggest(
     return Suggestions([names[row] for row in rows], guesses, labelled, reading)
 
 
-def _features(asked: str | None, run: Run | None, images: np.ndarray) -> np.ndarray:
-    """What sees images (N, H, W, C) -> (N, ...)."""
+class Looked(NamedTuple):
+    """The images of a folder, and what is known of them."""
+
+    names: list[str]  # as labels.csv has them
+    images: np.ndarray  # (N, H, W, C)
+    labels: list[str | None]
+    taken: np.ndarray  # (N,) bool: labelled already, or of test/
+    reading: Reading
+
+
+def look(
+    path: Path,
+    shape: tuple[int, int, int],
+    skip_unreadable: bool,
+    see: Callable[[np.ndarray], None] = lambda pixels: None,
+) -> Looked:
+    """A folder that `folder:` takes, or one of loose images, as images of `shape`; raises UserError as the readers do.
+
+    `see` is shown each image as its file has it.
+    """
+    files, images, reading = folders.read_to_fit(path, shape, skip_unreadable, see)
+    known = {file.path: file for file in layout.places(path, skip_unreadable)}
+    labels = [known[file].label if file in known else None for file in files]
+    taken = np.array([file in known and (known[file].label is not None or known[file].test) for file in files])
+    return Looked(relative(files, path), images, labels, taken, reading)
+
+
+def features_of(asked: str | None, run: Run | None, images: np.ndarray) -> np.ndarray:
+    """What sees images (N, H, W, C) -> (N, F) float32."""
+    return np.asarray(_seen(asked, run, images), np.float32).reshape(len(images), -1)
+
+
+def _seen(asked: str | None, run: Run | None, images: np.ndarray) -> np.ndarray:
+    """images (N, H, W, C) -> (N, ...)."""
     encode = run.compiled.method.encode if run else None
     if asked is None and run and encode:
         state = everywhere(run.states[run.trained_replica()])

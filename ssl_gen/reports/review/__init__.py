@@ -1,0 +1,1 @@
+"""The page on which a person looks at what a run guesses of a folder, and corrects it."""
