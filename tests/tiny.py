@@ -67,7 +67,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "soft_match": UNMOVED | {"network": "mlp"},
     "ada_match": UNMOVED | {"threshold": 0.0, "network": "mlp"},
     "meta_pseudo_labels": {"threshold": 0.0, "warm_up": 0.25, "fine_tuning": 0.25, "network": "mlp"},
-    "noisy_student": UNMOVED | {"threshold": 0.0, "warm_up": 0.25, "iterations": 2, "network": "mlp"},
+    "noisy_student": {"strong": Augmentation(), "threshold": 0.0, "warm_up": 0.25, "iterations": 2, "network": "mlp"},
     "gan_self_training": {
         "loss": "non_saturating",  # the hinge, flat where nothing is judged yet, leaves the logit's bias as it is
         "threshold": 0.0,
