@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import IMAGES, SPEC, first_rows, some_rows, tiny
+from tiny import IMAGES, SPEC, batch_at, first_batch, tiny
 
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
@@ -14,22 +14,13 @@ from ssl_gen.losses import adversarial
 from ssl_gen.losses.adversarial import Loss
 from ssl_gen.methods.adversarial import conditional_gan
 from ssl_gen.networks import mlp
-from ssl_gen.types import Batch
 
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
 FIRST = stream(0, 0), jnp.int32(0)  # key and number of the first step
 
 
-def gathered(labelled, labels, unlabelled, _):
-    return Batch(SCALED[labelled], labels, SCALED[unlabelled])
-
-
-def batch_of(method):
-    return gathered(*(part[0, 0] for part in some_rows(method, 0, 0, 1)))
-
-
 def started(method):
-    return jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))
+    return jax.jit(method.init)(stream(0, INIT), first_batch())
 
 
 def test_it_looks_at_labelled_images_alone():
@@ -41,8 +32,8 @@ def test_it_looks_at_labelled_images_alone():
 @pytest.mark.parametrize("loss", typing.get_args(Loss))
 def test_each_loss_goes_with_each_way_to_tell_the_discriminator_of_labels(loss, conditioning):
     method = tiny("conditional_gan", loss=loss, conditioning=conditioning, network="mlp").method
-    state = jax.eval_shape(method.init, stream(0, INIT), gathered(*(part[0] for part in first_rows())))
-    _, metrics = jax.eval_shape(method.phases[0].step, state, *FIRST, batch_of(method))
+    state = jax.eval_shape(method.init, stream(0, INIT), first_batch())
+    _, metrics = jax.eval_shape(method.phases[0].step, state, *FIRST, batch_at(method))
     of_classes = {"discriminator/class_of_real", "discriminator/class_of_fake", "generator/class"}
     assert (of_classes & metrics.keys()) == (of_classes if conditioning == "auxiliary" else set())
 
@@ -61,7 +52,7 @@ def test_a_generated_image_has_the_label_of_the_real_one_that_it_stands_beside(c
     """A generator that paints its label, a real image painted with its own: what the discriminator is shown."""
     changes = {"conditioning": conditioning, "network": "mlp", "discriminator_steps": 2}
     _, config, method = tiny("conditional_gan", **changes)
-    state, batch, seen = started(method), batch_of(method), []
+    state, batch, seen = started(method), batch_at(method), []
 
     class Painter(mlp.Generator):
         def __call__(self, latents, labels, train):

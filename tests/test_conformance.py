@@ -13,7 +13,7 @@ from tiny import (
     STEPS,
     STORE,
     VISIBLE,
-    batch_of,
+    batch_at,
     first_rows,
     numbers,
     same,
@@ -87,10 +87,6 @@ def players(state):
     return {name: value for name, value in state._asdict().items() if isinstance(value, TrainState)}
 
 
-def batch_of_phase(method, phase):
-    return batch_of(Rows(*(part[0, 0] for part in some_rows(method, phase, 0, 1))))
-
-
 def state_of(stacked):
     """The method's state of the first replica."""
     return jax.tree.map(lambda leaf: leaf[0], stacked.state)
@@ -105,7 +101,7 @@ def test_a_step_keeps_the_tree_shapes_and_dtypes_of_the_state(name):
     method = tiny(name).method
     state = initial(name)
     for index, phase in enumerate(method.phases):
-        after, metrics = jax.eval_shape(phase.step, state, *KEY_AND_STEP, batch_of_phase(method, index))
+        after, metrics = jax.eval_shape(phase.step, state, *KEY_AND_STEP, batch_at(method, index))
         assert jax.tree.structure(after) == jax.tree.structure(state)
         assert [(x.shape, x.dtype) for x in jax.tree.leaves(after)] == [
             (x.shape, x.dtype) for x in jax.tree.leaves(state)
@@ -228,7 +224,7 @@ def test_each_term_of_each_loss_has_a_gradient_at_initialisation(name, monkeypat
     method, key = tiny(name).method, jax.random.key(0)
     for index, phase in enumerate(method.phases):  # ramps are over, params are still the first
         step = jax.jit(lambda *given, phase=phase: phase.step(*given))  # a trace of its own, with the patched gradient
-        _, metrics = step(one_epoch_on(initial(name)), key, jnp.int32(STEPS), batch_of_phase(method, index))
+        _, metrics = step(one_epoch_on(initial(name)), key, jnp.int32(STEPS), batch_at(method, index))
         norms = {term: float(value) for term, value in metrics.items() if term.endswith("/own")}
         assert norms and all(value > 0 for value in norms.values()), norms
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import IMAGES, SPEC, STEPS, first_rows, some_rows, tiny
+from tiny import IMAGES, SPEC, STEPS, batch_at, first_batch, tiny
 
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
@@ -14,7 +14,6 @@ from ssl_gen.core.schedules import annealed
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.adversarial.feature_matching import matching, unsupervised
 from ssl_gen.networks import mlp
-from ssl_gen.types import Batch
 
 RANDOM = np.random.default_rng(0)
 REAL, FAKE = 2 * RANDOM.normal(size=(5, 3)), 2 * RANDOM.normal(size=(7, 3))
@@ -68,22 +67,14 @@ def test_equal_means_match_whatever_the_images(distance):
     assert matching(pairs, jnp.full((7, 2), 2.0), distance) == 0
 
 
-def gathered(labelled, labels, unlabelled, _):
-    return Batch(SCALED[labelled], labels, SCALED[unlabelled])
-
-
-def batch_of_step(method, step):
-    return gathered(*(part[0, 0] for part in some_rows(method, 0, step, 1)))
-
-
 @functools.cache
 def states():
     """The state before each update and after the last."""
     method = tiny("feature_matching", averaging=AVERAGING).method
-    found = [jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))]
+    found = [jax.jit(method.init)(stream(0, INIT), first_batch())]
     step = jax.jit(method.phases[0].step)
     for i in range(STEPS):
-        found.append(step(found[-1], stream(0, i), jnp.int32(i), batch_of_step(method, i))[0])
+        found.append(step(found[-1], stream(0, i), jnp.int32(i), batch_at(method, step=i))[0])
     return found
 
 
@@ -97,7 +88,7 @@ def optimizer_of(monkeypatch, **changes):
 
     monkeypatch.setattr(gradient, "descend", note)
     method = feature_matching.make(config, SPEC)  # a step that no other test compiles
-    jax.eval_shape(method.phases[0].step, state, *FIRST, batch_of_step(method, 0))
+    jax.eval_shape(method.phases[0].step, state, *FIRST, batch_at(method))
     assert len(seen) == 2 and seen[0] is seen[1]
     return seen[0]
 
@@ -172,6 +163,6 @@ def test_the_generator_is_trained_against_the_updated_discriminator(monkeypatch)
 
     monkeypatch.setattr(gradient, "descend", silence)
     method = feature_matching.make(tiny("feature_matching").config, SPEC)  # a step that no other test compiles
-    _, losses = jax.jit(method.phases[0].step)(state, *FIRST, batch_of_step(method, 0))
+    _, losses = jax.jit(method.phases[0].step)(state, *FIRST, batch_at(method))
     assert losses["discriminator"] > 0
     assert losses["generator"] == 0

@@ -6,30 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import IMAGES, SPEC, first_rows, some_rows, tiny
+from tiny import SPEC, batch_at, first_batch, tiny
 
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
 from ssl_gen.losses import adversarial
 from ssl_gen.losses.adversarial import Loss
 from ssl_gen.methods.adversarial import gan
-from ssl_gen.types import Batch
 
-SCALED = IMAGES.astype(np.float32) / 127.5 - 1
 FIRST = stream(0, 0), jnp.int32(0)  # key and number of the first step
 PLAIN = {"loss": "non_saturating", "averaging": 0.0}  # the least to compile
 
 
-def gathered(labelled, labels, unlabelled, _):
-    return Batch(SCALED[labelled], labels, SCALED[unlabelled])
-
-
-def batch_of(method):
-    return gathered(*(part[0, 0] for part in some_rows(method, 0, 0, 1)))
-
-
 def started(method):
-    return jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))
+    return jax.jit(method.init)(stream(0, INIT), first_batch())
 
 
 TERMS = {"wasserstein": {"real", "fake", "gradient_penalty"}, "relativistic": {"relativistic", "r1", "r2"}}
@@ -39,8 +29,8 @@ TERMS = {"wasserstein": {"real", "fake", "gradient_penalty"}, "relativistic": {"
 @pytest.mark.parametrize("loss", typing.get_args(Loss))
 def test_each_loss_trains_each_network_with_its_own_terms(loss, network):
     method = tiny("gan", loss=loss, network=network).method
-    state = jax.eval_shape(method.init, stream(0, INIT), gathered(*(part[0] for part in first_rows())))
-    _, metrics = jax.eval_shape(method.phases[0].step, state, *FIRST, batch_of(method))
+    state = jax.eval_shape(method.init, stream(0, INIT), first_batch())
+    _, metrics = jax.eval_shape(method.phases[0].step, state, *FIRST, batch_at(method))
     terms = {name.split("/")[1] for name in metrics if name.startswith("discriminator")} - {"gradient_norm"}
     assert terms == TERMS.get(loss, {"real", "fake"})
     assert "generator/adversarial" in metrics
@@ -50,7 +40,7 @@ def test_each_loss_trains_each_network_with_its_own_terms(loss, network):
 def test_a_discriminator_has_no_bias_that_its_loss_could_not_train(network):
     def biases(loss):
         method = tiny("gan", loss=loss, network=network).method
-        state = jax.eval_shape(method.init, stream(0, INIT), gathered(*(part[0] for part in first_rows())))
+        state = jax.eval_shape(method.init, stream(0, INIT), first_batch())
         return sum(
             "bias" in jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state.discriminator.params)
         )
@@ -60,7 +50,7 @@ def test_a_discriminator_has_no_bias_that_its_loss_could_not_train(network):
 
 def test_each_update_of_the_discriminator_sees_its_share_of_the_real_and_of_the_generated(monkeypatch):
     method = tiny("gan", discriminator_steps=3, **PLAIN).method
-    state, batch, seen = started(method), batch_of(method), []
+    state, batch, seen = started(method), batch_at(method), []
 
     def note(config, key, images):
         return seen.append(images) or images
@@ -93,7 +83,7 @@ def test_the_generator_is_trained_against_the_updated_discriminator(monkeypatch)
 
     monkeypatch.setattr(gradient, "descend", doubt)
     method = gan.make(tiny("gan", **PLAIN).config, SPEC)  # a step that no other test compiles
-    _, values = jax.jit(method.phases[0].step)(state, *FIRST, batch_of(method))
+    _, values = jax.jit(method.phases[0].step)(state, *FIRST, batch_at(method))
     np.testing.assert_allclose(values["generator"], 50, rtol=1e-6)  # - log sigmoid(-50)
 
 

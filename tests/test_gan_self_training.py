@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import IMAGES, SPEC, first_rows, same, some_rows, tiny
+from tiny import IMAGES, SPEC, batch_at, first_batch, same, tiny
 
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import gradient
@@ -23,18 +23,10 @@ SCALED = jnp.asarray(IMAGES, jnp.float32) / 127.5 - 1
 DENSE = {"classifier_network": "mlp"}
 
 
-def gathered(labelled, labels, unlabelled, _=None):
-    return Batch(SCALED[labelled], jnp.asarray(labels), SCALED[unlabelled])
-
-
-def batch_of(method, phase):
-    return gathered(*(part[0, 0] for part in some_rows(method, phase, 0, 1)))
-
-
 @functools.cache
 def started():
     method = tiny("gan_self_training", **DENSE).method
-    return jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))
+    return jax.jit(method.init)(stream(0, INIT), first_batch())
 
 
 FIRST = stream(0, 0), jnp.int32(0)  # key and number of a run's first step
@@ -43,7 +35,7 @@ FIRST = stream(0, 0), jnp.int32(0)  # key and number of a run's first step
 def test_each_phase_trains_its_own_players():
     method, moved = tiny("gan_self_training", **DENSE).method, []
     for index, phase in enumerate(method.phases):
-        after, _ = jax.jit(phase.step)(started(), *FIRST, batch_of(method, index))
+        after, _ = jax.jit(phase.step)(started(), *FIRST, batch_at(method, index))
         moved.append({name for name in after._fields if not same(getattr(after, name), getattr(started(), name))})
     taught = {"classifier", "marginals"}
     assert moved == [taught, {"generator", "discriminator"}, taught]
@@ -52,7 +44,7 @@ def test_each_phase_trains_its_own_players():
 def terms(phase, **switches):
     """The terms of the classifier's loss in a phase, nothing computed."""
     method = tiny("gan_self_training", **DENSE, **switches).method
-    _, metrics = jax.eval_shape(method.phases[phase].step, started(), *FIRST, batch_of(method, phase))
+    _, metrics = jax.eval_shape(method.phases[phase].step, started(), *FIRST, batch_at(method, phase))
     return {name.removeprefix("classifier/") for name in metrics} - {"gradient_norm", "confident"}
 
 
@@ -101,7 +93,7 @@ def test_pairs_are_judged_with_the_labels_of_hand_classifier_and_generator(monke
             return jnp.zeros((len(labels), 1)), None
 
     _, config, method = tiny("gan_self_training", **DENSE)
-    state, batch = started(), gathered(np.arange(4), np.array([2, 0, 1, 1]), np.arange(12, 20))
+    state, batch = started(), Batch(SCALED[:4], jnp.array([2, 0, 1, 1]), SCALED[12:20])
     watch(monkeypatch, config, Judge()).phases[1].step(state, *FIRST, batch)
     (images, labels), (generated, wanted) = judged
     guesses = np.asarray(method.classify(state, batch.unlabelled)).argmax(-1)
@@ -118,7 +110,7 @@ def test_generated_images_teach_the_labels_that_they_were_drawn_for(monkeypatch)
     shown, taught = [], []
     switches = {"from_labels": False, "from_guesses": False, "augmentation": Augmentation()}
     _, config, method = tiny("gan_self_training", **DENSE, **switches)
-    batch = batch_of(method, 2)
+    batch = batch_at(method, 2)
     monkeypatch.setattr(gan_self_training, "augment", lambda config, key, images: shown.append(images) or images)
     monkeypatch.setattr(gan_self_training, "cross_entropy", lambda logits, labels: taught.append(labels) or 0.0)
     watch(monkeypatch, config).phases[2].step(started(), *FIRST, batch)
@@ -131,7 +123,7 @@ def test_samples_are_drawn_by_the_ema_of_the_generator():
     method, labels, key = tiny("gan_self_training", **DENSE).method, jnp.arange(3), jax.random.key(1)
     step, states, first = jax.jit(method.phases[1].step), [started()], method.phases[0].steps
     for at in (first, first + 1):
-        states.append(step(states[-1], stream(0, at), jnp.int32(at), batch_of(method, 1))[0])
+        states.append(step(states[-1], stream(0, at), jnp.int32(at), batch_at(method, 1))[0])
     first, second = (state.generator.params for state in states[1:])
     rate = gan_self_training.Config().generator_averaging  # the mean of two: weights (1 - rate) : 1
     mean = jax.tree.map(lambda a, b: ((1 - rate) * a + b) / (2 - rate), first, second)
@@ -174,9 +166,9 @@ def test_guesses_are_brought_to_the_class_frequencies_of_the_labels(phase, monke
     method = gan_self_training.make(config, SPEC)
     means = Marginals(jnp.array([0.6, 0.3, 0.1]), jnp.array([0.2, 0.3, 0.5]))
     state = started()._replace(marginals=means)
-    after, _ = method.phases[phase].step(state, *FIRST, batch_of(method, phase))
+    after, _ = method.phases[phase].step(state, *FIRST, batch_at(method, phase))
     plain = gan_self_training.make(dataclasses.replace(config, alignment=False), SPEC)
-    untouched, _ = plain.phases[phase].step(started()._replace(marginals=()), *FIRST, batch_of(plain, phase))
+    untouched, _ = plain.phases[phase].step(started()._replace(marginals=()), *FIRST, batch_at(plain, phase))
     aligned, guesses = (np.exp(np.float64(each)) for each in learnt)
     expected = guesses * np.array([3.0, 1.0, 0.2])
     np.testing.assert_allclose(aligned, expected / expected.sum(1, keepdims=True), rtol=1e-3)

@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import batch_of, same, some_rows, tiny
+from tiny import batch_at, same, tiny
 
 from ssl_gen.core.keys import INIT, stream
-from ssl_gen.datasets.batches import Rows
 from ssl_gen.methods.self_training.noisy_student import Config, starts, taught
 from ssl_gen.types import UserError
 
@@ -34,7 +33,7 @@ def test_students_share_what_the_first_teacher_leaves_of_the_steps():
 def test_a_student_becomes_the_teacher_of_a_new_one_when_its_turn_is_over_and_then_alone():
     made = tiny("noisy_student")
     method, (first, second) = made.method, starts(made.config)
-    batch = batch_of(Rows(*(part[0, 0] for part in some_rows(method, 1, 0, 1))))
+    batch = batch_at(method, 1)
     before = jax.jit(method.init)(stream(0, INIT), batch)
     step = jax.jit(method.phases[1].step)
     for at in (first, second, second + 1):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny import IMAGES, SPEC, first_rows, some_rows, tiny
+from tiny import IMAGES, SPEC, batch_at, first_batch, tiny
 
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
@@ -11,7 +11,6 @@ from ssl_gen.losses.adversarial import judged_fake, judged_real
 from ssl_gen.methods.adversarial import sgan
 from ssl_gen.methods.adversarial.sgan import reality
 from ssl_gen.networks import mlp
-from ssl_gen.types import Batch
 
 LOGITS = 2 * np.random.default_rng(0).normal(size=(6, 4))  # K = 3
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
@@ -39,14 +38,10 @@ def test_reality_of_extreme_logits_is_finite_with_its_gradient():
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-def gathered(labelled, labels, unlabelled, _):
-    return Batch(SCALED[labelled], labels, SCALED[unlabelled])
-
-
 def state_and_batch():
     method = tiny("sgan", network="mlp").method
-    state = jax.jit(method.init)(stream(0, INIT), gathered(*(part[0] for part in first_rows())))
-    return state, gathered(*(part[0, 0] for part in some_rows(method, 0, 0, 1)))
+    state = jax.jit(method.init)(stream(0, INIT), first_batch())
+    return state, batch_at(method)
 
 
 def test_a_class_is_as_probable_as_among_real_images(monkeypatch):

@@ -135,6 +135,16 @@ def batch_of(rows: Rows) -> Batch:
     return STORE.fetch(jnp.asarray(IMAGES), rows)
 
 
+def batch_at(method: Method, phase: int = 0, step: int = 0) -> Batch:
+    """The batch of a step of a phase, of the first seed."""
+    return batch_of(Rows(*(part[0, 0] for part in some_rows(method, phase, step, 1))))
+
+
+def first_batch() -> Batch:
+    """The batch of the initialisation, of the first seed."""
+    return batch_of(Rows(*(part[0] for part in first_rows())))
+
+
 def numbers(tree: Any) -> list[np.ndarray]:
     """The leaves of a tree as arrays; keys as their words."""
     leaves = jax.tree.leaves(tree)
