@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_gen.core.files import sha256
+from ssl_gen.reports import tested
 from ssl_gen.reports.records import FinalRecord, LatentsRecord, RunRecord, Stop, load, load_both
 from ssl_gen.types import UserError
 
@@ -26,6 +27,9 @@ class Run(NamedTuple):
     samples: Path | None  # samples.png; None where the method draws none
     latents: LatentsRecord | None  # None where `ssl-gen latents` did not run
     over_time: list[tuple[int, Path]]  # samples/STEP.png, by step
+    tested: tested.Tested | None = (
+        None  # test images to show; None where nothing classifies, or an older version trained
+    )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -65,6 +69,7 @@ def read(folder: str | Path) -> Run:
         samples if samples.is_file() else None,
         load(latents, LatentsRecord) if latents.is_file() else None,
         sorted((int(path.stem), path) for path in (folder / "samples").glob("*.png") if path.stem.isdecimal()),
+        tested.read(folder),
     )
 
 

@@ -70,6 +70,13 @@ def sprite(images: Sequence[np.ndarray]) -> Sprite:
     return Sprite(cell, columns, [_encoded(_sheet(part, cell, columns, colour), lossless) for part in parts])
 
 
+def stacked(images: Sequence[np.ndarray]) -> tuple[np.ndarray, int, int]:
+    """Thumbnails -> all of them in one picture, uint8 (H, W) or (H, W, 3), the side of its cells, cells in a row."""
+    cell = max(max(image.shape[:2]) for image in images)
+    columns = int(np.ceil(len(images) ** 0.5))
+    return _sheet(images, cell, columns, any(image.ndim == 3 for image in images)), cell, columns
+
+
 def _sheet(images: Sequence[np.ndarray], cell: int, columns: int, colour: bool) -> np.ndarray:
     """Up to columns^2 pictures, row by row; rows that would be empty are left out."""
     rows = -(-len(images) // columns)

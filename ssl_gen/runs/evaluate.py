@@ -10,8 +10,9 @@ from typing import Any
 
 from ssl_gen.core.files import claimed, writing
 from ssl_gen.evaluation import features, proxy_classifier
+from ssl_gen.evaluation.inference import probabilities
 from ssl_gen.evaluation.reference import Reference
-from ssl_gen.reports import records
+from ssl_gen.reports import records, tested
 from ssl_gen.reports.run import page
 from ssl_gen.runs.data import Data
 from ssl_gen.runs.load import data_of, load
@@ -48,5 +49,9 @@ def evaluate(
     with claimed(run.folder), writing(run.folder, "the same command measures again"):
         final = dataclasses.replace(final, metrics=final.metrics | measured)
         records.write(run.folder / "final.json", final)
+        if final.confusion and not ((run.folder / tested.RECORD).is_file() and tested.is_whole(run.folder)):
+            images, labels = data.dataset.test_images, data.dataset.test_labels  # of a run that is older than these
+            outputs = [probabilities(run.compiled, state, images) for state in states.values()]
+            tested.write(run.folder, tested.choose(outputs, labels), images)
         page.write(run.folder)
     return final

@@ -255,8 +255,11 @@ def conclude(
     outcome: Outcome,
     lines: Sequence[dict[str, Any]],
     reference: Reference,
-) -> FinalRecord:
-    """final.json: the metrics of the replicas that did not stop, and what the log says of the way there."""
+) -> tuple[FinalRecord, list[np.ndarray]]:
+    """final.json: the metrics of the replicas that did not stop, and what the log says of the way there.
+
+    With it, where there is a classifier, the log-probabilities (T, K) that each of them gives the test images.
+    """
     unmeasured: dict[str, str] = {}
     metrics = measure_seeds(compiled, data, states, reference, unmeasured=unmeasured)
     final = FinalRecord(
@@ -278,15 +281,15 @@ def conclude(
         command=record.command,
     )
     if not (compiled.classify and states):
-        return final
+        return final, []
     labels = data.dataset.test_labels
     try:
         outputs = [probabilities(compiled, state, data.dataset.test_images) for state in states.values()]
     except UserError as error:
-        return dataclasses.replace(final, unmeasured=unmeasured | {"confusion": str(error)})
+        return dataclasses.replace(final, unmeasured=unmeasured | {"confusion": str(error)}), []
     shares = [classification.per_class_error(each, labels) for each in outputs]
     best = [min(curve(lines, seed, "test/error"), default=None) for seed in record.seeds]
-    return dataclasses.replace(
+    final = dataclasses.replace(
         final,
         confusion=np.sum([classification.confusion(each, labels) for each in outputs], 0).tolist(),
         per_class_error={
@@ -295,6 +298,7 @@ def conclude(
         },
         oracle={"error_best_test": statistics.summary(best)},
     )
+    return final, outputs
 
 
 def curve(lines: Sequence[dict[str, Any]], seed: int, name: str) -> list[float]:

@@ -22,7 +22,7 @@ from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
 from ssl_gen.metrics.statistics import Summary
-from ssl_gen.reports import records, run_folder
+from ssl_gen.reports import records, run_folder, tested
 from ssl_gen.reports.charts import pictures
 from ssl_gen.reports.records import EncoderRecord, FinalRecord, ReadRecord, RunRecord
 from ssl_gen.reports.run import page
@@ -189,6 +189,8 @@ def what_is_lost(job: Job, final: FinalRecord) -> list[str]:
         lost.append("metrics.jsonl is damaged")
     if job.compiled.sample and len(final.stopped) < len(final.seeds) and not pictures.is_whole(job.target / SAMPLES):
         lost.append(f"{SAMPLES} is missing or damaged")
+    if not tested.is_whole(job.target):
+        lost.append(f"{tested.PICTURE} is missing or damaged")
     return lost
 
 
@@ -270,7 +272,10 @@ def concluded(
     if job.compiled.sample and states:
         replica = min(states)
         draw_grid(job.target / SAMPLES, job.compiled, job.data, states[replica], replica, job.record.method)
-    final = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference())
+    final, outputs = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference())
+    if outputs:
+        images, labels = job.data.dataset.test_images, job.data.dataset.test_labels
+        tested.write(job.target, tested.choose(outputs, labels), images)
     if job.compiled.classify and states and len(job.data.validation[1]):
         of_seeds = {job.data.seeds[replica]: state for replica, state in states.items()}
         temperatures, reasons = calibrate(job.compiled, of_seeds, *job.data.validation)

@@ -101,6 +101,15 @@ figure{margin:.6rem 0}
 .confusion tbody th{font-weight:400;text-align:right;vertical-align:middle}
 .confusion tbody th,.confusion .up{max-width:9rem;max-height:10rem;overflow:hidden;text-overflow:ellipsis}
 .confusion thead .up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;padding:.4rem .2rem}
+.confusion td a{color:inherit;display:block;margin:-.3rem -.5rem;padding:.3rem .5rem}
+.cell{display:none;border:1px solid var(--rule);padding:.2rem .9rem .8rem;margin:.6rem 0;scroll-margin-top:40vh}
+.cell:target{display:block}
+.cell h3{margin-top:.4rem}
+.thumbnails{display:flex;flex-wrap:wrap;gap:.6rem}
+.thumbnails figure{margin:0}
+.thumbnails figcaption{font-size:.75rem;line-height:1.25}
+.thumbnail{display:block;background-repeat:no-repeat;image-rendering:pixelated}
+a{color:var(--first)}
 summary{cursor:pointer;margin:.6rem 0;font-weight:600}
 @media (max-width:600px){
 body{padding:20px 12px 40px}

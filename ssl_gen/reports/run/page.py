@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl_gen.core.files import write_whole
 from ssl_gen.reports.document import document
-from ssl_gen.reports.run import sections, training
+from ssl_gen.reports.run import sections, tested, training
 from ssl_gen.reports.run_folder import Run, read
 
 PARTS = (
@@ -17,6 +17,7 @@ PARTS = (
     sections.samples,
     sections.latents,
     sections.confusion,
+    tested.galleries,
     training.losses,
     sections.masks,
     sections.settings,
@@ -25,7 +26,7 @@ PARTS = (
 
 def render(run: Run) -> str:
     """A run -> the whole page as HTML."""
-    return document(sections.title(run.record), (part(run) for part in PARTS))
+    return document(sections.title(run.record), (part(run) for part in PARTS), tested.rules(run))
 
 
 def write(run_folder: str | Path) -> Path:

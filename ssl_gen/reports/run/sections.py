@@ -17,6 +17,7 @@ from ssl_gen.reports.charts import pictures
 from ssl_gen.reports.charts.style import LEVELS
 from ssl_gen.reports.document import figure, image
 from ssl_gen.reports.records import RunRecord
+from ssl_gen.reports.run import tested
 from ssl_gen.reports.run_folder import Run, stopped
 
 CLASSES = 40  # a confusion matrix of more classes is a list of the commonest confusions instead
@@ -177,7 +178,7 @@ def confusion(run: Run) -> str:
     if run.final is None or run.final.confusion is None:
         return ""
     counts, classes = run.final.confusion, run.record.data.class_names
-    head = "<h2>Confusion matrix</h2>"
+    head = '<h2 id="confusion">Confusion matrix</h2>'
     if len(classes) > CLASSES:
         pairs = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
         rows = [[classes[i], classes[j], f"{n:,}"] for n, i, j in sorted(pairs, reverse=True)[:CONFUSIONS]]
@@ -186,14 +187,18 @@ def confusion(run: Run) -> str:
     up = ' class="up"' if max(map(len, classes)) > 5 else ""
     names = "".join(f'<th scope="col"><span{up}>{html.escape(name)}</span></th>' for name in classes)
     body = []
-    for name, row in zip(classes, counts, strict=True):
+    for true, (name, row) in enumerate(zip(classes, counts, strict=True)):
         total = max(sum(row), 1)
-        cells = "".join(f'<td class="c{math.ceil(LEVELS * n / total)}">{n}</td>' for n in row)
+        cells = "".join(
+            f'<td class="c{math.ceil(LEVELS * n / total)}">{tested.linked(run, true, k, n)}</td>'
+            for k, n in enumerate(row)
+        )
         body.append(f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>')
     told = '<p class="soft">Test images by true class (rows) and predicted class (columns), summed over the seeds; '
-    told += "the darker or stronger the colour, the larger the share of its row.</p>"
+    told += "the darker or stronger the colour, the larger the share of its row."
+    told += " A number opens the images behind it.</p>" if run.tested else "</p>"
     table = f'<table class="confusion"><thead><tr><th></th>{names}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-    return f'{head}{told}<div class="scroll">{table}</div>'
+    return f'{head}{told}<div class="scroll">{table}</div>{tested.cells(run)}'
 
 
 def masks(run: Run) -> str:
