@@ -91,7 +91,8 @@ class Method(NamedTuple):
     sample: Callable[[State, Key, Array, Any], Array] | None = None  # labels (B,), sampler -> images in [-1, 1]
     classify: Callable[[State, Array], Array] | None = None  # images -> log-probabilities (B, K)
     encode: Callable[[State, Array], Array] | None = None  # images -> latents (B, Z)
-    decode: Callable[[State, Array, Array], Array] | None = None  # latents (B, Z), labels (B,) -> images
+    decode: Callable[[State, Array, Array], Array] | None = None  # latents (B, Z), labels (B,) -> images; of one that
+    # does not classify, -1 is the label of an image whose class nobody knows
     conditional: bool = False  # does sample obey labels?
     log_weight: Callable[[State, Key, Key, Array], Array] | None = None  # keys of what is observed and of z ~ q, images
     # -> log p(x, z) / q(z | x) (B,) nats
@@ -100,6 +101,7 @@ class Method(NamedTuple):
     sampler: Any = NoSettings()  # a frozen dataclass: how samples are drawn unless asked for otherwise
     posterior: Callable[[State, Array], tuple[Array, Array]] | None = None  # images -> mean and variance of q(z | x),
     # (B, Z) each, of the class that is guessed: what a density of latents, `state.density`, is fitted to
+    costly: tuple[str, ...] = ()  # what of these takes long: metrics of it are made where they are asked for alone
 
 
 def able(function: F | None) -> F:

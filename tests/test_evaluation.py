@@ -270,6 +270,28 @@ def test_out_of_distribution_images_are_told_from_known_ones():
     assert found == pytest.approx((inside > outside).mean() + (inside == outside).mean() / 2)
 
 
+def test_a_decoder_is_told_a_class_where_the_method_guesses_one_and_else_that_nobody_knows():
+    def told(method):
+        def decode(state, latents, labels):
+            return jnp.broadcast_to(labels[:, None, None, None] / 2, (len(latents), 8, 8, 1))
+
+        images = jnp.asarray(dataset(6).test_images, jnp.float32) / 127.5 - 1
+        decoded = inference.encoded_and_decoded(method._replace(decode=decode), STATE, images)
+        return (2 * decoded[:, 0, 0, 0]).tolist()
+
+    images = jnp.asarray(dataset(6).test_images, jnp.float32) / 127.5 - 1
+    assert told(METHOD) == classify(STATE, images).argmax(-1).tolist() != [0] * len(images)
+    assert told(METHOD._replace(classify=None)) == [-1] * len(images)
+    assert told(METHOD._replace(classify=None, conditional=False)) == [0] * len(images)
+
+
+def test_what_takes_long_is_measured_where_it_is_asked_for_alone():
+    able = abilities(METHOD, replica().reference)
+    usual, spared = applicable(able), applicable(able, costly=("encode", "log_weight"))
+    assert set(usual) - set(spared) == {"elbo", "reconstruction", "imputation"}
+    assert applicable(able, ("elbo",), costly=("log_weight",)) == ["elbo"]
+
+
 def test_what_a_method_cannot_do_is_left_out():
     reference = replica().reference
     silent = Method(None, (), classify=classify)

@@ -8,8 +8,16 @@ import pytest
 from scipy import integrate as quadrature
 from scipy import stats
 
+from ssl_gen.core import flows
+from ssl_gen.core.conditioning import guided, told_classes
+from ssl_gen.core.flows import by_quarter, log_density
+from ssl_gen.core.odes import integrate
+from ssl_gen.core.samplers import FlowSampler
+from ssl_gen.evaluation.inference import encoded_and_decoded
+from ssl_gen.losses.likelihood import dequantised
 from ssl_gen.methods.diffusion import flow_matching
-from ssl_gen.methods.diffusion.flow_matching import Config, FlowSampler, by_quarter, guided, integrate, told_classes
+from ssl_gen.methods.diffusion.flow_matching import Config
+from ssl_gen.metrics.likelihood import bits_per_dimension
 from ssl_gen.types import Batch, ImageSpec, UserError
 
 SPEC = ImageSpec(8, 8, 1, 3)
@@ -48,7 +56,7 @@ class Constant(nn.Module):
 
 def made(monkeypatch, network, **changes):
     """The method with a field in closed form, and its first state."""
-    monkeypatch.setattr(flow_matching, "UNet", lambda *_: network)
+    monkeypatch.setattr(flow_matching, "unet", lambda *_: network)
     method = flow_matching.make(Config(**changes), SPEC)
     images = jnp.zeros((2, *SPEC.shape))
     return method, method.init(jax.random.key(0), Batch(images, jnp.zeros(2, jnp.int32), images))
@@ -163,6 +171,77 @@ def test_guidance_goes_beyond_the_class_from_none_inside_its_interval(monkeypatc
         speed = (inside * (none + 3 * (speeds - none)) + (5 - inside) * speeds) / 5
         expected = np.clip(noise - speed[:, None, None, None], -1, 1)
         np.testing.assert_allclose(method.sample(state, key, labels, sampler), expected, atol=1e-5)
+
+
+def test_an_image_encoded_without_its_class_comes_back_without_one_and_obeys_any_class_it_is_given(monkeypatch):
+    """Along constant fields: latents are the image and the speed of none; from there each class goes its way."""
+    method, state = made(monkeypatch, Constant())
+    images = np.random.default_rng(0).uniform(-0.4, 0.4, (4, *SPEC.shape)).astype(np.float32)
+    latents = method.encode(state, images)
+    np.testing.assert_allclose(latents, images.reshape(4, -1) + 0.5, atol=1e-5)
+    found = np.asarray(method.decode(state, latents, jnp.array([-1, 0, 1, 2])))
+    speeds = np.array([0.5, 0.1, -0.3, 0.25])[:, None, None, None]
+    np.testing.assert_allclose(found, np.clip(images + 0.5 - speeds, -1, 1), atol=1e-5)
+    np.testing.assert_allclose(encoded_and_decoded(method, state, jnp.asarray(images)), images, atol=1e-5)
+
+
+def test_the_latents_of_a_gaussian_are_standard_normal_and_lead_back(monkeypatch):
+    method, state = made(monkeypatch, Exact())
+    images = MEAN + DEVIATION * np.random.default_rng(0).normal(size=(20, *SPEC.shape)).astype(np.float32)
+    latents = method.encode(state, images)
+    np.testing.assert_allclose(latents, ((images - MEAN) / DEVIATION).reshape(20, -1), rtol=0.05, atol=0.02)
+    back = method.decode(state, latents, jnp.full(20, -1))
+    np.testing.assert_allclose(back, images, atol=0.02)
+
+
+COVARIANCE = np.array([[0.5, 0.3], [0.3, 0.4]])
+CENTRE = np.array([0.3, -0.2])
+
+
+def field_of_a_correlated_gaussian(x, time):
+    """E[z - x | x_t] = -m + (t I - (1 - t) S) ((1 - t)^2 S + t^2 I)^-1 (x_t - (1 - t) m)."""
+    one = jnp.eye(2)
+    variance = (1 - time) ** 2 * COVARIANCE + time**2 * one
+    slope = (time * one - (1 - time) * COVARIANCE) @ jnp.linalg.inv(variance)
+    return (x - (1 - time) * CENTRE) @ slope.T - CENTRE
+
+
+def test_the_likelihood_of_a_gaussian_is_its_density():
+    """With the exact divergence; and the mean of estimates over all probes, half of which are minus the others."""
+    x = np.random.default_rng(0).normal(size=(6, 2))
+    expected = stats.multivariate_normal(CENTRE, COVARIANCE).logpdf(x)
+    some = jnp.asarray(x, jnp.float32)
+    np.testing.assert_allclose(log_density(field_of_a_correlated_gaussian, some, None), expected, atol=1e-3)
+    both = [
+        log_density(field_of_a_correlated_gaussian, some, jnp.broadcast_to(jnp.array(probe), x.shape))
+        for probe in ([1.0, 1.0], [1.0, -1.0])
+    ]
+    np.testing.assert_allclose(np.mean(both, 0), expected, atol=1e-3)
+    assert np.abs(both[0] - expected).max() > 0.05  # one alone is an estimate
+
+
+@pytest.mark.parametrize("exact", [64, 63], ids=["exact", "estimate"])
+def test_a_log_weight_is_the_density_of_pixels_spread_over_their_grey_levels(monkeypatch, exact):
+    """In nats of grey levels, 127.5 to one of [-1, 1]; of pixels apart from each other an estimate is exact too."""
+    monkeypatch.setattr(flows, "EXACT", exact)
+    method, state = made(monkeypatch, Exact())
+    images = np.round((MEAN + DEVIATION * np.random.default_rng(0).normal(size=(5, *SPEC.shape)) + 1) * 127.5)
+    images = jnp.asarray(images / 127.5 - 1, jnp.float32)
+    observed, key = jax.random.key(1), jax.random.key(2)
+    found = np.asarray(method.log_weight(state, observed, key, images))
+    spread_out = np.asarray(dequantised(jax.random.split(observed)[0], images), np.float64)
+    density = stats.norm(MEAN, DEVIATION).logpdf(spread_out).sum((1, 2, 3))
+    bits = [bits_per_dimension(nats, 64) for nats in found]
+    np.testing.assert_allclose(bits, [bits_per_dimension(nats, 64, 127.5) for nats in density], atol=2e-3)
+    np.testing.assert_array_equal(method.log_weight(state, observed, jax.random.key(9), images), found)
+
+
+def test_a_field_that_never_learns_no_class_encodes_nothing():
+    never = flow_matching.make(Config(label_dropout=0.0), SPEC)
+    assert never.encode is never.decode is never.log_weight is None and never.costly == ()
+    for some in (Config(), Config(label_dropout=0.0, unlabelled="null")):
+        method = flow_matching.make(some, SPEC)
+        assert method.costly and all(getattr(method, name) for name in method.costly)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from ssl_gen.core.options import choose
 from ssl_gen.types import Array, Key, UserError
 
+MOST_STEPS = 10_000
+
 
 @dataclasses.dataclass(frozen=True)
 class NormalLatents:
@@ -79,3 +81,36 @@ def fitted(density: LatentDensity | tuple[()]) -> LatentDensity:
     """The density of a state that has one."""
     assert isinstance(density, LatentDensity), "no density of latents was fitted: see `evaluation.densities`"
     return density
+
+
+def check_steps(steps: int) -> None:
+    """Raise UserError for a number of steps that nobody means."""
+    if not 1 <= steps <= MOST_STEPS:
+        raise UserError(f"steps is {steps}: choose a number of 1 to {MOST_STEPS:,}")
+
+
+def check_guidance(guidance: float, low: float, high: float, highest: float) -> None:
+    """Raise UserError for a guidance that is none, or an interval of noise levels that is none from 0 to `highest`."""
+    if not (guidance >= 0 and math.isfinite(guidance)):
+        raise UserError(f"guidance is {guidance}: choose a number of at least 0; 1 is none")
+    if not 0 <= low <= high <= highest:
+        raise UserError(
+            f"guided_from {low} to guided_to {high} is no part of the way: choose two numbers of 0 to {highest:,g}, "
+            "the smaller first"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSampler:
+    """How the way from noise to an image is gone along a flow. Raises UserError for settings that make no sense."""
+
+    steps: int = 20  # equal steps of t from 1 to 0; heun looks at the field twice in each
+    solver: Literal["euler", "heun"] = "heun"  # error of order 1, or 2, in the length of a step
+    guidance: float = 1.0  # w; 1: none, above 1 samples obey more and vary less, 0: the class is not told
+    guided_from: float = 0.0  # guidance is 1 for t below; Kynkaanniemi et al. 2024
+    guided_to: float = 1.0  # guidance is 1 for t above; Kynkaanniemi et al. 2024
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        choose("solver", self.solver, ("euler", "heun"))
+        check_guidance(self.guidance, self.guided_from, self.guided_to, 1)

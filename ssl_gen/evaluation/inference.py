@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssl_gen.core import keys
+from ssl_gen.datasets.batches import UNTOLD
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.training.mesh import largest_divisor
 from ssl_gen.types import Array, Key, Method, State, Tree, UserError, able
@@ -44,9 +45,10 @@ def sampling_key(seed: int | Array, row: int) -> Key:
 def encoded_and_decoded(method: Method, state: State, images: Array) -> Array:
     """Images (B, H, W, C) in [-1, 1] -> the same, by way of their latents.
 
-    The class that a conditional decoder is told is the method's own guess: nobody has the true one of a new image.
+    The class that a conditional decoder is told is the method's own guess: nobody has the true one of a new image. Of a
+    method that makes no guesses it is told none.
     """
-    labels = jnp.zeros(len(images), jnp.int32)
+    labels = jnp.full(len(images), UNTOLD if method.conditional else 0, jnp.int32)
     if method.conditional and method.classify:
         labels = method.classify(state, images).argmax(-1)
     return able(method.decode)(state, able(method.encode)(state, images), labels)

@@ -148,8 +148,12 @@ def located(outputs: Array) -> tuple[Array, Array]:
 def gaussian_pixels(images: Array, outputs: Array) -> Array:
     """log N(x; tanh(location), scale) in units of grey levels."""
     location, log_scale = located(outputs)
-    levels = images[0].size * jnp.log((LEVELS - 1) / 2)  # of pixels in [-1, 1] -> of pixels in 0..255
-    return normal(images, jnp.tanh(location), 2 * log_scale) - levels
+    return of_levels(normal(images, jnp.tanh(location), 2 * log_scale), images)
+
+
+def of_levels(log_density: Array, images: Array) -> Array:
+    """A log-density (B,) of images (B, H, W, C) in [-1, 1] -> that of the same images in grey levels, 0..255."""
+    return log_density - images[0].size * jnp.log((LEVELS - 1) / 2)
 
 
 def every_pair(images: Array, classes: int) -> tuple[Array, Array]:

@@ -58,10 +58,11 @@ METRICS: dict[str, Metric] = {
 NUMBERS: dict[str, Number] = {name: number for metric in METRICS.values() for name, number in metric.numbers.items()}
 
 
-def applicable(able: Mapping[str, bool], names: tuple[str, ...] = ()) -> list[str]:
+def applicable(able: Mapping[str, bool], names: tuple[str, ...] = (), costly: tuple[str, ...] = ()) -> list[str]:
     """The metrics that can be made: the usual ones, or those named. Raises UserError for one that cannot.
 
-    able: what metrics may need, and whether the method and what it is measured against have it.
+    able: what metrics may need, and whether the method and what it is measured against have it; costly: what of these
+    takes so long that it is no usual metric which needs it.
     """
     possible = [name for name, metric in METRICS.items() if all(able[need] for need in metric.needs)]
     for name in names:
@@ -70,7 +71,8 @@ def applicable(able: Mapping[str, bool], names: tuple[str, ...] = ()) -> list[st
         lacking = [need for need in METRICS[name].needs if not able[need]]
         if lacking:
             raise UserError(f"metric {name} does not apply, for want of {lacking[0]}; these do: {', '.join(possible)}")
-    return list(names) or [name for name in possible if METRICS[name].usual]
+    usual = [name for name in possible if METRICS[name].usual and not set(METRICS[name].needs) & set(costly)]
+    return list(names) or usual
 
 
 def number_name(full_name: str) -> str:

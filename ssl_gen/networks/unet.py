@@ -7,12 +7,14 @@ and class). Small: a block a level, attention where it is asked for and nowhere 
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_gen.networks.convolution import Convolution
-from ssl_gen.types import Array, UserError
+from ssl_gen.types import Array, ImageSpec, UserError
 
 SMALLEST = 8  # pixels of a side
 HIGHEST = 1_000.0  # radians a unit of the noise level, of the last frequency; ours: Vaswani et al. 2017 for levels to 1
@@ -22,10 +24,11 @@ GROUP = 4  # channels a group of a norm at least, and at most 32 groups; Karras 
 def frequencies(levels: Array, width: int) -> Array:
     """Noise levels (B,) -> (B, width): cosines and sines of frequencies from 1 to HIGHEST, evenly spaced in their log.
 
+    Of several levels an image, (B, n), they stand one after the other, (B, n width).
     Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.5.
     """
-    angles = levels[:, None] * HIGHEST ** jnp.linspace(0, 1, width // 2)
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
+    angles = levels[..., None] * HIGHEST ** jnp.linspace(0, 1, width // 2)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1).reshape(levels.shape[0], -1)
 
 
 def normalised(x: Array, affine: bool = True) -> Array:
@@ -91,7 +94,7 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """images (B, H, W, C), noise levels (B,), labels (B,) int32 of 0..K, where K is no class -> (B, H, W, C).
+    """images (B, H, W, C), noise levels (B,) or (B, n), labels (B,) int32 of 0..K, K for no class -> (B, H, W, C).
 
     Sides halve from one entry of `widths` to the next, rounded up, so any from 8 to 128 pixels do. The output starts
     at 0. Stream: `dropout`. `body` is that of all convolutions, see `convolution.convolve`. Raises UserError for
@@ -136,3 +139,15 @@ class UNet(nn.Module):
         outputs = 4 * channels if self.fold else channels
         x = Convolution(outputs, kernel_init=nn.initializers.zeros, body=self.body)(nn.silu(normalised(x)), train)
         return unfolded(x, height, width) if self.fold else x
+
+
+def unet(config: Any, spec: ImageSpec, body: str | None = None) -> UNet:
+    """The U-Net of a config with `widths`, `blocks`, `attention`, `fold` and `dropout`.
+
+    Raises UserError without widths, and for attention at a level that there is not.
+    """
+    if not config.widths:
+        raise UserError("widths is empty: give the channels of one level or more")
+    if any(level >= len(config.widths) for level in config.attention):
+        raise UserError(f"attention {config.attention}: levels are 0 to {len(config.widths) - 1}, one for each width")
+    return UNet(spec.classes, config.widths, config.blocks, config.attention, config.fold, config.dropout, body)

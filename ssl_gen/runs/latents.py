@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ssl_gen.core import bounds, outputs
 from ssl_gen.core.files import claimed, writing
+from ssl_gen.datasets.batches import UNTOLD
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation.inference import Compiled, everywhere, mapped, probabilities
 from ssl_gen.reports import records
@@ -64,9 +65,9 @@ class Encoded(NamedTuple):
         return mapped(functools.partial(jax.jit(decode), self.state), latents, labels.astype(np.int32))
 
     def guesses(self, rows: np.ndarray) -> np.ndarray:
-        """(B,) the classes that a decoder is told of these images: the method's own guess, 0 where it has none."""
+        """(B,) the classes that a decoder is told of these images: the method's own guess, UNTOLD where it has none."""
         if self.compiled.classify is None:
-            return np.zeros(len(rows), np.int32)
+            return np.full(len(rows), UNTOLD if self.compiled.method.conditional else 0, np.int32)
         return probabilities(self.compiled, self.state, self.images[rows]).argmax(-1)
 
 
@@ -187,7 +188,8 @@ def paths(encoded: Encoded, file: Path, text: dict[str, str]) -> str:
     pictures.save_grid(file, images, ["image", *shares, "image"], text=text)
     caption = f"Paths. Outside: two {encoded.split} images; between them, decoded, latents on the straight line from "
     caption += "those of one to those of the other"
-    return caption + ("; half-way the class changes from one's guess to the other's." if method.conditional else ".")
+    changing = method.conditional and method.classify
+    return caption + ("; half-way the class changes from one's guess to the other's." if changing else ".")
 
 
 def chart(encoded: Encoded, file: Path, text: dict[str, str]) -> str:

@@ -230,7 +230,7 @@ def measure_seeds(
     `sampler`: how samples are drawn, None for the method's own; other settings stand in the names of what they touch.
     Raises UserError for a metric that cannot be had, unless `unmeasured` is there to take the reason.
     """
-    chosen = applicable(abilities(compiled.method, reference), names)
+    chosen = applicable(abilities(compiled.method, reference), names, compiled.method.costly)
     evaluated = {
         data.seeds[replica]: Evaluated(
             compiled,

@@ -20,40 +20,43 @@ told decides what is learnt:
     left_out    they are not seen: the floor
 
 Without `--labeller`, then, choose null or left_out.
+
+The way from noise to an image can be gone back: `encode` goes from an image to its noise, `decode` returns, with any
+class or none. An image is encoded without its class, which nobody knows of a new one: so what is decoded without a
+class is the image again, and with each class in turn it is that image made to obey. The same way gives the likelihood
+of an image (Chen et al. 2018, arXiv:1806.07366, eq. 8), of pixels that are spread over their grey level,
+
+    log p(x_0) = log N(x_1; 0, I) + the integral over t of div v(x_t, t, none)
+
+These take tens to thousands of looks an image, so metrics of them are measured where `ssl-gen evaluate RUN --metrics`
+names them: `elbo`, here the log-likelihood itself, and `reconstruction`, here the solver's error.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ssl_gen.augmentation import Augmentation, augment
-from ssl_gen.core.batching import shard_batch
-from ssl_gen.core.ema import update_ema
-from ssl_gen.core.gradient import Terms
+from ssl_gen.core.conditioning import TOLD, Unlabelled, knows_none, phase_of
+from ssl_gen.core.flows import Flow
 from ssl_gen.core.players import Player
-from ssl_gen.networks.unet import UNet
-from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, UserError
+from ssl_gen.core.samplers import FlowSampler
+from ssl_gen.losses.likelihood import dequantised, of_levels
+from ssl_gen.networks.unet import unet
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, TrainState
 
 PAPER = "Lipman et al. 2023, arXiv:2210.02747"
-QUARTERS = 4  # of t, whose losses are logged
-TOLD: dict[str, Literal["nothing", "visible", "guessed"]] = {
-    "guessed": "guessed",
-    "null": "visible",
-    "left_out": "nothing",
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     steps: int = 20_000  # updates; ours
-    unlabelled: Literal["guessed", "null", "left_out"] = "guessed"  # what is done with images without a label; ours
+    unlabelled: Unlabelled = "guessed"  # what is done with images without a label; ours
     labelled_batch: int = 64  # images a step, of the labelled alone where others are left out; ours
     unlabelled_batch: int = 64  # images a step of all images, else; ours
     label_dropout: float = 0.1  # share of labels that are dropped; Ho and Salimans 2022, sec. 4.2
@@ -74,146 +77,49 @@ PHOTOGRAPHS = Config(  # ours; U-Net, dropout and flips as Karras et al. 2022, a
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class FlowSampler:
-    """How the way from noise to an image is gone. Raises UserError for settings that make no sense."""
-
-    steps: int = 20  # equal steps of t from 1 to 0; heun looks at the field twice in each
-    solver: Literal["euler", "heun"] = "heun"  # error of order 1, or 2, in the length of a step
-    guidance: float = 1.0  # w; 1: none, above 1 samples obey more and vary less, 0: the class is not told
-    guided_from: float = 0.0  # guidance is 1 for t below; Kynkaanniemi et al. 2024
-    guided_to: float = 1.0  # guidance is 1 for t above; Kynkaanniemi et al. 2024
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.steps <= 10_000:
-            raise UserError(f"steps is {self.steps}: choose a number of 1 to 10,000")
-        if self.solver not in ("euler", "heun"):
-            raise UserError(f"solver is {self.solver!r}: choose one of euler, heun")
-        if not (self.guidance >= 0 and math.isfinite(self.guidance)):
-            raise UserError(f"guidance is {self.guidance}: choose a number of at least 0; 1 is none")
-        if not 0 <= self.guided_from <= self.guided_to <= 1:
-            raise UserError(
-                f"guided_from {self.guided_from} to guided_to {self.guided_to} is no part of the way: choose two "
-                "numbers of 0 to 1, the smaller first"
-            )
-
-
 class State(NamedTuple):
     field: TrainState
 
 
-def between(images: Array, noise: Array, times: Array) -> Array:
-    """x_t: images and noise (B, H, W, C), times (B,) -> (B, H, W, C)."""
-    times = times[:, None, None, None]
-    return (1 - times) * images + times * noise
-
-
-def by_quarter(losses: Array, times: Array) -> dict[str, Array]:
-    """The mean of losses (B,) in each quarter of their times (B,) in [0, 1]; 0 where a quarter has none."""
-    quarters = jnp.minimum((QUARTERS * times).astype(jnp.int32), QUARTERS - 1)
-    inside = jax.nn.one_hot(quarters, QUARTERS)
-    means = (losses @ inside) / jnp.maximum(inside.sum(0), 1)
-    return {f"quarter_{i + 1}": means[i] for i in range(QUARTERS)}
-
-
-def told_classes(key: Key, labels: Array, dropout: float, classes: int) -> Array:
-    """labels (B,) int32, negative for none -> (B,), K where there is none or it is dropped."""
-    dropped = jax.random.bernoulli(key, dropout, labels.shape)
-    return jnp.where(dropped | (labels < 0), classes, labels)
-
-
-def guided(told: Callable[[Array], Array], untold: Callable[[Array], Array], weight: float, x: Array) -> Array:
-    """v_w at x, given v with the class and without; both are asked only where both are needed."""
-    if weight == 1:
-        return told(x)
-    plain = untold(x)
-    return plain if weight == 0 else plain + weight * (told(x) - plain)
-
-
-def integrate(velocity: Callable[[Array, Array], Array], x: Array, times: Array, solver: str) -> Array:
-    """dx/dt = velocity(x, t) solved from times[0] to times[-1] (N + 1,), `euler` or `heun`: x (B, ...) -> (B, ...).
-
-    In Heun's method every other look at the field, at the end of a step, corrects the one before. The looks are one
-    loop, so that the field is compiled once.
-    """
-
-    def euler(i: Array, x: Array) -> Array:
-        return x + (times[i + 1] - times[i]) * velocity(x, times[i])
-
-    def heun(look: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        start, x, first = carry
-        i, corrects = look // 2, look % 2 == 1
-        slope = velocity(x, jnp.where(corrects, times[i + 1], times[i]))
-        x = start + (times[i + 1] - times[i]) * jnp.where(corrects, (first + slope) / 2, slope)
-        return jnp.where(corrects, x, start), x, slope
-
-    count = len(times) - 1
-    if solver == "euler":
-        return jax.lax.fori_loop(0, count, euler, x)
-    return jax.lax.fori_loop(0, 2 * count, heun, (x, x, jnp.zeros_like(x)))[1]
+def nothing(images: Array) -> Array:
+    """The labels (B,) of images (B, ...) whose class nobody knows."""
+    return jnp.full(images.shape[0], -1, jnp.int32)
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
     """A velocity field for images of `spec`; samples obey their labels."""
-    if not config.widths:
-        raise UserError("widths is empty: give the channels of one level or more")
-    if any(level >= len(config.widths) for level in config.attention):
-        raise UserError(f"attention {config.attention}: levels are 0 to {len(config.widths) - 1}, one for each width")
-    network = UNet(spec.classes, config.widths, config.blocks, config.attention, config.fold, config.dropout)
     rate = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
-    field = Player("field", network, optax.adam(rate), ema=True)
+    field = Player("field", unet(config, spec), optax.adam(rate), ema=True)
+    flow = Flow(field, spec.shape, spec.classes, config.logit_deviation, config.label_dropout, config.averaging)
 
     def init(key: Key, batch: Batch) -> State:
-        return State(field.init(key, batch.unlabelled[:1], jnp.zeros(1), jnp.zeros(1, jnp.int32)))
+        return State(flow.init(key))
 
     def learn(state: State, key: Key, step: Array, images: Array, labels: Array) -> tuple[State, Metrics]:
         keys = jax.random.split(key, 5)
         images = augment(config.augmentation, keys[0], images)
-        noise = shard_batch(jax.random.normal(keys[1], images.shape))
-        logits = config.logit_deviation * jax.random.normal(keys[2], labels.shape)
-        times = shard_batch(jax.nn.sigmoid(logits))
-        classes = shard_batch(told_classes(keys[3], labels, config.label_dropout, spec.classes))
-        x = between(images, noise, times)
-        predicted = field.forward(state.field, x, times, classes, rngs={"dropout": keys[4]})
-
-        def losses(velocities: Array) -> Array:
-            return jnp.square(velocities - (noise - images)).mean((1, 2, 3))
-
-        def loss(velocities: Array) -> Terms:
-            return {"velocity": losses(velocities).mean()}
-
-        player, metrics = field.descend(state.field, loss, predicted)
-        metrics |= {f"field/{name}": value for name, value in by_quarter(losses(predicted.outputs), times).items()}
-        return State(update_ema(player, config.averaging, step)), metrics
-
-    def from_labelled(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
-        return learn(state, key, step, batch.labelled, batch.labels)
-
-    def from_all(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
-        return learn(state, key, step, batch.unlabelled, jnp.asarray(batch.guesses))
+        player, metrics = flow.learn(state.field, keys[1:], step, images, labels)
+        return State(player), metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: FlowSampler) -> Array:
-        weight, low, high = sampler.guidance, sampler.guided_from, sampler.guided_to
+        return flow.sample(state.field, key, labels, sampler)
 
-        def velocity(x: Array, time: Array) -> Array:
-            times = jnp.full(labels.shape, time)
+    def encode(state: State, images: Array) -> Array:
+        return flow.encode(state.field, images, nothing(images))
 
-            def told(x: Array) -> Array:
-                return field.infer(state.field, x, times, labels)
+    def decode(state: State, latents: Array, labels: Array) -> Array:
+        return flow.decode(state.field, latents, labels)
 
-            def untold(x: Array) -> Array:
-                return field.infer(state.field, x, times, jnp.full_like(labels, spec.classes))
+    def log_weight(state: State, observed: Key, key: Key, images: Array) -> Array:
+        """Nothing is drawn that depends on `key`: the latents of an image are its own."""
+        keys = jax.random.split(observed)
+        images = dequantised(keys[0], images)
+        return of_levels(flow.log_density(state.field, keys[1], images, nothing(images)), images)
 
-            if weight == 1 or (low, high) == (0, 1):
-                return guided(told, untold, weight, x)
-            inside = (low <= time) & (time <= high)
-            return jax.lax.cond(inside, lambda x: guided(told, untold, weight, x), told, x)
-
-        noise = shard_batch(jax.random.normal(key, (labels.shape[0], *spec.shape)))
-        return integrate(velocity, noise, jnp.linspace(1.0, 0.0, sampler.steps + 1), sampler.solver).clip(-1, 1)
-
-    if config.unlabelled == "left_out":
-        phase = Phase("main", config.steps, config.labelled_batch, 0, from_labelled)
-    else:
-        phase = Phase("main", config.steps, 0, config.unlabelled_batch, from_all)
-    return Method(init, (phase,), sample, conditional=True, told=TOLD[config.unlabelled], sampler=FlowSampler())
+    phase = phase_of(config, learn)
+    method = Method(init, (phase,), sample, conditional=True, told=TOLD[config.unlabelled], sampler=FlowSampler())
+    if not knows_none(config):
+        return method
+    return method._replace(
+        encode=encode, decode=decode, log_weight=log_weight, costly=("encode", "decode", "log_weight")
+    )
