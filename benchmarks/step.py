@@ -124,10 +124,10 @@ def rounded(numbers: dict[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.4g}") for name, value in numbers.items()}
 
 
-def random_data(images: int, seeds: int) -> Data:
-    """Images of uniform noise, and one mask of 100 labels for each seed."""
-    labels = (np.arange(images) % SPEC.classes).astype(np.int32)
-    pixels = np.random.default_rng(0).integers(0, 256, (images, *SPEC.shape), np.uint8)
+def random_data(images: int, seeds: int, spec: ImageSpec = SPEC) -> Data:
+    """Images of uniform noise in ten classes, and one mask of 100 labels for each seed."""
+    labels = (np.arange(images) % spec.classes).astype(np.int32)
+    pixels = np.random.default_rng(0).integers(0, 256, (images, *spec.shape), np.uint8)
     dataset = Dataset("random", pixels, labels, pixels[:0], labels[:0], names := tuple("0123456789"))
     numbers = list(range(seeds))
     masks = [make_mask("random", labels, names, LABELS, Scheme(), seed, "random") for seed in numbers]
@@ -288,7 +288,7 @@ def lines(scale: Scale) -> Iterator[dict[str, Any]]:
     if importlib.util.find_spec("torch") is None:
         yield {"kind": "twin", "skipped": "PyTorch is not installed: pip install -e '.[bench]'"}
     elif jax.default_backend() != "cpu":
-        yield {"kind": "twin", "skipped": "the twins run on a CPU and JAX does not: set JAX_PLATFORMS=cpu"}
+        yield {"kind": "twin", "skipped": "beside an accelerator the twins run in `python -m benchmarks.accelerator`"}
     else:
         yield from twin_lines(scale)
     yield fold_line("conditional_gan", conditional_gan(scale), scale)

@@ -1,17 +1,19 @@
-"""PyTorch twins of two training steps, eager, in float32 on the CPU, from the same formulas and the same first weights.
+"""PyTorch twins of two training steps, where JAX runs, from the same formulas and the same first weights.
 
     feature_matching     `ssl_gen.methods.adversarial.feature_matching` with dense networks, layer for layer
     conditional_gan      `benchmarks.step.conditional_gan`, channels last: here images are NHWC, a free view for PyTorch
 
 Each takes the first state of the JAX step and returns its own step: (batch of tensors, latents (B, Z) or None to draw
 them) -> losses by name, those of our metrics. They are written as PyTorch is used well: generated images are made once
-for both players, and Adam is the fused one. Our gradient norms are left out. Needs `pip install -e '.[bench]'`.
+for both players, and Adam is the fused one. `wrap` is put around each function that is differentiated: `torch.compile`
+makes of it one graph, by default all is eager. Our gradient norms are left out. Needs `pip install -e '.[bench]'`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,8 +28,16 @@ from ssl_gen.types import Array, Batch, Phase, Tree
 
 Losses = dict[str, Tensor]  # name -> () nats
 Step = Callable[[Batch, Tensor | None], Losses]
+Wrap = Callable[[Callable[..., Any]], Any]
 
+DEVICE = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
 torch.set_num_threads(len(os.sched_getaffinity(0)))  # all cores, as JAX does
+torch.set_float32_matmul_precision("high")  # TF32 where the chip has it, as in JAX; on a CPU it changes nothing
+
+
+def as_it_is(function: Callable[..., Any]) -> Any:
+    """No compilation."""
+    return function
 
 
 def product(matrix: np.ndarray) -> Callable[[], None]:
@@ -42,22 +52,26 @@ def product(matrix: np.ndarray) -> Callable[[], None]:
 
 def trainer(step: Step, dataset: Dataset, phase: Phase) -> Callable[[int], None]:
     """train(steps): batches of random rows, gathered from uint8 images and scaled to [-1, 1] as JAX's are."""
-    images, labels = torch.from_numpy(dataset.train_images), torch.from_numpy(dataset.train_labels).long()
+    images, labels = tensor(dataset.train_images), tensor(dataset.train_labels).long()
 
     def take(rows: Tensor) -> Tensor:
         return images[rows].float() / 127.5 - 1
 
     def train(steps: int) -> None:
         for _ in range(steps):
-            labelled, unlabelled = (torch.randint(len(images), (size,)) for size in (phase.labelled, phase.unlabelled))
+            labelled, unlabelled = (
+                torch.randint(len(images), (size,), device=DEVICE) for size in (phase.labelled, phase.unlabelled)
+            )
             step(Batch(take(labelled), labels[labelled], take(unlabelled)), None)
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
 
     return train
 
 
-def tensor(array: Array) -> Tensor:
+def tensor(array: Array | np.ndarray) -> Tensor:
     """A copy that PyTorch owns."""
-    return torch.from_numpy(np.array(array))
+    return torch.from_numpy(np.array(array)).to(DEVICE)
 
 
 def parameters(tree: Tree, arrange: Callable[[str, Tensor], Tensor] = lambda path, leaf: leaf) -> Tree:
@@ -120,7 +134,7 @@ def noisy(x: Tensor, deviation: float) -> Tensor:
     return x + deviation * torch.randn_like(x) if deviation else x
 
 
-def feature_matching(config: Config, state: State) -> Step:
+def feature_matching(config: Config, state: State, wrap: Wrap = as_it_is) -> Step:
     """The twin of the method with dense networks, squared distance and a learning rate that falls at some time."""
     generator, running = parameters(state.generator.params), jax.tree.map(tensor, state.generator.stats["batch_stats"])
     discriminator, scales = parameters(state.discriminator.params), jax.tree.map(tensor, state.discriminator.stats)
@@ -132,27 +146,40 @@ def feature_matching(config: Config, state: State) -> Step:
     def judge(weights: Tree, pixels: Tensor) -> tuple[Tensor, Tensor]:
         return dense_discriminator(weights, scales["constants"], (config.input_noise, config.noise), pixels)
 
-    def step(batch: Batch, latents: Tensor | None = None) -> Losses:
-        nonlocal done
-        latents = torch.rand(len(batch.unlabelled), config.latent) if latents is None else latents
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = config.learning_rate * min((config.steps - done) / decay, 1)
-        known, unknown = ((torch.flatten(images, 1) + 1) / 2 for images in (batch.labelled, batch.unlabelled))
-        fake = dense_generator(generator, running, latents)
-        log_z = [judge(discriminator, pixels)[0].logsumexp(-1) for pixels in (unknown, fake.detach())]
-        losses = {
-            "discriminator/supervised": functional.cross_entropy(judge(discriminator, known)[0], batch.labels),
+    def generate(latents: Tensor) -> Tensor:
+        return dense_generator(generator, running, latents)
+
+    def discriminate(known: Tensor, labels: Tensor, unknown: Tensor, fake: Tensor) -> Losses:
+        log_z = [judge(discriminator, pixels)[0].logsumexp(-1) for pixels in (unknown, fake)]
+        return {
+            "discriminator/supervised": functional.cross_entropy(judge(discriminator, known)[0], labels),
             "discriminator/real": functional.softplus(-log_z[0]).mean() / 2,
             "discriminator/fake": functional.softplus(log_z[1]).mean() / 2,
         }
+
+    def match(unknown: Tensor, fake: Tensor) -> Losses:
+        with torch.no_grad():
+            features = judge(discriminator, unknown)[1].mean(0)
+        difference = features - judge(values(discriminator), fake)[1].mean(0)
+        return {"generator/matching": difference.square().mean()}
+
+    generated, discriminated, matched = wrap(generate), wrap(discriminate), wrap(match)
+
+    def step(batch: Batch, latents: Tensor | None = None) -> Losses:
+        nonlocal done
+        if latents is None:
+            latents = torch.rand(len(batch.unlabelled), config.latent, device=DEVICE)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = config.learning_rate * min((config.steps - done) / decay, 1)
+        known, unknown = ((torch.flatten(images, 1) + 1) / 2 for images in (batch.labelled, batch.unlabelled))
+        fake = generated(latents)
+        losses = discriminated(known, batch.labels, unknown, fake.detach())
         update(optimizers[1], losses)
         done += 1
         with torch.no_grad():
             for average, weight in zip(mean, jax.tree.leaves(discriminator), strict=True):
                 average.lerp_(weight, rate / (1 - (1 - rate) ** done))
-            features = judge(discriminator, unknown)[1].mean(0)
-        difference = features - judge(values(discriminator), fake)[1].mean(0)
-        matching = {"generator/matching": difference.square().mean()}
+        matching = matched(unknown, fake)
         update(optimizers[0], matching)
         return losses | matching
 
@@ -210,24 +237,35 @@ def discriminator(weights: Tree, images: Tensor, maps: Tensor) -> Tensor:
     return (beside(x.flatten(1), maps) @ last["kernel"] + last["bias"])[:, 0]
 
 
-def conditional_gan(rate: float, classes: int, state: State) -> Step:
+def conditional_gan(rate: float, classes: int, state: State, wrap: Wrap = as_it_is) -> Step:
     """The twin of `benchmarks.step.conditional_gan`."""
     g, d = parameters(state.generator.params, oihw), parameters(state.discriminator.params, oihw)
     running = jax.tree.map(tensor, state.generator.stats["batch_stats"])
     optimizers = adam(g, rate), adam(d, rate)
     latent = g["Decoder_0"]["Dense_0"]["kernel"].shape[0] - classes
 
-    def step(batch: Batch, latents: Tensor | None = None) -> Losses:
-        images, maps = batch.labelled, functional.one_hot(batch.labels, classes).float()
-        latents = torch.randn(len(images), latent) if latents is None else latents
-        fake = generator(g, running, latents, maps)
-        logits = discriminator(d, torch.cat([images, fake.detach()]), maps.repeat(2, 1))
-        losses = {
+    def generate(latents: Tensor, maps: Tensor) -> Tensor:
+        return generator(g, running, latents, maps)
+
+    def discriminate(images: Tensor, fake: Tensor, maps: Tensor) -> Losses:
+        logits = discriminator(d, torch.cat([images, fake]), maps.repeat(2, 1))
+        return {
             "discriminator/real": functional.softplus(-logits[: len(images)]).mean(),
             "discriminator/fake": functional.softplus(logits[len(images) :]).mean(),
         }
+
+    def deceive(fake: Tensor, maps: Tensor) -> Losses:
+        return {"generator/adversarial": functional.softplus(-discriminator(values(d), fake, maps)).mean()}
+
+    generated, discriminated, deceived = wrap(generate), wrap(discriminate), wrap(deceive)
+
+    def step(batch: Batch, latents: Tensor | None = None) -> Losses:
+        images, maps = batch.labelled, functional.one_hot(batch.labels, classes).float()
+        latents = torch.randn(len(images), latent, device=DEVICE) if latents is None else latents
+        fake = generated(latents, maps)
+        losses = discriminated(images, fake.detach(), maps)
         update(optimizers[1], losses)
-        adversarial = {"generator/adversarial": functional.softplus(-discriminator(values(d), fake, maps)).mean()}
+        adversarial = deceived(fake, maps)
         update(optimizers[0], adversarial)
         return losses | adversarial
 

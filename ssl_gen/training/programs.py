@@ -95,18 +95,24 @@ def zeros(method: Method, phase: Phase, spec: tuple[int, ...]) -> dict[str, np.n
     return {name: np.zeros(value.shape, value.dtype) for name, value in metrics.items()}
 
 
-def pflop(method: Method, spec: tuple[int, ...]) -> float | None:
-    """What one replica's training costs, all steps, in 10^15 operations; None where jax cannot say.
+def flop(method: Method, phase: Phase, spec: tuple[int, ...]) -> float | None:
+    """Operations of one step of a phase, forward and backward, of one replica; None where jax cannot say.
 
-    Of one step of each phase, forward and backward, as XLA counts it before it compiles: the same for every placement
-    and device but for the body of convolutions, and no second compilation.
+    As XLA counts them before it compiles: the same for every placement and device but for the body of convolutions, and
+    no second compilation. `spec` is the shape (H, W, C) of an image.
     """
+    counted: Any = jax.jit(phase.step).lower(*arguments(method, phase, spec)).cost_analysis()
+    return counted["flops"] if counted and "flops" in counted else None  # jax promises neither
+
+
+def pflop(method: Method, spec: tuple[int, ...]) -> float | None:
+    """What one replica's training costs, all steps, in 10^15 operations (`flop`); None where jax cannot say."""
     operations = 0.0
     for phase in method.phases:
-        counted: Any = jax.jit(phase.step).lower(*arguments(method, phase, spec)).cost_analysis()
-        if not counted or "flops" not in counted:  # jax promises neither
+        each = flop(method, phase, spec)
+        if each is None:
             return None
-        operations += phase.steps * counted["flops"]
+        operations += phase.steps * each
     return operations / 1e15
 
 
