@@ -50,6 +50,27 @@ def trained(finished):
     return finished("m2")
 
 
+def test_in_a_folder_of_pictures_nobody_trains_on_other_ones_unasked(own, capsys, monkeypatch):
+    monkeypatch.chdir(own)
+    said = "this folder holds pictures, in cat, dog, owl and 1 more: --dataset folder:. learns them"
+    assert said in complaint(capsys, "train", "supervised", *TINY)
+    assert said in complaint(capsys, "train", "supervised", "--labels", "3")
+    assert cli.main(["train"]) == 2
+    proposed = capsys.readouterr().out.splitlines()[-1]
+    assert proposed == "ssl-gen train triple_gan --dataset folder:. --labels all --preset photographs"
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*proposed.split()[1:], "--print-config"])
+
+
+def test_a_data_set_that_is_named_is_taken_wherever_one_stands(own, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(own)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["train", "supervised", "--print-config"])
+    (tmp_path / "settings.toml").write_text('dataset = "nowhere"')
+    assert "nowhere" in complaint(capsys, "train", "supervised", "--config", tmp_path / "settings.toml")
+    assert "nowhere" in complaint(capsys, "train", "supervised", "--dataset=nowhere")
+
+
 def test_help_answers_in_under_a_second_without_jax():
     script = "import sys; from ssl_gen.cli import main; code = main(['--help']); sys.exit('jax' in sys.modules or code)"
     times = []

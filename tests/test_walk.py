@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ssl_gen.datasets.folders import read_to_fit
+from ssl_gen.datasets.layout import first_look
 from ssl_gen.datasets.sources import load
 from ssl_gen.datasets.walk import (
     BROKEN_LINK,
@@ -35,6 +36,26 @@ def names(root: Path, found: Walk) -> tuple[list[str], dict[str, list[str]]]:
         return [os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace") for path in paths]
 
     return below(found.images), {why: below(paths) for why, paths in found.passed.items()}
+
+
+@pytest.mark.parametrize(
+    ("files", "kinds"),
+    [
+        (("cat/0.png", "dog/0.JPG", "notes/read.me"), ["cat", "dog"]),
+        (("train/cat/0.png", "train/dog/0.png", "test/cat/0.png", "test/dog/0.png"), ["cat", "dog"]),
+        (("0.png", "labels.csv"), ["labels.csv"]),
+        (("docs/0.png", "src/code.py"), []),
+        (("labels.csv", "code.py"), []),
+        (("a/b/0.png", "c/d/0.png"), []),
+        ((), []),
+    ],
+)
+def test_a_first_look_tells_a_folder_of_pictures_from_others(files, kinds, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("never opened")
+    assert first_look(tmp_path) == kinds
+    assert first_look(tmp_path / "nowhere") == []
 
 
 def pipe(path: Path) -> None:

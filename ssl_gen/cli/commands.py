@@ -12,7 +12,7 @@ import tyro
 from ssl_gen.cli import settings_file
 from ssl_gen.cli.arguments import RunFolder, parse, parse_with_sampler
 from ssl_gen.core import signals
-from ssl_gen.core.wording import count
+from ssl_gen.core.wording import count, listed
 
 PRESETS = ("paper", "photographs", "fast")  # the settings that a method starts from
 FEW = 100  # test images, below which one is more than a percent; ours
@@ -98,6 +98,7 @@ class List:
 
 def train(arguments: Sequence[str]) -> int:
     """`ssl-gen train METHOD ...`"""
+    from ssl_gen.datasets import layout
     from ssl_gen.methods import METHODS
     from ssl_gen.runs import train as training
     from ssl_gen.runs.catalogue import find_method, with_steps
@@ -108,11 +109,19 @@ def train(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: ssl-gen train METHOD ...\n\nmethods: {', '.join(METHODS)}")
         print("\n`ssl-gen train METHOD --help` says what each can be set to.")
+        if kinds := layout.first_look(Path()):
+            print(f"\nThis folder holds pictures, in {listed(kinds)}. To learn them, and to draw more:")
+            print("ssl-gen train triple_gan --dataset folder:. --labels all --preset photographs")
         return 0 if arguments else 2
     name, *rest = arguments
     if name.startswith("-"):
         raise UserError(f"give a method before {name}: ssl-gen train METHOD {name} ...")
     module = find_method(name)
+    if not has_dataset(rest) and (kinds := layout.first_look(Path())):
+        raise UserError(
+            f"this folder holds pictures, in {listed(kinds)}: --dataset folder:. learns them, --dataset digits the "
+            "bundled digits"
+        )
     keep_compiled()
     default = preset(name, module, [*rest, *preset_of_file(rest)])
     fields: list[tuple[str, Any, Any]] = [
@@ -146,6 +155,12 @@ def train(arguments: Sequence[str]) -> int:
     if result.final is None:
         return signals.status() if signals.received else 143  # the signal was another process's
     return 1 if len(result.final.stopped) == len(result.final.seeds) else 0
+
+
+def has_dataset(words: Sequence[str]) -> bool:
+    """Is a data set named, or help or a print asked for, which read none?"""
+    asked = ("--dataset", "-h", "--help", settings_file.PRINT)
+    return any(word.partition("=")[0] in asked for word in words) or "dataset" in settings_file.named(words)
 
 
 def preset_of_file(words: Sequence[str]) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
 from ssl_gen.datasets.label_table import TABLE, read_table
 from ssl_gen.datasets.names import check_distinct, class_of, readable
-from ssl_gen.datasets.walk import ALWAYS, Walk, walk
+from ssl_gen.datasets.walk import ALWAYS, Walk, is_image, walk
 from ssl_gen.types import UserError
 
 TRAIN, TEST = "train", "test"  # in any case
+GLANCE = 200  # entries; ours
 
 
 class File(NamedTuple):
@@ -70,6 +72,30 @@ def lay_out(root: Path, skip_unreadable: bool) -> Layout:
         for why, paths in each.items():
             beside[why] = [*beside.get(why, []), *paths]
     return Layout(files + test_files, class_names, {why: paths for why, paths in beside.items() if paths}, split=True)
+
+
+def first_look(root: Path) -> list[str]:
+    """Names of the sub-folders, of `root` or its train/, that hold images; its table's, where one lies beside images.
+
+    [] where these are not at least two classes. Of a folder no more than `GLANCE` entries are looked at, and none is
+    opened: it may be anybody's home.
+    """
+    try:
+        inside = glance(root)
+        if any(entry.name.lower() == TABLE for entry in inside) and any(map(is_image, inside)):
+            return [TABLE]
+        folders = [entry for entry in inside if entry.is_dir() and not entry.name.startswith(".")]
+        train = [entry for entry in folders if entry.name.casefold() == TRAIN]
+        kinds = [readable(entry.name) for entry in folders if any(map(is_image, glance(entry)))]
+    except OSError:
+        return []
+    kinds = [kind for kind in kinds if kind.casefold() != TEST]
+    return sorted(kinds) if len(kinds) > 1 else first_look(train[0]) if train else []
+
+
+def glance(folder: Path) -> list[Path]:
+    """The first entries of a folder."""
+    return list(itertools.islice(folder.iterdir(), GLANCE))
 
 
 def places(root: Path, skip_unreadable: bool) -> list[File]:
