@@ -25,7 +25,8 @@ RECORDED: dict[str, dict[str, Any]] = {
     name: {"labelled_share": 0.002, "l2": 2e-5} for name in ("m2", "stacked_m1_m2")
 } | {"m1": {"l2": 2e-5}}
 # a U-Net of a size that a CPU gets through, and no earlier run's guesses
-RECORDED |= {"flow_matching": {"widths": (32, 64, 64), "attention": (), "unlabelled": "null"}}
+SMALL_NETWORK = {"widths": (32, 64, 64), "attention": ()}
+RECORDED |= {name: SMALL_NETWORK | {"unlabelled": "null"} for name in ("flow_matching", "edm", "mean_flow")}
 
 
 def shortened(module: ModuleType) -> Row:

@@ -29,6 +29,24 @@ def group(nodeid):
     return module + re.split(r"[\]-]", test.partition("[")[2])[0]  # test_replicas_are_single_runs[m1-pmap] is of m1
 
 
+# A U-Net takes long to compile: where programs of its own are needed `flow_matching` stands for the methods that have
+# one, and the others are among the slow tests.
+U_NETS = ("edm", "mean_flow")
+OWN_PROGRAMS = (
+    "test_each_term_of_each_loss_has_a_gradient_at_initialisation",
+    "test_replicas_are_single_runs",
+    "test_a_batch_divided_over_four_devices_trains_as_on_one",
+    "test_a_data_parallel_step_moves_no_activations_between_devices",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if getattr(item, "originalname", None) in OWN_PROGRAMS and item.callspec.params["name"] in U_NETS:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """By `group`. Marks do not reach the scheduler: xdist 3.8 writes them where pytest 9.2 no longer reads."""

@@ -77,6 +77,8 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "classifier_network": "mlp",
     },
     "flow_matching": {"widths": (8,), "learning_rate": 0.01},
+    "edm": {"widths": (8,), "learning_rate": 0.01},
+    "mean_flow": {"widths": (8,), "learning_rate": 0.01, "instantaneous": 0.25},
 }
 SMALL = {
     "steps": STEPS,

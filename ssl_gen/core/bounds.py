@@ -57,6 +57,13 @@ BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(("dropout", "masking", "label_smoothing"), PART),
     "label_dropout": SHARE,
     **dict.fromkeys(("noise", "input_noise", "least_deviation", "logit_deviation"), DEVIATION),
+    "log_noise_deviation": DEVIATION,
+    "pixel_deviation": Bounds(0, 1e3, above=True),
+    **dict.fromkeys(("log_noise_mean", "logit_mean"), Bounds(-100, 100)),
+    "instantaneous": SHARE,
+    "power": Bounds(0, 10),
+    "floor": Bounds(0, 1e3, above=True),
+    "trained_guidance": Bounds(0, 100),
     "epsilon": Bounds(0, 1e3, above=True),  # norm of an image's change
     "power_iterations": Bounds(1, 100),
     # optimisers

@@ -12,7 +12,7 @@ from ssl_gen.methods.classical import (
     poisson_mbo,
     supervised,
 )
-from ssl_gen.methods.diffusion import flow_matching
+from ssl_gen.methods.diffusion import edm, flow_matching, mean_flow
 from ssl_gen.methods.self_training import (
     ada_match,
     fixmatch,
@@ -86,6 +86,8 @@ METHODS = {
     "meta_pseudo_labels": meta_pseudo_labels,
     "gan_self_training": gan_self_training,
     "flow_matching": flow_matching,
+    "edm": edm,
+    "mean_flow": mean_flow,
 }
 
 
