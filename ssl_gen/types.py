@@ -98,6 +98,7 @@ class Method(NamedTuple):
     # -> log p(x, z) / q(z | x) (B,) nats
     fit: Callable[[Key, Images, Labels, Images], State] | None = None  # labelled, labels, the other images; on the host
     told: Literal["nothing", "visible", "guessed"] = "nothing"  # of unlabelled images' classes; guessed: by --labeller
+    classify_first: Callable[[State, Array], Array] | None = None  # by the classifier before its last phase
     sampler: Any = NoSettings()  # a frozen dataclass: how samples are drawn unless asked for otherwise
     posterior: Callable[[State, Array], tuple[Array, Array]] | None = None  # images -> mean and variance of q(z | x),
     # (B, Z) each, of the class that is guessed: what a density of latents, `state.density`, is fitted to

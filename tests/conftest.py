@@ -31,7 +31,7 @@ def group(nodeid):
 
 # A U-Net takes long to compile: where programs of its own are needed `flow_matching` stands for the methods that have
 # one, and the others are among the slow tests.
-U_NETS = ("edm", "mean_flow")
+U_NETS = ("edm", "mean_flow", "dual_pseudo_training")
 OWN_PROGRAMS = (
     "test_each_term_of_each_loss_has_a_gradient_at_initialisation",
     "test_replicas_are_single_runs",

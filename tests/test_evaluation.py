@@ -270,6 +270,16 @@ def test_out_of_distribution_images_are_told_from_known_ones():
     assert found == pytest.approx((inside > outside).mean() + (inside == outside).mean() / 2)
 
 
+def test_the_classifier_before_the_last_phase_has_an_error_of_its_own():
+    """Here it says the classes the wrong way round, and is right about those in the middle alone."""
+    method = METHOD._replace(classify_first=lambda state, images: classify(state, images)[:, ::-1])
+    data = dataset(TEST)
+    said = CLASSES - 1 - replica().log_probabilities.argmax(-1)
+    expected = 100 * (said != data.test_labels).mean()
+    assert measured("first_error", method=method) == {"first_error": pytest.approx(expected)} != measured("error")
+    assert "first_error" not in possible(METHOD, replica().reference)
+
+
 def test_a_decoder_is_told_a_class_where_the_method_guesses_one_and_else_that_nobody_knows():
     def told(method):
         def decode(state, latents, labels):

@@ -15,6 +15,7 @@ from tiny import IMAGES, SPEC, batch_at, first_batch, same, tiny
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
+from ssl_gen.losses import sources
 from ssl_gen.losses.thresholds import Marginals
 from ssl_gen.methods.self_training import gan_self_training
 from ssl_gen.types import Batch, UserError
@@ -51,9 +52,9 @@ def terms(phase, **switches):
 @pytest.mark.parametrize("on", [on for on in itertools.product([False, True], repeat=3) if any(on)])
 def test_each_switch_takes_its_source_from_the_loss_and_from_the_batch(on):
     switches = dict(zip(["from_labels", "from_guesses", "from_samples"], on, strict=True))
-    sources = {name for name, is_on in zip(["supervised", "guesses", "samples"], on, strict=True) if is_on}
-    assert terms(2, **switches) == sources
-    assert terms(0, **switches) == {"supervised"} | (sources & {"guesses"})
+    named = {name for name, is_on in zip(["supervised", "guesses", "samples"], on, strict=True) if is_on}
+    assert terms(2, **switches) == named
+    assert terms(0, **switches) == {"supervised"} | (named & {"guesses"})
     first, _, third = tiny("gan_self_training", **DENSE, **switches).method.phases
     assert bool(first.labelled) and bool(third.labelled) == switches["from_labels"]
     assert bool(first.unlabelled) == bool(third.unlabelled) == switches["from_guesses"]
@@ -111,8 +112,8 @@ def test_generated_images_teach_the_labels_that_they_were_drawn_for(monkeypatch)
     switches = {"from_labels": False, "from_guesses": False, "augmentation": Augmentation()}
     _, config, method = tiny("gan_self_training", **DENSE, **switches)
     batch = batch_at(method, 2)
-    monkeypatch.setattr(gan_self_training, "augment", lambda config, key, images: shown.append(images) or images)
-    monkeypatch.setattr(gan_self_training, "cross_entropy", lambda logits, labels: taught.append(labels) or 0.0)
+    monkeypatch.setattr(sources, "augment", lambda config, key, images: shown.append(images) or images)
+    monkeypatch.setattr(sources, "cross_entropy", lambda logits, labels: taught.append(labels) or 0.0)
     watch(monkeypatch, config).phases[2].step(started(), *FIRST, batch)
     (images,), (labels,) = shown, taught
     np.testing.assert_array_equal(images, paint(labels))
@@ -161,7 +162,7 @@ def test_guesses_are_brought_to_the_class_frequencies_of_the_labels(phase, monke
     """In both phases of the classifier what is learnt is q times the ratio of the means, and q itself is counted."""
     config, learnt = tiny("gan_self_training", **DENSE).config, []
     monkeypatch.setattr(
-        gan_self_training, "confident_cross_entropy", lambda logits, teacher, threshold: learnt.append(teacher) or 0.0
+        sources, "confident_cross_entropy", lambda logits, teacher, threshold: learnt.append(teacher) or 0.0
     )
     method = gan_self_training.make(config, SPEC)
     means = Marginals(jnp.array([0.6, 0.3, 0.1]), jnp.array([0.2, 0.3, 0.5]))

@@ -155,6 +155,9 @@ def test_what_does_not_go_with_a_labeller_is_answered_in_one_line(finished, caps
     for name in ("edm", "mean_flow"):
         assert f"{name} learns labels that an earlier run guessed: give --labeller RUN" in complaint(capsys, name, *out)
         assert "takes none" in complaint(capsys, name, *given, "--config.unlabelled", "left_out", *out)
+    assert "dual_pseudo_training with these settings takes none" in complaint(
+        capsys, "dual_pseudo_training", *given, *out
+    )
     null = ("--config.unlabelled", "null")
     assert "takes none" in complaint(capsys, flow, *given, *null, *out)
     assert "give --labeller RUN" in complaint(capsys, flow, *out)

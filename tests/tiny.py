@@ -79,6 +79,18 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "flow_matching": {"widths": (8,), "learning_rate": 0.01},
     "edm": {"widths": (8,), "learning_rate": 0.01},
     "mean_flow": {"widths": (8,), "learning_rate": 0.01, "instantaneous": 0.25},
+    "dual_pseudo_training": UNMOVED
+    | {
+        "steps": 5,  # and one that draws; of the flow three, for its network starts at 0, layer behind layer
+        "warm_up": 0.2,
+        "generation": 0.6,
+        "samples_per_class": 2,
+        "threshold": 0.0,
+        "classifier_network": "mlp",
+        "flow_batch": 8,
+        "widths": (8,),
+        "learning_rate": 0.01,
+    },
 }
 SMALL = {
     "steps": STEPS,

@@ -46,6 +46,7 @@ BOUNDS: dict[str, Bounds] = {
     # how long and how much at a time
     **dict.fromkeys(("steps", "epochs", "iterations", "log_every", "evaluate_every", "checkpoint_every"), COUNT),
     **dict.fromkeys(("labelled_batch", "unlabelled_batch", "generated_batch", "classifier_generated"), BATCH),
+    "flow_batch": BATCH,
     **dict.fromkeys(("judged_labelled", "judged_unlabelled"), BATCH),
     **dict.fromkeys(("discriminator_steps", "restarts", "draws", "inner", "outer"), Bounds(1, 10_000)),
     # networks
@@ -54,7 +55,7 @@ BOUNDS: dict[str, Bounds] = {
     **dict.fromkeys(("encoder_hidden", "decoder_hidden", "m2_hidden", "widths"), UNITS),
     "blocks": Bounds(1, 1_000),
     "attention": Bounds(0, 1_000),  # levels
-    **dict.fromkeys(("dropout", "masking", "label_smoothing"), PART),
+    **dict.fromkeys(("dropout", "classifier_dropout", "masking", "label_smoothing"), PART),
     "label_dropout": SHARE,
     **dict.fromkeys(("noise", "input_noise", "least_deviation", "logit_deviation"), DEVIATION),
     "log_noise_deviation": DEVIATION,
@@ -104,7 +105,7 @@ BOUNDS: dict[str, Bounds] = {
     "seeds": Bounds(1, 10_000),
     **dict.fromkeys(("seed", "first_seed"), SEED),
     "replica": Bounds(0, 10_000),
-    **dict.fromkeys(("count", "samples", "most"), SAMPLES),
+    **dict.fromkeys(("count", "samples", "most", "samples_per_class"), SAMPLES),
     "next": Bounds(0, 1_000_000),
     "validation": FROM_ZERO,
     "missing_pixels": PART,

@@ -18,6 +18,7 @@ from ssl_gen.core.machine import cores
 from ssl_gen.evaluation import densities
 from ssl_gen.evaluation.inference import (
     Compiled,
+    compiled,
     draw_samples,
     encoded_and_decoded,
     everywhere,
@@ -69,6 +70,11 @@ class Evaluated:
     @functools.cached_property
     def log_probabilities(self) -> np.ndarray:
         return probabilities(self.compiled, self.state, self.test_images)
+
+    @functools.cached_property
+    def first_log_probabilities(self) -> np.ndarray:
+        method = self.compiled.method
+        return probabilities(compiled(method._replace(classify=method.classify_first)), self.state, self.test_images)
 
     @functools.cached_property
     def out_of_distribution_log_probabilities(self) -> np.ndarray:

@@ -12,7 +12,7 @@ from ssl_gen.methods.classical import (
     poisson_mbo,
     supervised,
 )
-from ssl_gen.methods.diffusion import edm, flow_matching, mean_flow
+from ssl_gen.methods.diffusion import dual_pseudo_training, edm, flow_matching, mean_flow
 from ssl_gen.methods.self_training import (
     ada_match,
     fixmatch,
@@ -88,6 +88,7 @@ METHODS = {
     "flow_matching": flow_matching,
     "edm": edm,
     "mean_flow": mean_flow,
+    "dual_pseudo_training": dual_pseudo_training,
 }
 
 

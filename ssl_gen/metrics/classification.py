@@ -196,6 +196,12 @@ ERROR = Metric(
         "error_best_test": PERCENT,
     },
 )
+FIRST_ERROR = Metric(
+    "test error, percent, of the classifier as its first phase left it",
+    ("classify_first",),
+    lambda replica: {"first_error": error(replica.first_log_probabilities, replica.test_labels)},
+    {"first_error": PERCENT},
+)
 BALANCED_ERROR = Metric(
     "test error, percent, mean over classes",
     ("classify",),

@@ -74,6 +74,10 @@ class Evaluated(Protocol):
         """(T, K) of the test images."""
 
     @property
+    def first_log_probabilities(self) -> np.ndarray:
+        """(T, K) of the test images, by the classifier before its last phase."""
+
+    @property
     def out_of_distribution_log_probabilities(self) -> np.ndarray:
         """(M, K) of images that belong to no class."""
 

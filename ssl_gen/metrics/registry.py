@@ -15,6 +15,7 @@ from ssl_gen.metrics.classification import (
     BALANCED_ERROR,
     CALIBRATION_ERROR,
     ERROR,
+    FIRST_ERROR,
     NLL,
     WORST_CLASS_ERROR,
 )
@@ -32,6 +33,7 @@ from ssl_gen.types import UserError
 
 METRICS: dict[str, Metric] = {
     "error": ERROR,
+    "first_error": FIRST_ERROR,
     "balanced_error": BALANCED_ERROR,
     "worst_class_error": WORST_CLASS_ERROR,
     "nll": NLL,

@@ -31,22 +31,14 @@ import optax
 
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate, shard_batch
-from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import NormalLatents
 from ssl_gen.core.schedules import annealed, kernels, partly_cosine
 from ssl_gen.losses import adversarial
-from ssl_gen.losses.classification import cross_entropy
-from ssl_gen.losses.thresholds import (
-    Marginals,
-    confident,
-    confident_cross_entropy,
-    distribution_alignment,
-    uniform_marginals,
-    update_marginals,
-)
+from ssl_gen.losses.sources import Taught, learn_sources, lengths
+from ssl_gen.losses.thresholds import Marginals, uniform_marginals
 from ssl_gen.networks import classifiers, conv
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree, UserError
 
@@ -103,18 +95,6 @@ class State(NamedTuple):
     marginals: Marginals | tuple[()]  # () without guesses or alignment
 
 
-def lengths(config: Config) -> tuple[int, int, int]:
-    """Updates of each phase; raises UserError where the shares are none, or the third phase learns nothing."""
-    if config.warm_up < 0 or config.generation < 0 or config.warm_up + config.generation > 1:
-        raise UserError(
-            f"warm_up {config.warm_up} and generation {config.generation} are shares: sum them to 1 or less"
-        )
-    if not (config.from_labels or config.from_guesses or config.from_samples):
-        raise UserError("nothing to learn from: set one of from_labels, from_guesses and from_samples")
-    first, end = (round(share * config.steps) for share in (config.warm_up, config.warm_up + config.generation))
-    return first, end - first, config.steps - end
-
-
 def optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """The GAN's Adam and the classifier's AdamW."""
     first, second, third = lengths(config)
@@ -123,13 +103,6 @@ def optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.Grad
         optax.adam(annealed(config.learning_rate, second, config.anneal), config.b1),
         optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels),
     )
-
-
-def classifier_term(config: Config, source: str, logits: Array, targets: Array) -> Array:
-    """A source's term of L_C: logits (B, K) and labels (B,), or log q (B, K) where the source is guesses -> () nats."""
-    if source == "guesses":
-        return config.guesses_weight * confident_cross_entropy(logits, targets, config.threshold)
-    return (config.samples_weight if source == "samples" else 1.0) * cross_entropy(logits, targets)
 
 
 def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -173,36 +146,10 @@ def make(config: Config, spec: ImageSpec) -> Method:
         latents = shard_batch(sampler.draw(key, labels.shape[0], config.latent))
         return generator.infer(state.generator, latents, labels)
 
-    def train_classifier(
-        state: State, key: Key, step: Array, batch: Batch, taught: dict[str, tuple[Array, Array]]
-    ) -> tuple[State, Metrics]:
-        """One update of the classifier by guesses, if they are on, and by the images and labels of other sources."""
-        keys, marginals = jax.random.split(key, 6), state.marginals
-        weak_keys = {"supervised": keys[0], "samples": keys[1]}
-        images = {name: augment(config.augmentation, weak_keys[name], pair[0]) for name, pair in taught.items()}
-        targets = {name: labels for name, (_, labels) in taught.items()}
-        if config.from_guesses:
-            weak = augment(config.augmentation, keys[2], batch.unlabelled)
-            logits, teacher_stats = classifier.run_ema(state.classifier, weak, rngs={"dropout": keys[5]})
-            guesses = targets["guesses"] = jax.nn.log_softmax(logits)
-            if marginals:
-                targets["guesses"] = distribution_alignment(guesses, marginals)
-                marginals = update_marginals(marginals, batch.labels, guesses, config.memory)
-            images["guesses"] = augment(config.strong, keys[3], batch.unlabelled)
-        predicted = classifier.forward(state.classifier, interleave(*images.values()), rngs={"dropout": keys[4]})
-
-        def loss(outputs: Array) -> Terms:
-            logits = separate(outputs, tuple(part.shape[0] for part in images.values()))
-            pairs = zip(images, logits, strict=True)
-            return {source: classifier_term(config, source, part, targets[source]) for source, part in pairs}
-
-        player, metrics = classifier.descend(state.classifier, loss, predicted)
-        if config.from_guesses:
-            metrics["classifier/confident"] = confident(targets["guesses"], config.threshold).mean()
-            player = update_ema(player, config.averaging, step, teacher_stats)
-        else:
-            shown = interleave(*(pair[0] for pair in taught.values()))
-            player = classifier.average(player, config.averaging, step, shown, rngs={"dropout": keys[5]})
+    def train_classifier(state: State, key: Key, step: Array, batch: Batch, taught: Taught) -> tuple[State, Metrics]:
+        player, marginals, metrics = learn_sources(
+            config, classifier, state.classifier, state.marginals, key, step, batch, taught
+        )
         return state._replace(classifier=player, marginals=marginals), metrics
 
     def warm_up(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
@@ -238,7 +185,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def retraining(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         keys = jax.random.split(key, 3)
-        taught = {"supervised": (batch.labelled, batch.labels)} if config.from_labels else {}
+        taught: Taught = {"supervised": (batch.labelled, batch.labels)} if config.from_labels else {}
         if config.from_samples:
             labels = shard_batch(jax.random.randint(keys[0], (config.generated_batch,), 0, spec.classes))
             taught["samples"] = sample(state, keys[1], labels, NormalLatents()), labels
