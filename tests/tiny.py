@@ -50,6 +50,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "classifier_network": "mlp",
         "alignment": True,
     },
+    "bad_gan": {"generator_hidden": (4,), "discriminator_hidden": (4,)},
     "gan": {"loss": "relativistic", "averaging": 0.5},
     "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2, "network": "mlp", "noise": 0.1},
     "m1": {"first": 0.5, "least_deviation": 0.0},

@@ -68,8 +68,8 @@ BOUNDS: dict[str, Bounds] = {
     "epsilon": Bounds(0, 1e3, above=True),  # norm of an image's change
     "power_iterations": Bounds(1, 100),
     # optimisers
-    **dict.fromkeys(("learning_rate", "classifier_rate", "adversarial_rate", "supervised_rate"), RATE),
-    **dict.fromkeys(("fine_tuning_rate", "warm_up_rate"), RATE),
+    **dict.fromkeys(("learning_rate", "classifier_rate", "adversarial_rate", "generator_rate"), RATE),
+    **dict.fromkeys(("supervised_rate", "fine_tuning_rate", "warm_up_rate"), RATE),
     **dict.fromkeys(("b1", "b2", "decay"), PART),
     "eps_root": SHARE,
     "lookahead": Bounds(0, 10_000),  # updates; 0: none
@@ -87,7 +87,7 @@ BOUNDS: dict[str, Bounds] = {
         ("samples_weight", "unlabelled_weight", "warm_up_balance", "alpha", "beta", "denoising", "fidelity"), WEIGHT
     ),
     **dict.fromkeys(("temperature", "deviations"), Bounds(0, 1_000, above=True)),
-    **dict.fromkeys(("anchor_weight", "rotation"), WEIGHT),
+    **dict.fromkeys(("anchor_weight", "rotation", "pull_away"), WEIGHT),
     "concentration": Bounds(0.5, 1_000),  # of Beta(a, a)
     "views": Bounds(1, 64),
     "mixing_groups": BATCH,

@@ -45,6 +45,27 @@ def judged_fake(logits: Array) -> Array:
     return jax.nn.softplus(logits).mean()
 
 
+def unsupervised(real: Array, fake: Array) -> tuple[Array, Array]:
+    """What a K-class discriminator loses by images without a label: logits real (U, K), fake (U, K) -> () and () nats.
+
+    With the logit of "fake" fixed at 0 and Z = sum_k exp l_k, D = Z / (Z + 1): - 1/2 E log D(u), - 1/2 E log(1 - D(g)),
+    the losses of the score log Z. Source: Salimans et al. 2016, arXiv:1606.03498, sec. 5, and code, for the halves.
+    """
+    return (
+        judged_real(jax.nn.logsumexp(real, -1)) / 2,
+        judged_fake(jax.nn.logsumexp(fake, -1)) / 2,
+    )
+
+
+def matching(real: Array, fake: Array, distance: str) -> Array:
+    """How far mean features are apart, `squared` or `absolute`, a mean over F: real (U, F), fake (V, F) -> ().
+
+    Source: Salimans et al. 2016, arXiv:1606.03498, sec. 3.1, and code, for the mean over features.
+    """
+    difference = real.mean(0) - fake.mean(0)
+    return jnp.square(difference).mean() if distance == "squared" else jnp.abs(difference).mean()
+
+
 def discriminator_terms(loss: Loss, real: Array, fake: Array) -> Terms:
     """What the discriminator loses by its logits of real (B,) and generated (B,) images: name -> () nats.
 

@@ -1,6 +1,6 @@
 """Every method by name; a method is a module with `Config`, `make(config, spec)` and `PAPER`."""
 
-from ssl_gen.methods.adversarial import conditional_gan, feature_matching, gan, sgan, triple_gan
+from ssl_gen.methods.adversarial import bad_gan, conditional_gan, feature_matching, gan, sgan, triple_gan
 from ssl_gen.methods.classical import (
     k_means,
     label_propagation,
@@ -58,6 +58,7 @@ METHODS = {
     "conditional_gan": conditional_gan,
     "sgan": sgan,
     "feature_matching": feature_matching,
+    "bad_gan": bad_gan,
     "triple_gan": triple_gan,
     "vae": vae,
     "m1": m1,

@@ -31,7 +31,7 @@ from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import annealed
-from ssl_gen.losses.adversarial import judged_fake, judged_real
+from ssl_gen.losses.adversarial import matching, unsupervised
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.networks import conv, conv9, mlp
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, NoSettings, Phase, TrainState, Tree
@@ -70,23 +70,6 @@ PHOTOGRAPHS = Config(  # official CIFAR-10 script (train_cifar_feature_matching.
 class State(NamedTuple):
     generator: TrainState
     discriminator: TrainState
-
-
-def unsupervised(real: Array, fake: Array) -> tuple[Array, Array]:
-    """The two halves of L_uns: logits of real (U, K) and generated (U, K) images -> () and () nats.
-
-    log D = log Z - softplus(log Z) and log(1 - D) = - softplus(log Z): the losses of the score log Z.
-    """
-    return (
-        judged_real(jax.nn.logsumexp(real, -1)) / 2,
-        judged_fake(jax.nn.logsumexp(fake, -1)) / 2,
-    )
-
-
-def matching(real: Array, fake: Array, distance: str) -> Array:
-    """L_G: features of real (U, F) and generated (U, F) images -> ()."""
-    difference = real.mean(0) - fake.mean(0)
-    return jnp.square(difference).mean() if distance == "squared" else jnp.abs(difference).mean()
 
 
 def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module]:
