@@ -272,7 +272,7 @@ def test_steps_and_presets_of_a_method_that_is_fitted_in_one_go_are_refused(caps
 
 def test_a_preset_that_a_method_lacks_is_answered_with_those_that_it_has(capsys):
     said = complaint(capsys, "train", "fixmatch", "--preset", "fast")
-    assert "fixmatch has no preset fast: leave out --preset, or give photographs" in said
+    assert "fixmatch has no preset fast: leave out --preset, or give photographs or quick" in said
 
 
 def test_a_class_that_is_not_there_is_answered_with_its_like(capsys, trained):

@@ -14,7 +14,9 @@ from ssl_gen.cli.arguments import RunFolder, parse, parse_with_sampler
 from ssl_gen.core import signals
 from ssl_gen.core.wording import count, listed
 
-PRESETS = ("paper", "photographs", "fast")  # the settings that a method starts from
+QUICK = "quick"
+PRESETS = ("paper", "photographs", "fast", QUICK)  # the settings that a method starts from
+QUICK_SIZE = 32  # pixels of a side
 FEW = 100  # test images, below which one is more than a percent; ours
 
 
@@ -100,6 +102,7 @@ def train(arguments: Sequence[str]) -> int:
     """`ssl-gen train METHOD ...`"""
     from ssl_gen.datasets import layout
     from ssl_gen.methods import METHODS
+    from ssl_gen.runs import pace
     from ssl_gen.runs import train as training
     from ssl_gen.runs.catalogue import find_method, with_steps
     from ssl_gen.runs.options import Options
@@ -123,19 +126,22 @@ def train(arguments: Sequence[str]) -> int:
             "bundled digits"
         )
     keep_compiled()
-    default = preset(name, module, [*rest, *preset_of_file(rest)])
+    chosen_preset = named_preset([*rest, *preset_of_file(rest)])
+    default = preset(name, module, chosen_preset)
+    options = Options(labels="all", size=QUICK_SIZE) if chosen_preset == QUICK else Options()
     fields: list[tuple[str, Any, Any]] = [
         (
             "preset",
             Annotated[
                 Literal[PRESETS],
                 tyro.conf.arg(
-                    help="settings to start from: the paper's, or for 32 x 32 colour photographs, these also fast"
+                    help="settings to start from: the paper's; for 32 x 32 colour photographs, these also fast; quick: "
+                    "a small net for photographs, as many steps as this machine makes in ten minutes, all labels"
                 ),
             ],
             dataclasses.field(default=PRESETS[0]),
         ),
-        ("options", Annotated[Options, tyro.conf.arg(name="")], dataclasses.field(default=Options())),
+        ("options", Annotated[Options, tyro.conf.arg(name="")], dataclasses.field(default=options)),
         (
             "steps",
             Annotated[int | None, tyro.conf.arg(help="updates in all; the same as --config.steps")],
@@ -149,6 +155,8 @@ def train(arguments: Sequence[str]) -> int:
     config = chosen.config
     if chosen.steps is not None:
         config = with_steps(name, config, chosen.steps)
+    elif chosen_preset == QUICK and config.steps == default.steps:
+        config = with_steps(name, config, pace.steps_in(pace.MINUTES, name, config, chosen.options))
     result = training.train(name, config, chosen.options)
     if result.is_main:
         report(result)
@@ -169,12 +177,16 @@ def preset_of_file(words: Sequence[str]) -> list[str]:
     return ["--preset", str(named)] if named is not None else []
 
 
-def preset(name: str, module: Any, arguments: Sequence[str]) -> Any:
-    """The settings that a method starts from: its paper's, or with --preset NAME those that stand as NAME beside it."""
+def named_preset(arguments: Sequence[str]) -> str:
+    """The preset that the words of a command name, without one the paper's."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    return words[words.index("--preset") + 1] if "--preset" in words[:-1] else PRESETS[0]
+
+
+def preset(name: str, module: Any, chosen: str) -> Any:
+    """The settings that a method starts from: its paper's, or those that stand as NAME beside it."""
     from ssl_gen.types import UserError
 
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    chosen = words[words.index("--preset") + 1] if "--preset" in words[:-1] else PRESETS[0]
     if chosen not in PRESETS[1:]:
         return module.Config()
     if not hasattr(module, chosen.upper()):

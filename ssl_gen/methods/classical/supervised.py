@@ -63,6 +63,10 @@ FAST = Config(  # airbench94: 9.9 epochs of 48 batches; rate and decay as means 
     l2=1.33e-3, lookahead=5, label_smoothing=0.2, alternating_flip=True, augmentation=Augmentation(crop=2),
 )  # fmt: skip
 
+QUICK = Config(  # ours, for photographs on a few cores: what fixmatch learns with, the labels alone
+    steps=4_000, labelled_batch=64, network="airbench", dropout=0.0, learning_rate=2e-3, augmentation=WEAK_PHOTOGRAPHS,
+)  # fmt: skip
+
 
 class State(NamedTuple):
     classifier: TrainState

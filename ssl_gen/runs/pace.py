@@ -1,0 +1,84 @@
+"""How long a method can be trained in some minutes on this machine: what `--preset quick` does with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import jax
+
+from ssl_gen.core.wording import count
+from ssl_gen.datasets.store import Store
+from ssl_gen.reports import records
+from ssl_gen.runs import train
+from ssl_gen.runs.data import feed, initial_rows
+from ssl_gen.runs.labeller import told
+from ssl_gen.runs.options import Options
+from ssl_gen.training.replicas import make_replicas
+from ssl_gen.training.segments import Segment
+from ssl_gen.types import Tree, UserError
+
+MINUTES = 10.0  # of training, start and evaluation apart; ours
+TIMED = 2.0  # seconds of each phase, at least
+LEAST = 100  # steps, however slow the machine is
+
+
+def steps_in(minutes: float, name: str, config: Any, options: Options) -> int:
+    """Steps of all seeds that take about so many minutes here; a run that was begun keeps those that it has.
+
+    Some steps of each phase are made, and forgotten. Raises UserError for what does not fit together, as `train` does,
+    and where several processes would measure each its own.
+    """
+    if options.distributed:
+        raise UserError("--preset quick measures one machine: give --steps with --distributed")
+    folder = options.out or train.default_folder(name, options)
+    if (folder / "run.json").is_file():
+        begun = records.load_run(folder)
+        if begun.method == name and "steps" in begun.config:
+            return int(begun.config["steps"])
+    each = seconds_a_step(train.prepare(name, config, options))
+    steps = max(LEAST, rounded_down(60 * minutes / each))
+    print(
+        f"a step takes {each:.2g} s here: {count(steps, 'step')}, about {minutes:.0f} minutes; "
+        f"--steps {steps} trains as long elsewhere",
+        flush=True,
+    )
+    return steps
+
+
+def seconds_a_step(job: train.Job) -> float:
+    """The mean over a run's steps, of all its seeds, each phase as often as it comes."""
+    method, seeds, options = job.compiled.method, job.record.seeds, job.options
+    store = Store(job.data.dataset.train_images)
+    program = make_replicas(method, store, len(seeds), options.replicas, options.data_parallel)
+    states = program.init(seeds, initial_rows(job.data))
+    rows = feed(job.data, method.phases, told(method, job.data, job.labeller))
+    total, begin, seconds = sum(phase.steps for phase in method.phases), 0, 0.0
+    for index, phase in enumerate(method.phases):
+
+        def step(states: Tree, index: int = index, begin: int = begin) -> Tree:
+            one = rows(Segment(index, begin, begin, begin + 1))
+            return program.advance(states, index, one, 1, [True] * len(seeds))[0]
+
+        if phase.steps:
+            states = jax.block_until_ready(step(states))  # compiled
+            seconds += phase.steps / total * timed(step, states)
+        begin += phase.steps
+    return seconds
+
+
+def timed(step: Callable[[Tree], Tree], states: Tree) -> float:
+    """Seconds of one step, over as many as take `TIMED` seconds."""
+    start, passed, made = perf_counter(), 0.0, 0
+    while passed < TIMED:
+        states = jax.block_until_ready(step(states))
+        made, passed = made + 1, perf_counter() - start
+    return passed / made
+
+
+def rounded_down(steps: float) -> int:
+    """To two digits, so that small differences between calls are none: 1234.5 -> 1200."""
+    digits = max(0, math.floor(math.log10(max(steps, 1))) - 1)
+    return math.floor(steps / 10**digits) * 10**digits

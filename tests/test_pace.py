@@ -1,0 +1,57 @@
+"""`--preset quick`: as many steps as a machine makes in some minutes."""
+
+import pytest
+
+from ssl_gen import cli
+from ssl_gen.methods.classical import supervised
+from ssl_gen.runs import pace, train
+from ssl_gen.runs.options import Options
+from ssl_gen.types import UserError
+
+SMALL = supervised.Config(steps=8, labelled_batch=4, hidden=(4,))
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A machine on which each look at the clock finds a quarter of a second gone: a step takes that long."""
+    now = iter(range(10_000))
+    monkeypatch.setattr(pace, "perf_counter", lambda: next(now) / 4)
+
+
+def test_the_steps_are_those_that_fill_the_minutes(slow, tmp_path, capsys):
+    options = Options(labels="10", out=tmp_path / "run", quiet=True)
+    # The clock is looked at once before the first step and once after each: 8 steps in 2 seconds.
+    assert pace.steps_in(10.0, "supervised", SMALL, options) == 2_400
+    assert "a step takes 0.25 s here: 2,400 steps, about 10 minutes" in capsys.readouterr().out
+    assert pace.steps_in(0.1, "supervised", SMALL, options) == pace.LEAST
+
+
+def test_a_run_that_was_begun_keeps_its_steps(tmp_path, monkeypatch):
+    options = Options(labels="10", out=tmp_path / "run", quiet=True, evaluators=())
+    train.train("supervised", SMALL, options)
+    monkeypatch.setattr(pace, "seconds_a_step", None)
+    assert pace.steps_in(10.0, "supervised", SMALL, options) == 8
+
+
+@pytest.mark.parametrize(("steps", "said"), [(7.9, 7), (99.9, 99), (1_234.5, 1_200), (98_765, 98_000)])
+def test_steps_are_said_in_two_digits(steps, said):
+    assert pace.rounded_down(steps) == said
+
+
+def test_several_processes_are_not_measured():
+    with pytest.raises(UserError, match="give --steps with --distributed"):
+        pace.steps_in(10.0, "supervised", SMALL, Options(distributed=True))
+
+
+def test_quick_sees_all_labels_of_small_images_for_as_long_as_was_measured(tmp_path, monkeypatch):
+    seen, stopped = [], train.Result(tmp_path, None, "")
+    monkeypatch.setattr(pace, "steps_in", lambda minutes, *asked: seen.append((minutes, asked)) or 9)
+    trained = []
+    monkeypatch.setattr(train, "train", lambda name, config, options: trained.append(config) or stopped)
+    words = ["train", "supervised", "--preset", "quick", "--dataset", "digits"]
+    cli.main(words)
+    cli.main([*words, "--steps", "5"])
+    assert [config.steps for config in trained] == [9, 5]
+    ((minutes, (name, config, options)),) = seen
+    assert (minutes, name, config) == (10.0, "supervised", supervised.QUICK)
+    assert (options.labels, options.size) == ("all", 32)
