@@ -45,7 +45,7 @@ AGAIN = 75  # exit status of an element of an array that a signal stopped; EX_TE
 TINY_STEPS = 20  # with --tiny: enough to pass through every part
 # Options that say where and how a row runs, and change no number
 WHERE: tuple[str, ...] = ("out", "data_dir", "replicas", "data_parallel", "distributed", "checkpoint_every")
-WHERE += ("evaluators", "tensorboard", "quiet")
+WHERE += ("evaluators", "tensorboard", "track", "quiet")
 EARLIER = ("encoder", "labeller")  # options that name another run; in a Row, a row above it
 DENSITIES = tuple(each.Config for each in (adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan))
 # Settings that are younger than records, at the values that change nothing: with them a row is the one it was before

@@ -47,7 +47,8 @@ class Options:
     evaluators: tuple[str, ...] = ("error", "samples")
     evaluate_every: int | None = None  # steps between measurements of the error; by default 25 of them
     checkpoint_every: int | None = None  # steps; by default 10 checkpoints
-    tensorboard: bool = False  # also write event files
+    tensorboard: bool = False  # also write event files; the same as --track tensorboard
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()  # programs that also get the log, where installed
     quiet: bool = False  # no progress bar
 
 

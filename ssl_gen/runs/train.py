@@ -36,9 +36,9 @@ from ssl_gen.runs.load import is_final, load
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.pictures import draw_grid
 from ssl_gen.runs.record import conclude, describe
-from ssl_gen.training import loop
+from ssl_gen.training import loop, trackers
 from ssl_gen.training.checkpoints import newest_whole, open_checkpoints
-from ssl_gen.training.log import Log, NullLog, check_events, text_of
+from ssl_gen.training.log import Log, NullLog, text_of
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join, words
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.training.segments import Every, choose_every
@@ -109,8 +109,8 @@ def announce(read: ReadRecord) -> None:
 def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SINGLE_PROCESS) -> Job:
     """All that can be known before training. Raises UserError for what does not fit together."""
     module, config, options = find_method(name), checked_config(name, config), checked(options)
-    if options.tensorboard:
-        check_events()
+    trackers.check(("tensorboard",) if options.tensorboard else (), "--tensorboard")
+    trackers.check(options.track)
     data = load_data(options)
     method: Method = module.make(config, data.spec)
     check_options(name, method, options)
@@ -214,7 +214,7 @@ def train_claimed(job: Job) -> Any:
     with contextlib.ExitStack() as opened:
         kept = opened.enter_context(contextlib.closing(open_checkpoints(job.target / "checkpoints", group)))
         before = () if method.fit else kept.log  # a method fitted in one go is fitted again
-        log = Log(job.target, before, options.tensorboard) if group.is_main else NullLog()
+        log = Log(job.target, before, open_trackers(job)) if group.is_main else NullLog()
         opened.callback(log.close)
         if method.fit:
 
@@ -246,6 +246,14 @@ def train_claimed(job: Job) -> Any:
             ended = [] if outcome.interrupted else [i for i in range(len(seeds)) if i not in outcome.stopped]
             states = {i: replicas.replica(outcome.states, i) for i in ended}
     return group.broadcast(lambda: concluded(job, outcome, states, log.lines))
+
+
+def open_trackers(job: Job) -> list[trackers.Guarded]:
+    """The trackers that a run asks for. Raises UserError for one that cannot be written to."""
+    names = (*(("tensorboard",) if job.options.tensorboard else ()), *job.options.track)
+    record = to_plain(job.record)
+    settings = {name: record[name] for name in ("method", "config", "dataset", "labels", "mask", "versions", "commit")}
+    return list(trackers.opened(names, trackers.About(job.target, job.record.seeds, settings)))
 
 
 def check_room(folder: Path, states: Tree) -> None:

@@ -1,9 +1,8 @@
-"""The growing log of a run folder, metrics.jsonl, and event files where they are asked for."""
+"""The growing log of a run folder, metrics.jsonl, and the trackers that are told the same where they are asked for."""
 
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import math
 import os
@@ -12,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_gen.core.files import say, write_whole
-from ssl_gen.types import UserError
-
-
-def check_events() -> None:
-    """Raise UserError where event files are asked for and their writer is not installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        raise UserError("--tensorboard needs tensorboardX: pip install 'ssl-gen[tensorboard]'")
+from ssl_gen.training.trackers import Guarded
 
 
 def text_of(lines: Sequence[dict[str, Any]]) -> bytes:
@@ -27,9 +20,9 @@ def text_of(lines: Sequence[dict[str, Any]]) -> bytes:
 
 
 class Log:
-    """metrics.jsonl: one object a line, flushed, so that a killed run keeps what it had; event files if asked for."""
+    """metrics.jsonl: one object a line, flushed, so that a killed run keeps what it had; then the trackers."""
 
-    def __init__(self, folder: Path, lines: Sequence[dict[str, Any]], tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, lines: Sequence[dict[str, Any]], trackers: Sequence[Guarded] = ()) -> None:
         """Open the log of a run that goes on after `lines`, which its checkpoint has kept.
 
         What a killed run wrote after them is dropped, and a file that does not begin with them is written again. Raises
@@ -42,8 +35,7 @@ class Log:
             say(f"{path} is damaged: its lines up to the newest whole checkpoint are written again from there")
         write_whole(path, text)
         self.file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
-        self.events = folder / "events" if tensorboard else None
-        self.writers: dict[int, Any] = {}
+        self.trackers = trackers
 
     def write(self, step: int, seed: int, **values: Any) -> None:
         """Append one line; a number that is not finite is written as its name, for JSON has none. Raises OSError."""
@@ -53,24 +45,15 @@ class Log:
         text = text_of([line])
         if self.file.write(text) < len(text):  # of a full disk: the rest of the line had no room
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if self.events:
-            self.write_events(self.events, step, seed, values)
-
-    def write_events(self, folder: Path, step: int, seed: int, values: dict[str, Any]) -> None:
-        """The numbers of a line as TensorBoard scalars, a folder a seed; a resumed run overwrites from its step on."""
-        from tensorboardX import SummaryWriter  # its absence was answered by `check_events`
-
-        if seed not in self.writers:
-            self.writers[seed] = SummaryWriter(str(folder / f"seed-{seed}"), purge_step=step)
-        for name, value in values.items():
-            if not isinstance(value, str):
-                self.writers[seed].add_scalar(name, value, step)
+        numbers = {name: value for name, value in values.items() if not isinstance(value, str)}
+        for tracker in self.trackers:
+            tracker.write(step, seed, numbers)
 
     def close(self) -> None:
         """Close all files."""
         self.file.close()
-        for writer in self.writers.values():
-            writer.close()
+        for tracker in self.trackers:
+            tracker.close()
 
 
 class NullLog:
