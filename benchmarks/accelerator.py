@@ -8,16 +8,18 @@ a crash or a slow compiler costs one block, and what that had measured stands. I
 
     chip         rates of matrix products and of copies, beside what the maker says (`core/chips.py`)
     gan          `feature_matching` with dense networks and a DCGAN-size conditional step, beside their PyTorch twins,
-                 eager and by `torch.compile`; `ratio` is JAX's rate over PyTorch's
+                 eager and by `torch.compile`; `ratio` is JAX's rate over PyTorch's in the same precision
     classifiers  FixMatch on WRN-28-2, 64 + 448 photographs, and airbench's step of 1,024
     seeds        1, 8 and 32 seeds in one program, the dense GAN and FixMatch's small network; `times` is the time of a
                  step of all seeds over that of one
     flow         a flow's U-Net on photographs of 32 x 32
     metrics      FID of 50,000 x 2,048, precision to coverage of 10,000, the neighbours of 70,000 images; on the host
 
-`tflops` are operations of the model (`training.programs.flop`), forward and backward, and `share` is that over the
-chip's peak in the precision of the run, where the chip is known. Images are noise; a timing is the median of several,
-each until its result is there, after calls that compile. --tiny is for a test of this file and measures nothing.
+Steps are measured in float32, as jax multiplies it by default, and in bfloat16 (`core/precision.py`; PyTorch by
+autocast). `tflops` are operations of the model (`training.programs.flop`), forward and backward, and `share` is that
+over the chip's peak in the precision of the run, where the chip is known. Images are noise; a timing is the median of
+several, each until its result is there, after calls that compile. --tiny is for a test of this file and measures
+nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import argparse
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import json
 import multiprocessing
 import os
@@ -47,6 +50,7 @@ from benchmarks.metrics import features
 from benchmarks.step import machine, random_data, rounded, seconds_of, trainer
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import chips
+from ssl_gen.core.precision import Precision, products_in
 from ssl_gen.datasets.store import Store
 from ssl_gen.graphs import build
 from ssl_gen.methods import METHODS
@@ -76,6 +80,7 @@ class Scale(NamedTuple):
     copied: int  # float32 numbers that are read and written
     images: int  # training images
     photographs: ImageSpec
+    products: tuple[Precision, ...]
     gan: step.Scale
     gans: tuple[str, ...]
     twins: tuple[str, ...]
@@ -94,6 +99,7 @@ FULL = Scale(
     copied=2**28,
     images=10_000,
     photographs=ImageSpec(32, 32, 3, 10),  # CIFAR-10
+    products=("float32", "bfloat16"),
     gan=step.FULL,
     gans=("dense", "convolutional"),
     twins=COMPILED,
@@ -112,6 +118,7 @@ TINY = Scale(
     copied=2**18,
     images=200,
     photographs=ImageSpec(8, 8, 3, 10),
+    products=("float32",),
     gan=step.QUICK,
     gans=("dense",),
     twins=COMPILED[:1],
@@ -173,16 +180,27 @@ def chip_rows(scale: Scale) -> Iterator[Row]:
     yield row | ({"share": rate / 1e9 / chip.memory} if chip else {})
 
 
-def made(name: str, start: Any, spec: ImageSpec, scale: Scale, seeds: int = 1) -> tuple[Method, Data]:
+def made(
+    name: str, start: Any, spec: ImageSpec, scale: Scale, seeds: int = 1, products: Precision = "float32"
+) -> tuple[Method, Data]:
     """A method at the settings `start`, changed as the scale says, and data for it."""
     data = random_data(scale.images, seeds, spec)
-    return METHODS[name].make(dataclasses.replace(start, **scale.small.get(name, {})), data.spec), data
+    with products_in(products):
+        return METHODS[name].make(dataclasses.replace(start, **scale.small.get(name, {})), data.spec), data
 
 
-def step_row(name: str, method: Method, data: Data, scale: Scale, keep: Callable[[Any], None] | None = None) -> Row:
+def step_row(
+    name: str,
+    method: Method,
+    data: Data,
+    scale: Scale,
+    products: Precision = "float32",
+    keep: Callable[[Any], None] | None = None,
+) -> Row:
     """Steps of a method's longest phase, of all seeds of `data` in the placement that training chooses.
 
-    keep: is given the state of the first seed before its first step.
+    products: the precision that the method was made in; keep: is given the state of the first seed before its first
+    step.
     """
     phase, seeds = method.phases[step.longest(method)], len(data.masks)
     program = make_replicas(method, Store(data.dataset.train_images), seeds, longest=step.LONGEST)
@@ -193,7 +211,7 @@ def step_row(name: str, method: Method, data: Data, scale: Scale, keep: Callable
     first, warm = (seconds_of(lambda: train(1)) for _ in range(2))
     steps = min(max(round(scale.seconds / warm), 1), step.LONGEST)
     each = statistics.median(seconds_of(lambda: train(steps)) for _ in range(scale.repeats)) / steps
-    operations, precision = flop(method, phase, data.dataset.spec.shape), record.precision()
+    operations, precision = flop(method, phase, data.dataset.spec.shape), record.precision(products)
     rates = {"steps_per_second": 1 / each, "images_per_second": seeds * (phase.labelled + phase.unlabelled) / each}
     about = {"name": name, "precision": precision, "seeds": seeds, "placement": program.mode}
     costs = share(operations and seeds * operations / each, precision)
@@ -202,17 +220,18 @@ def step_row(name: str, method: Method, data: Data, scale: Scale, keep: Callable
 
 def gan_rows(scale: Scale) -> Iterator[Row]:
     """Both steps in JAX first, then their twins, which start from the same weights."""
-    changes = step.preset(feature_matching, scale.gan)
-    config = feature_matching.Config(**changes)
+    config = feature_matching.Config(**step.preset(feature_matching, scale.gan))
     data = random_data(scale.images, 1)
-    both = {"dense": feature_matching.make(config, data.spec), "convolutional": step.conditional_gan(scale.gan)}
-    methods = {name: both[name] for name in scale.gans}
     states: dict[str, Any] = {}
-    seconds = {}
-    for name, method in methods.items():
-        row = step_row(name, method, data, scale, functools.partial(states.__setitem__, name))
-        seconds[name] = row["seconds"]
-        yield row | {"library": "jax"}
+    seconds: dict[tuple[str, Precision], float] = {}
+    for products in scale.products:
+        with products_in(products):
+            dense, convolutional = feature_matching.make(config, data.spec), step.conditional_gan(scale.gan)
+        methods = {"dense": dense, "convolutional": convolutional}
+        for name in scale.gans:
+            row = step_row(name, methods[name], data, scale, products, functools.partial(states.__setitem__, name))
+            seconds[name, products] = row["seconds"]
+            yield row | {"library": "jax"}
     reason = no_twins()
     if reason:
         yield {"name": "twins", "skipped": reason}
@@ -223,21 +242,16 @@ def gan_rows(scale: Scale) -> Iterator[Row]:
         "dense": functools.partial(twins.feature_matching, config),
         "convolutional": functools.partial(twins.conditional_gan, step.RATE, data.spec.classes),
     }
-    for how in scale.twins:
+    for how, name, products in itertools.product(scale.twins, scale.gans, scale.products):
         wrap = twins.torch.compile if how == "compiled" else twins.as_it_is
-        for name in methods:
-            maker = makers[name]
-            train = twins.trainer(maker(states[name], wrap), data.dataset, methods[name].phases[0])
+        train = twins.trainer(makers[name](states[name], wrap), data.dataset, methods[name].phases[0])
+        with twins.torch.autocast(twins.DEVICE.type, twins.torch.bfloat16, enabled=products == "bfloat16"):
             each = median_seconds(functools.partial(train, 1), scale)
-            ratio = {"ratio": each / seconds[name]} | (
-                {"goal": GOALS[name]} if (name, how) == ("dense", "compiled") else {}
-            )
-            about = {
-                "name": name,
-                "precision": record.precision(),
-                "library": f"torch {twins.torch.__version__}, {how}",
-            }
-            yield about | {"steps_per_second": 1 / each, "seconds": each} | ratio
+        ratio = {"ratio": each / seconds[name, products]}
+        ratio |= {"goal": GOALS[name]} if (name, how) == ("dense", "compiled") else {}
+        library = f"torch {twins.torch.__version__}, {how}"
+        about = {"name": name, "precision": record.precision(products), "library": library}
+        yield about | {"steps_per_second": 1 / each, "seconds": each} | ratio
 
 
 def no_twins() -> str | None:
@@ -253,13 +267,12 @@ def no_twins() -> str | None:
 
 def classifier_rows(scale: Scale) -> Iterator[Row]:
     """The two classifiers of photographs, as their presets train them."""
-    row = step_row(
-        "fixmatch, WRN-28-2", *made("fixmatch", METHODS["fixmatch"].PHOTOGRAPHS, scale.photographs, scale), scale
-    )
-    yield row | {"goal": GOALS["wide_resnet"]}
-    yield step_row(
-        "supervised, airbench", *made("supervised", METHODS["supervised"].FAST, scale.photographs, scale), scale
-    )
+    starts = {"fixmatch": METHODS["fixmatch"].PHOTOGRAPHS, "supervised": METHODS["supervised"].FAST}
+    networks = {"fixmatch": "WRN-28-2", "supervised": "airbench"}
+    for name, products in itertools.product(starts, reversed(scale.products)):
+        method, data = made(name, starts[name], scale.photographs, scale, products=products)
+        row = step_row(f"{name}, {networks[name]}", method, data, scale, products)
+        yield row | ({"goal": GOALS["wide_resnet"]} if (name, products) == ("fixmatch", "bfloat16") else {})
 
 
 def seeds_rows(scale: Scale) -> Iterator[Row]:
@@ -275,9 +288,10 @@ def seeds_rows(scale: Scale) -> Iterator[Row]:
 
 def flow_rows(scale: Scale) -> Iterator[Row]:
     """The U-Net of its preset."""
-    yield step_row(
-        "flow_matching", *made("flow_matching", METHODS["flow_matching"].PHOTOGRAPHS, scale.photographs, scale), scale
-    )
+    start = METHODS["flow_matching"].PHOTOGRAPHS
+    for products in reversed(scale.products):
+        method, data = made("flow_matching", start, scale.photographs, scale, products=products)
+        yield step_row("flow_matching", method, data, scale, products)
 
 
 def metric_rows(scale: Scale) -> Iterator[Row]:

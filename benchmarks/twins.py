@@ -138,6 +138,7 @@ def feature_matching(config: Config, state: State, wrap: Wrap = as_it_is) -> Ste
     """The twin of the method with dense networks, squared distance and a learning rate that falls at some time."""
     generator, running = parameters(state.generator.params), jax.tree.map(tensor, state.generator.stats["batch_stats"])
     discriminator, scales = parameters(state.discriminator.params), jax.tree.map(tensor, state.discriminator.stats)
+    frozen = values(discriminator)  # of the same memory
     optimizers = adam(generator, config.learning_rate), adam(discriminator, config.learning_rate)
     mean = [weight.detach().clone() for weight in jax.tree.leaves(discriminator)]
     rate, done = 1 / max(config.averaging * config.steps, 1), 0
@@ -160,7 +161,7 @@ def feature_matching(config: Config, state: State, wrap: Wrap = as_it_is) -> Ste
     def match(unknown: Tensor, fake: Tensor) -> Losses:
         with torch.no_grad():
             features = judge(discriminator, unknown)[1].mean(0)
-        difference = features - judge(values(discriminator), fake)[1].mean(0)
+        difference = features - judge(frozen, fake)[1].mean(0)
         return {"generator/matching": difference.square().mean()}
 
     generated, discriminated, matched = wrap(generate), wrap(discriminate), wrap(match)
@@ -241,6 +242,7 @@ def conditional_gan(rate: float, classes: int, state: State, wrap: Wrap = as_it_
     """The twin of `benchmarks.step.conditional_gan`."""
     g, d = parameters(state.generator.params, oihw), parameters(state.discriminator.params, oihw)
     running = jax.tree.map(tensor, state.generator.stats["batch_stats"])
+    frozen = values(d)  # of the same memory
     optimizers = adam(g, rate), adam(d, rate)
     latent = g["Decoder_0"]["Dense_0"]["kernel"].shape[0] - classes
 
@@ -255,7 +257,7 @@ def conditional_gan(rate: float, classes: int, state: State, wrap: Wrap = as_it_
         }
 
     def deceive(fake: Tensor, maps: Tensor) -> Losses:
-        return {"generator/adversarial": functional.softplus(-discriminator(values(d), fake, maps)).mean()}
+        return {"generator/adversarial": functional.softplus(-discriminator(frozen, fake, maps)).mean()}
 
     generated, discriminated, deceived = wrap(generate), wrap(discriminate), wrap(deceive)
 

@@ -1,4 +1,4 @@
-"""A player: started, run, updated and averaged as linen and optax do it, and the only place that casts."""
+"""A player: started, run, updated and averaged as linen and optax do it, its products in the precision asked for."""
 
 import dataclasses
 import re
@@ -15,6 +15,7 @@ import ssl_gen
 from ssl_gen.core import gradient
 from ssl_gen.core.ema import update_ema
 from ssl_gen.core.players import Player
+from ssl_gen.networks.layers import Dense
 from ssl_gen.types import Average, TrainState
 
 INPUTS = jax.random.normal(jax.random.key(0), (6, 4))
@@ -26,7 +27,7 @@ class Net(nn.Module):
     """All that a player has to carry: batch statistics that move, a constant that does not, noise, a second method."""
 
     def setup(self):
-        self.first, self.last = nn.Dense(8), nn.Dense(3)
+        self.first, self.last = Dense(8), Dense(3)
         self.norm, self.dropout = nn.BatchNorm(momentum=0.9), nn.Dropout(0.5)
         self.shift = self.variable("constants", "shift", lambda: jnp.full(8, 0.5))
 
@@ -224,7 +225,7 @@ def test_a_player_without_an_ema_gets_none():
 
 # Precision
 
-NARROW = dataclasses.replace(PLAYER, ema=True, dtype=jnp.bfloat16)
+NARROW = dataclasses.replace(PLAYER, ema=True, precision="bfloat16")
 
 
 def types(tree):
@@ -269,9 +270,9 @@ def test_labels_and_what_is_no_number_pass_a_narrow_player_as_they_are():
         @nn.compact
         def __call__(self, x, labels, given, train):
             assert labels.dtype == jnp.int32 and given is None
-            return nn.Dense(2)(x), labels
+            return Dense(2)(x), labels
 
-    narrow = Player("player", Asked(), optax.sgd(0.1), dtype=jnp.bfloat16)
+    narrow = Player("player", Asked(), optax.sgd(0.1), precision="bfloat16")
     state = narrow.init(KEYS[0], INPUTS, jnp.arange(6), None)
     (_, labels), _ = narrow.run(state, state.params, INPUTS, jnp.arange(6), None)
     assert_equal(labels, jnp.arange(6))

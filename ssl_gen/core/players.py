@@ -1,7 +1,7 @@
 """Players: a network with its optimiser, started, run and updated in one line each.
 
 A `Player` is a recipe and holds no array; what it has learnt is its `TrainState`, which every function takes and none
-changes. This is the only place that knows of linen's collections, and the only one that casts.
+changes. This is the only place that knows of linen's collections.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import optax
 
 from ssl_gen.core import gradient
 from ssl_gen.core.ema import MOVING, kept, update_ema
 from ssl_gen.core.gradient import Forward
+from ssl_gen.core.precision import Precision, current, products_in
 from ssl_gen.types import Array, Average, Key, Metrics, TrainState, Tree
 
 
@@ -29,13 +28,14 @@ class Player:
     network: nn.Module
     optimizer: optax.GradientTransformation
     ema: bool = False  # does it keep an exponential moving average of itself?
-    dtype: Any = jnp.float32  # of products and convolutions; params, statistics, losses and outputs stay float32
+    precision: Precision = dataclasses.field(default_factory=current)  # of its products, in training and out of it
 
     def init(
         self, rngs: Key | dict[str, Key], *inputs: Any, train: bool = False, method: str | None = None
     ) -> TrainState:
         """The player before its first update. `rngs`: a key, or one a stream; `inputs` serve data-dependent starts."""
-        variables = self.network.init(rngs, *inputs, train=train, method=method)
+        with products_in("float32"):  # the same start for all
+            variables = self.network.init(rngs, *inputs, train=train, method=method)
         params = variables.pop("params")
         ema = Average(params, variables) if self.ema else ()
         return TrainState(params, variables, self.optimizer.init(params), ema)
@@ -49,11 +49,12 @@ class Player:
         method: str | None = None,
     ) -> tuple[Any, Tree]:
         """As in training, at `params`: the outputs, and the untrained collections after the pass."""
-        variables = {"params": self._narrow(params), **state.stats}
-        outputs, moved = self.network.apply(
-            variables, *self._narrow(inputs), train=True, rngs=rngs, method=method, mutable=[MOVING]
-        )
-        return _widen(outputs), state.stats | moved
+        variables = {"params": params, **state.stats}
+        with products_in(self.precision):
+            outputs, moved = self.network.apply(
+                variables, *inputs, train=True, rngs=rngs, method=method, mutable=[MOVING]
+            )
+        return outputs, state.stats | moved
 
     def run_ema(
         self, state: TrainState, *inputs: Any, rngs: dict[str, Key] | None = None, method: str | None = None
@@ -85,23 +86,11 @@ class Player:
         stats = state.stats
         if params is None:
             params, stats = kept(state) if self.ema else (state.params, state.stats)
-        variables = {"params": self._narrow(params), **stats}
-        return _widen(self.network.apply(variables, *self._narrow(inputs), train=False, method=method))
+        with products_in(self.precision):
+            return self.network.apply({"params": params, **stats}, *inputs, train=False, method=method)
 
     def descend(
         self, state: TrainState, loss: Callable[[Any], Any], forward: Forward | None = None
     ) -> tuple[TrainState, Metrics]:
         """One update, see `gradient.descend`."""
         return gradient.descend(self.name, state, self.optimizer, loss, forward)
-
-    def _narrow(self, tree: Any) -> Any:
-        return tree if self.dtype == jnp.float32 else _cast(tree, self.dtype)
-
-
-def _cast(tree: Any, dtype: Any) -> Any:
-    """The tree with its floating arrays in another dtype."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
-
-
-def _widen(outputs: Any) -> Any:
-    return _cast(outputs, jnp.float32)

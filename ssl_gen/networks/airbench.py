@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_gen.networks.convolution import convolve, max_pool
+from ssl_gen.networks.layers import Dense
 from ssl_gen.types import Array, Key
 
 WIDTHS = (1, 4, 4)  # times `width`, of the three blocks; airbench94: 64, 256, 256
@@ -122,4 +123,4 @@ class Airbench(nn.Module):
         x = x.max((1, 2))
         self.sow("intermediates", "features", x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return SCALE * nn.Dense(self.classes, use_bias=False, kernel_init=FAN_IN)(x)
+        return SCALE * Dense(self.classes, use_bias=False, kernel_init=FAN_IN)(x)

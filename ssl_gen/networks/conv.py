@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_gen.core.options import choose
+from ssl_gen.networks import layers
 from ssl_gen.networks.convolution import Convolution, TransposedConvolution, max_pool
 from ssl_gen.networks.layers import GaussianNoise, beside
 from ssl_gen.networks.normalisation import ConditionalBatchNorm, Dense
@@ -63,7 +64,7 @@ class Decoder(nn.Module):
         first, *inner = reversed(widths(self.width, (height, width)))
         scale = 2 ** (len(inner) + 1)
         sides = (-(-height // scale), -(-width // scale))
-        x = nn.Dense(math.prod(sides) * first, use_bias=False)(beside(latents, labels, self.classes))
+        x = layers.Dense(math.prod(sides) * first, use_bias=False)(beside(latents, labels, self.classes))
         x = x.reshape(-1, *sides, first)
         for stage in inner:
             x = nn.relu(ConditionalBatchNorm(self.classes)(x, classwise, train))
@@ -155,9 +156,9 @@ class Classifier(nn.Module):
         for _ in range(halved - strided):
             x = max_pool(rectified(Convolution(2 * self.width, use_bias=False, body=self.body)(x, train)))
         x = rectified(Convolution(2 * self.width, use_bias=False, body=self.body)(x, train))
-        x = rectified(nn.Dense(self.hidden, use_bias=False)(x.reshape(x.shape[0], -1)))
+        x = rectified(layers.Dense(self.hidden, use_bias=False)(x.reshape(x.shape[0], -1)))
         self.sow("intermediates", "features", x)
-        return nn.Dense(self.classes)(nn.Dropout(self.dropout, deterministic=not train)(x))
+        return layers.Dense(self.classes)(nn.Dropout(self.dropout, deterministic=not train)(x))
 
 
 class Encoder(nn.Module):
@@ -177,4 +178,4 @@ class Encoder(nn.Module):
         for stage in widths(self.width, images.shape[1:3]):
             x = Convolution(stage, SIZE, 2, use_bias=False, body=self.body)(beside(x, labels, self.classes), train)
             x = nn.leaky_relu(nn.BatchNorm(not train, momentum=0.9)(x), SLOPE)
-        return nn.Dense(self.outputs)(beside(x.reshape(x.shape[0], -1), labels, self.classes))
+        return layers.Dense(self.outputs)(beside(x.reshape(x.shape[0], -1), labels, self.classes))

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssl_gen.core.options import choose
+from ssl_gen.core.precision import product
 from ssl_gen.networks.normalisation import HE_NORMAL, linear
 from ssl_gen.types import Array
 
@@ -47,9 +48,14 @@ def convolve(x: Array, kernel: Array, stride: int, padding: str | Pads = "SAME",
         lax.padtype_to_pads(sides, kernel.shape[:2], (stride, stride), padding) if isinstance(padding, str) else padding
     )
     pads = _pads((int(low), int(high)) for low, high in given)
-    if _chosen(body) == "native":
-        return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
-    return _correlate(stride, pads, x, kernel)
+    native = _chosen(body) == "native"
+
+    def run(x: Array, kernel: Array) -> Array:
+        if native:
+            return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
+        return _correlate(stride, pads, x, kernel)
+
+    return product(run, x, kernel)
 
 
 def convolve_transposed(
@@ -60,11 +66,14 @@ def convolve_transposed(
     Equal to `jax.lax.conv_transpose`; padding 'SAME' or 'VALID'; body and errors as in `convolve`.
     """
     if _chosen(body) == "native":
-        return lax.conv_transpose(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)
+        native = functools.partial(
+            lax.conv_transpose, strides=(stride, stride), padding=padding, dimension_numbers=LAYOUT
+        )
+        return product(native, x, kernel)
     growth = [max(k - stride, 0) if padding == "VALID" else 0 for k in kernel.shape[:2]]
     sides = tuple(side * stride + more for side, more in zip(x.shape[1:3], growth, strict=True))
     pads = tuple(lax.padtype_to_pads(sides, kernel.shape[:2], (stride, stride), padding))
-    return _spread(stride, pads, sides, x, kernel[::-1, ::-1].swapaxes(2, 3))
+    return product(functools.partial(_spread, stride, pads, sides), x, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
 class Convolution(nn.Module):
@@ -85,10 +94,10 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        def product(x: Array, kernel: Array) -> Array:
+        def run(x: Array, kernel: Array) -> Array:
             return convolve(x, kernel, self.stride, self.padding, self.body)
 
-        return linear(self, product, (self.size, self.size, x.shape[-1], self.features), x, train)
+        return linear(self, run, (self.size, self.size, x.shape[-1], self.features), x, train)
 
 
 class TransposedConvolution(nn.Module):
@@ -106,10 +115,10 @@ class TransposedConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        def product(x: Array, kernel: Array) -> Array:
+        def run(x: Array, kernel: Array) -> Array:
             return convolve_transposed(x, kernel, self.stride, self.padding, self.body)
 
-        return linear(self, product, (self.size, self.size, x.shape[-1], self.features), x, train)
+        return linear(self, run, (self.size, self.size, x.shape[-1], self.features), x, train)
 
 
 def max_pool(x: Array) -> Array:

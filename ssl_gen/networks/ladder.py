@@ -20,6 +20,7 @@ import optax
 from ssl_gen.core.batching import interleave, separate, shard_batch
 from ssl_gen.core.options import choose
 from ssl_gen.networks.convolution import Convolution, Pads, max_pool
+from ssl_gen.networks.layers import Dense
 from ssl_gen.networks.mlp import flatten
 from ssl_gen.types import Array, Key
 
@@ -124,8 +125,8 @@ class Encoder(nn.Module):
         return tuple(map(Path, zip(*z, strict=True), zip(*used, strict=True), separate(x, sizes)))
 
     def _dense(self) -> Layers:
-        hidden = [(nn.Dense(width, use_bias=False), nn.relu) for width in self.hidden]
-        return [*hidden, (nn.Dense(self.classes, use_bias=False), None)]
+        hidden = [(Dense(width, use_bias=False), nn.relu) for width in self.hidden]
+        return [*hidden, (Dense(self.classes, use_bias=False), None)]
 
     def _convolutional(self, side: int) -> Layers:
         """Conv-Large; images below 16 x 16, whose last maps are too small for its last 3 x 3, are padded there."""
@@ -167,7 +168,7 @@ class Decoder(nn.Module):
         for layer in reversed(range(len(path.z))[-self.depth :]):
             noisy = path.z[layer]
             if denoised:
-                above = nn.Dense(noisy.shape[-1], use_bias=False)(denoised[-1])
+                above = Dense(noisy.shape[-1], use_bias=False)(denoised[-1])
             weights = self.param(f"combinator_{layer}", combinator_start, (2, 5, noisy.shape[-1]))
             denoised.append(combine(noisy, normalise(above, moments(above)), weights))
         return tuple(reversed(denoised))

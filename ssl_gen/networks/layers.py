@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssl_gen.core.precision import dot_general, matmul
 from ssl_gen.types import Array
 
 
@@ -36,6 +38,12 @@ class GaussianNoise(nn.Module):
         return x + self.deviation * jax.random.normal(self.make_rng("noise"), x.shape, x.dtype)
 
 
+class Dense(nn.Dense):
+    """x (..., C) -> (..., features): linen's, its product in the player's precision."""
+
+    dot_general: Any = dot_general
+
+
 class WeightNormDense(nn.Module):
     """x (B, F) -> (B, features): w = scale * v / |v|, scale and bias set from the first batch.
 
@@ -56,7 +64,7 @@ class WeightNormDense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         direction = self.param("direction", self.kernel_init, (x.shape[-1], self.features))
-        x = x @ (direction / jnp.linalg.norm(direction, axis=0))
+        x = matmul(x, direction / jnp.linalg.norm(direction, axis=0))
 
         def first_scale() -> Array:
             if not self.data_dependent:

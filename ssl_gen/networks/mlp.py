@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_gen.core.options import choose
-from ssl_gen.networks.layers import GaussianNoise, WeightNormDense, beside
+from ssl_gen.networks.layers import Dense, GaussianNoise, WeightNormDense, beside
 from ssl_gen.networks.projection import Projection
 from ssl_gen.types import Array
 
@@ -48,7 +48,7 @@ class Generator(nn.Module):
     def __call__(self, latents: Array, labels: Array | None, train: bool) -> Array:
         x = latents
         for width in self.hidden:
-            x = nn.Dense(width, use_bias=False)(beside(x, labels, self.classes))
+            x = Dense(width, use_bias=False)(beside(x, labels, self.classes))
             x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-6, use_scale=False)(x)
             x = nn.softplus(x)
         if self.data_dependent:
@@ -103,10 +103,10 @@ class Classifier(nn.Module):
     def __call__(self, images: Array, train: bool) -> Array:
         x = flatten(images)
         for width in self.hidden:
-            x = nn.Dense(width, use_bias=False)(x)
+            x = Dense(width, use_bias=False)(x)
             x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.classes)(x)
+        return Dense(self.classes)(x)
 
 
 class Perceptron(nn.Module):
@@ -124,8 +124,8 @@ class Perceptron(nn.Module):
     def __call__(self, x: Array, labels: Array | None = None, train: bool = False) -> Array:
         x = beside(x, labels, self.classes)
         for width in self.hidden:
-            x = self.activation(nn.Dense(width)(x))
-        return nn.Dense(self.outputs)(x)
+            x = self.activation(Dense(width)(x))
+        return Dense(self.outputs)(x)
 
 
 class NormalisedPerceptron(nn.Module):
@@ -142,9 +142,9 @@ class NormalisedPerceptron(nn.Module):
     @nn.compact
     def __call__(self, *inputs: Array, train: bool) -> Array:
         for width in self.hidden:
-            x = functools.reduce(jnp.add, [nn.Dense(width, use_bias=False)(each) for each in inputs])
+            x = functools.reduce(jnp.add, [Dense(width, use_bias=False)(each) for each in inputs])
             inputs = (nn.relu(nn.BatchNorm(not train, momentum=0.9)(x)),)
-        last = [nn.Dense(self.outputs, i == 0, kernel_init=self.last_init)(each) for i, each in enumerate(inputs)]
+        last = [Dense(self.outputs, i == 0, kernel_init=self.last_init)(each) for i, each in enumerate(inputs)]
         return functools.reduce(jnp.add, last)
 
 

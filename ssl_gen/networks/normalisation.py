@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssl_gen.core.options import choose
+from ssl_gen.core.precision import matmul
 from ssl_gen.networks.layers import soft
 from ssl_gen.types import Array
 
@@ -91,7 +92,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        return linear(self, jnp.matmul, (x.shape[-1], self.features), x, train)
+        return linear(self, matmul, (x.shape[-1], self.features), x, train)
 
 
 class ConditionalBatchNorm(nn.Module):

@@ -13,7 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssl_gen.core.precision import matmul
 from ssl_gen.networks.convolution import Convolution
+from ssl_gen.networks.layers import Dense
 from ssl_gen.types import Array, ImageSpec, UserError
 
 SMALLEST = 8  # pixels of a side
@@ -73,7 +75,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, condition: Array, train: bool) -> Array:
         y = Convolution(self.features, body=self.body)(nn.silu(normalised(x)), train)
-        scale, shift = jnp.split(nn.Dense(2 * self.features)(condition)[:, None, None], 2, -1)
+        scale, shift = jnp.split(Dense(2 * self.features)(condition)[:, None, None], 2, -1)
         y = nn.silu(normalised(y, affine=False) * (1 + scale) + shift)
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
         y = Convolution(self.features, kernel_init=nn.initializers.zeros, body=self.body)(y, train)
@@ -87,9 +89,9 @@ class Attention(nn.Module):
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
         pixels = normalised(x).reshape(batch, height * width, channels)
-        query, key, value = jnp.split(nn.Dense(3 * channels)(pixels), 3, -1)
-        weights = jax.nn.softmax(query @ key.swapaxes(1, 2) / jnp.sqrt(channels), -1)
-        y = nn.Dense(channels, kernel_init=nn.initializers.zeros)(weights @ value)
+        query, key, value = jnp.split(Dense(3 * channels)(pixels), 3, -1)
+        weights = jax.nn.softmax(matmul(query, key.swapaxes(1, 2)) / jnp.sqrt(channels), -1)
+        y = Dense(channels, kernel_init=nn.initializers.zeros)(matmul(weights, value))
         return x + y.reshape(x.shape)
 
 
@@ -115,9 +117,9 @@ class UNet(nn.Module):
         if min(height, width) < SMALLEST:
             raise UserError(f"images of {height} x {width} pixels are too small for a U-Net: resize to 8 x 8 or more")
         embedded = 4 * self.widths[0]  # Ho et al. 2020, code
-        condition = nn.Dense(embedded)(frequencies(levels, embedded))
+        condition = Dense(embedded)(frequencies(levels, embedded))
         condition = nn.silu(condition + nn.Embed(self.classes + 1, embedded)(labels))
-        condition = nn.silu(nn.Dense(embedded)(condition))
+        condition = nn.silu(Dense(embedded)(condition))
 
         def block(x: Array, level: int) -> Array:
             x = Block(self.widths[level], self.dropout, self.body)(x, condition, train)

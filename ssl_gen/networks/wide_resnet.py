@@ -11,6 +11,7 @@ import functools
 import flax.linen as nn
 
 from ssl_gen.networks.convolution import Convolution
+from ssl_gen.networks.layers import Dense
 from ssl_gen.types import Array
 
 STEM = 16  # channels of the first convolution; Zagoruyko and Komodakis 2016, table 1
@@ -69,4 +70,4 @@ class WideResNet(nn.Module):
                 )(x, train)
         x = rectified(x, train).mean((1, 2))
         self.sow("intermediates", "features", x)
-        return nn.Dense(self.classes)(nn.Dropout(self.dropout, deterministic=not train)(x))
+        return Dense(self.classes)(nn.Dropout(self.dropout, deterministic=not train)(x))

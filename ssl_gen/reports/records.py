@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ssl_gen.core.files import SEAL, check_seal, read_json, write_json
 from ssl_gen.core.plain import from_plain, shown, to_plain
+from ssl_gen.core.precision import Precision
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.types import ImageSpec, UserError
 
@@ -33,7 +34,7 @@ SAME: tuple[str, ...] = (
     "steps",
     "every",
 )  # of one run
-SAME += ("encoder", "labeller")
+SAME += ("encoder", "labeller", "products")
 Record = TypeVar("Record")
 
 
@@ -104,6 +105,7 @@ class EncoderRecord:
     config: dict[str, Any]
     steps: int
     name: str = ""  # of an extractor: kind and hash of its weights
+    products: Precision = "float32"  # of the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,8 @@ class RunRecord:
     created: str  # ISO 8601, UTC
     encoder: EncoderRecord | None = None
     labeller: LabellerRecord | None = None
-    precision: str | None = None  # of float32 matrix products and convolutions; older records do not say it
+    precision: str | None = None  # of matrix products and convolutions, in words; older records do not say it
+    products: Precision = "float32"  # what they are cast to
     read: ReadRecord | None = None  # what was read of the data
 
     @property
@@ -198,7 +201,7 @@ class FinalRecord:
         default_factory=list
     )  # players that were measured at the EMA of their params
     device: str
-    precision: str | None = None  # of float32 matrix products and convolutions in training; older records do not say it
+    precision: str | None = None  # of matrix products and convolutions in training; older records do not say it
     commit: str | None
     command: str = ""
     confusion: list[list[int]] | None = None  # true class by predicted class, summed over seeds

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_gen.core.plain import from_plain
+from ssl_gen.core.precision import Precision, products_in
 from ssl_gen.evaluation.features import Architecture, as_method, variables_like
 from ssl_gen.reports.records import EXTRACTOR, EncoderRecord
 from ssl_gen.runs.catalogue import find_method
@@ -34,8 +35,10 @@ class Blueprint(NamedTuple):
         return Replica(step, jax.eval_shape(jax.vmap(jax.random.key), key), states)
 
 
-def blueprint(name: str, config: dict[str, Any], encoder: EncoderRecord | None, spec: ImageSpec) -> Blueprint:
-    """The method of a record, on the latents of its encoder where it has one.
+def blueprint(
+    name: str, config: dict[str, Any], encoder: EncoderRecord | None, spec: ImageSpec, products: Precision = "float32"
+) -> Blueprint:
+    """The method of a record, its products in the precision it has, on the latents of its encoder where it has one.
 
     Raises UserError where the record does not fit this version.
     """
@@ -46,7 +49,8 @@ def blueprint(name: str, config: dict[str, Any], encoder: EncoderRecord | None, 
         )
     module = find_method(name)
     try:
-        method: Method = module.make(from_plain(module.Config, config), spec)
+        with products_in(products):
+            method: Method = module.make(from_plain(module.Config, config), spec)
     except ValueError as error:
         raise UserError(f"the settings of {name} in the record do not fit this version of ssl_gen: {error}") from error
 
@@ -55,7 +59,7 @@ def blueprint(name: str, config: dict[str, Any], encoder: EncoderRecord | None, 
 
     if encoder is None:
         return Blueprint(method, own)
-    outer = blueprint(encoder.method, encoder.config, None, spec)
+    outer = blueprint(encoder.method, encoder.config, None, spec, encoder.products)
 
     def both(note: dict[str, Any], seeds: int) -> State:
         return OnLatents(outer.states_like({"shapes": note.get("encoder_shapes")}, seeds), own(note, seeds))

@@ -25,6 +25,7 @@ import safetensors.numpy
 from ssl_gen.core import outputs
 from ssl_gen.core.files import SEAL, as_json, check_seal, read_json, sha256
 from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.core.precision import Precision
 from ssl_gen.core.trees import named
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation import densities
@@ -103,7 +104,8 @@ class Card:
     metrics: dict[str, Summary]
     programs: dict[str, Program]
     weights: dict[str, str]  # file and SHA-256
-    precision: str | None = None  # of float32 matrix products and convolutions in training
+    precision: str | None = None  # of matrix products and convolutions in training
+    products: Precision = "float32"  # what they are cast to, here as in training
 
     def __post_init__(self) -> None:
         """Raise ValueError where the card is not of one replica, or its files lie elsewhere."""
@@ -240,6 +242,7 @@ def describe(
         commit=record.commit,
         device=record.device,
         precision=record.precision,
+        products=record.products,
         created=record.created,
         data=dataclasses.replace(record.data, skipped=[]),  # they are names of a user's files
         dataset=kind + colon + (Path(place).name if kind in ("folder", "npz") else place),
@@ -293,7 +296,7 @@ def load(path: str | Path) -> Run:
     files = {name: read_file(path / name, digest) for name, digest in card.files.items()}
     weights = safetensors.numpy.load(files[card.weights["file"]])
     spec = spec_of(card.data, card.masks)
-    plan = blueprint(card.method, card.config, card.encoder, spec)
+    plan = blueprint(card.method, card.config, card.encoder, spec, card.products)
     try:
         sampler = from_plain(type(plan.method.sampler), card.sampler)
     except ValueError as error:

@@ -25,7 +25,8 @@ from ssl_gen.training.log import Log, NullLog
 from ssl_gen.types import Array, Method, State, Tree, UserError, able
 
 # options of training in steps
-STEPLESS = ("log_every", "evaluate_every", "checkpoint_every", "evaluators", "data_parallel", "distributed", "replicas")
+STEPLESS: tuple[str, ...] = ("log_every", "evaluate_every", "checkpoint_every", "evaluators")
+STEPLESS += ("data_parallel", "distributed", "replicas", "precision")
 
 
 class Encoder(NamedTuple):

@@ -177,7 +177,7 @@ def load(path: str | Path) -> Run:
     if not path.is_dir():
         raise UserError(f"there is no run folder {path}")
     record, final = load_both(path)
-    plan = blueprint(record.method, record.config, record.encoder, record.spec)
+    plan = blueprint(record.method, record.config, record.encoder, record.spec, record.products)
     kept = read_newest(path / "checkpoints", lambda note: plan.kept_like(note, len(record.seeds)))
     if kept is None:
         raise UserError(f"{path} holds no whole checkpoint; this makes one: {record.command}")
@@ -252,4 +252,4 @@ def changed_sampler(method: Method, settings: dict[str, Any]) -> Any:
 def sampler_of(folder: Path) -> Any:
     """How the method of a run draws samples unless asked for otherwise, from its record alone."""
     record = load_run(folder)
-    return blueprint(record.method, record.config, record.encoder, record.spec).method.sampler
+    return blueprint(record.method, record.config, record.encoder, record.spec, record.products).method.sampler

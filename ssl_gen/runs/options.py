@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from ssl_gen.core.precision import Asked
 from ssl_gen.datasets import masking
 from ssl_gen.training.replicas import Mode
 from ssl_gen.types import UserError
@@ -38,6 +39,9 @@ class Options:
     confident: float = 0.0  # least probability of its likeliest class; a guess below it counts as none
     replicas: Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices
     data_parallel: int = 1  # devices that share each batch
+    # of convolutions and matrix products in training and after it; all else is float32. auto: bfloat16 on accelerators
+    # that have it, else float32
+    precision: Asked = "auto"
     # train together with other processes, started by the same command: jax finds those of Slurm, Open MPI, Kubernetes
     # and TPU pods; elsewhere set JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES, JAX_PROCESS_ID
     distributed: bool = False

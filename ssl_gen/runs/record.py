@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from ssl_gen.core.plain import to_plain
+from ssl_gen.core.precision import Precision
 from ssl_gen.datasets import stratify, summary
 from ssl_gen.datasets.dataset import HIDDEN
 from ssl_gen.datasets.reading import Reading
@@ -88,12 +89,14 @@ def device() -> str:
     return f"{len(names) or 1} cores, {names[0] if names else platform.processor() or platform.machine()}"
 
 
-def precision() -> str:
-    """How this process multiplies float32 matrices and convolves: jax's setting, and what its default means here.
+def precision(products: Precision = "float32") -> str:
+    """How this process multiplies matrices and convolves: jax's setting of float32, and what its default means here.
 
     TF32 has 10 bits of mantissa, bfloat16 7, float32 23; sums are float32. Source: jax's documentation, "Matmul
-    precision".
+    precision". Where products are cast to bfloat16, float32 is left to few, such as those of spectral norms.
     """
+    if products != "float32":
+        return f"{products} (what stays float32: {precision()})"
     asked, first = jax.config.values["jax_default_matmul_precision"], jax.local_devices()[0]
     if asked not in (None, "default"):
         return str(asked)
@@ -106,9 +109,10 @@ def precision() -> str:
     return "default (float32)" if first.platform == "cpu" else "default"
 
 
-def precisions(group: ProcessGroup) -> str:
+def precisions(group: ProcessGroup, products: Precision = "float32") -> str:
     """`precision` of every process of a run."""
-    return " or ".join(dict.fromkeys(group.all_gather(precision()))) if group.count > 1 else precision()
+    own = precision(products)
+    return " or ".join(dict.fromkeys(group.all_gather(own))) if group.count > 1 else own
 
 
 def devices(group: ProcessGroup) -> str:
@@ -154,6 +158,7 @@ def describe(
     encoder: EncoderRecord | None = None,
     labeller: LabellerRecord | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
+    products: Precision = "float32",
 ) -> RunRecord:
     """run.json."""
     dataset = data.dataset
@@ -194,7 +199,8 @@ def describe(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         encoder=encoder,
         labeller=labeller,
-        precision=precisions(group),
+        precision=precisions(group, products),
+        products=products,
         read=describe_reading(data),
     )
 

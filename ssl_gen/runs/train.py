@@ -16,6 +16,7 @@ import numpy as np
 from ssl_gen.core import failures, names
 from ssl_gen.core.files import claimed, say, sha256, writing
 from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.core.precision import chosen, products_in
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
@@ -112,8 +113,11 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
     trackers.check(("tensorboard",) if options.tensorboard else (), "--tensorboard")
     trackers.check(options.track)
     data = load_data(options)
-    method: Method = module.make(config, data.spec)
+    products = chosen(options.precision)
+    with products_in(products):
+        method: Method = module.make(config, data.spec)
     check_options(name, method, options)
+    products = products if method.fit is None else "float32"
     check_pool(data, method.phases)
     check_alignment(config, options.mask)
     encoder = None if options.encoder is None else open_encoder(options.encoder, options, data)
@@ -136,6 +140,7 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
         encoder and encoder.record,
         labeller and labeller.record,
         group,
+        products,
     )
     records.check_alike(group.all_gather(records.common(record)))
     functions = compiled(on_latents(method, encoder.method) if encoder else method)
@@ -200,7 +205,8 @@ def open_encoder(name: str, options: Options, data: Data) -> Encoder:
         return extracted(name, options, data)
     earlier = load(name)
     replicas = encoder_replicas(earlier.record, earlier.compiled.method, data)
-    record = EncoderRecord(earlier.record.method, earlier.record.config, earlier.record.steps)
+    of = earlier.record
+    record = EncoderRecord(of.method, of.config, of.steps, products=of.products)
     return Encoder(earlier.compiled.method, [earlier.states[replica] for replica in replicas], record)
 
 
