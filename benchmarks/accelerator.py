@@ -65,7 +65,7 @@ from ssl_gen.training.replicas import make_replicas
 from ssl_gen.types import ImageSpec, Method
 
 TOTAL = 540  # seconds, of all blocks together
-GOALS = {"dense": 1.5, "seeds": 1.5, "wide_resnet": 0.4}  # over torch.compile; 32 seeds' time; share of peak; issue 19
+GOALS = {"dense": 1.5, "seeds": 1.5, "wide_resnet": 0.4}  # over torch.compile; 32 seeds' time; share of peak; ours
 COMPILED = ("eager", "compiled")  # how PyTorch runs
 
 Row = dict[str, Any]
