@@ -1,9 +1,11 @@
 """An exported model: back in this library, and run where this library is not."""
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -23,6 +25,7 @@ from ssl_gen.types import Batch, ImageSpec, UserError
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), np.uint8)
 STRANGER = """
 import sys
+import types
 sys.modules |= dict.fromkeys(["ssl_gen", "flax", "optax"])  # to import one of them is an error
 import numpy as np
 from jax import export
@@ -208,3 +211,87 @@ def test_programs_take_any_number_of_images(name):
     for what, function in export.programs(method, like, None).items():
         (out,) = export.lower(function, export.named(like), inputs[what]).out_avals
         assert str(out.shape[0]) == "batch"
+
+
+# ONNX
+
+
+@pytest.mark.parametrize("package", ["jax2onnx", "onnxruntime"])
+def test_onnx_without_its_packages_is_one_line_and_writes_nothing(finished, tmp_path, monkeypatch, capsys, package):
+    for name in ("jax2onnx", "onnxruntime"):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.util.spec_from_loader(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert cli.main(["export", str(finished("linear")), "--out", str(tmp_path / "out"), "--onnx"]) == 2
+    assert capsys.readouterr().err == f"ssl-gen: --onnx needs {package}: pip install 'ssl-gen[onnx]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+class Converted:
+    """What a converter gives, and a runtime that finds given probabilities in it."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def SerializeToString(self):
+        return b"program"
+
+    def run(self, names, inputs):
+        return [self.found(inputs["images"])]
+
+
+@pytest.fixture
+def converter(monkeypatch):
+    """Stands in for both packages: `converter(function of images)` is what the program comes to."""
+
+    def stand_in(found):
+        one, two = types.ModuleType("jax2onnx"), types.ModuleType("onnxruntime")
+        for module in (one, two):
+            module.__spec__ = importlib.util.spec_from_loader(module.__name__, None)
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+        one.to_onnx = lambda function, *given, **settings: Converted(found)
+        two.InferenceSession = lambda data, providers: Converted(found)
+
+    return stand_in
+
+
+def test_onnx_of_other_probabilities_is_refused_and_writes_nothing(finished, tmp_path, converter):
+    run = load.load(finished("linear"))
+    converter(lambda images: np.full((len(images), 10), 0.1))
+    with pytest.raises(UserError, match=r"linear as ONNX comes to other probabilities, by 0\.\d+, and is not kept"):
+        export.save(run.folder, tmp_path / "out", with_onnx=True)
+    assert not list(tmp_path.glob("out/*.*"))
+
+
+def test_what_the_converter_does_not_know_is_one_line(finished, tmp_path, converter, monkeypatch):
+    converter(None)
+
+    def unknown(*given, **settings):
+        raise NotImplementedError("No plugins registered for primitive 'eigh'\nand more")
+
+    monkeypatch.setattr(sys.modules["jax2onnx"], "to_onnx", unknown)
+    with pytest.raises(
+        UserError, match=r"linear cannot be written as ONNX: No plugins .* 'eigh' and more; leave --onnx"
+    ):
+        export.save(finished("linear"), tmp_path / "out", with_onnx=True)
+
+
+def test_a_method_that_does_not_classify_has_no_onnx(finished, tmp_path, converter):
+    converter(None)
+    with pytest.raises(UserError, match="gan does not classify, and --onnx writes a classifier: leave it out"):
+        export.save(finished("gan"), tmp_path / "out", with_onnx=True)
+
+
+def test_onnx_gives_the_probabilities_of_the_run(finished, tmp_path):
+    for package in ("jax2onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is an extra: pip install 'ssl-gen[onnx]'")
+    import onnxruntime
+
+    card = export.save(finished("supervised"), tmp_path / "out", with_onnx=True)
+    assert card.programs["onnx"].gives.startswith("probabilities (batch, 10) float32; opset 21, on 10 images within")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "classify.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["probabilities"], {"images": IMAGES})[0]
+    np.testing.assert_allclose(found, export.load(tmp_path / "out").classify(IMAGES), atol=1e-5)
+    export.save(finished("supervised"), tmp_path / "out")
+    assert not (tmp_path / "out" / "classify.onnx").exists()

@@ -76,6 +76,7 @@ class Export:
     run: RunFolder  # the run's folder
     out: Path  # the folder to write to
     replica: int | None = None  # which of the run's seeds; by default the first that did not stop
+    onnx: bool = False  # also the classifier as ONNX, by jax2onnx, checked by onnxruntime
     overwrite: bool = False  # also what is there and not as it was exported, such as a card with a licence
 
 
@@ -325,9 +326,11 @@ def export(arguments: Sequence[str]) -> int:
     asked, settings = parse_with_sampler(Export, arguments, "ssl-gen export")
     from ssl_gen.runs import export as exporting
 
-    card = exporting.save(asked.run, asked.out, asked.replica, asked.overwrite, **settings)
+    card = exporting.save(asked.run, asked.out, asked.replica, asked.overwrite, asked.onnx, **settings)
     for file in (exporting.WEIGHTS, *(program.file for program in card.programs.values()), exporting.CARD):
         print(asked.out / file)
+    if "onnx" in card.programs:
+        print(f"{exporting.program_file('onnx')} gives {card.programs['onnx'].gives}")
     if card.licence == exporting.UNKNOWN:
         print(f"the licence of the data is not known: write it into {asked.out / exporting.CARD}")
     return 0

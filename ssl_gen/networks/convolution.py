@@ -13,8 +13,10 @@ the output of a convolution there are three bilinear maps, and each one's gradie
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import flax.linen as nn
 import jax
@@ -131,8 +133,22 @@ def max_pool(x: Array) -> Array:
     return x.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels).max((2, 4))
 
 
+_TRACED: contextvars.ContextVar[str | None] = contextvars.ContextVar("body", default=None)
+
+
+@contextlib.contextmanager
+def with_body(name: str) -> Iterator[None]:
+    """Within, what is traced has this body where none is named: for a program that another machine is to run."""
+    token = _TRACED.set(choose("body", name, ("native", "cpu")))
+    try:
+        yield
+    finally:
+        _TRACED.reset(token)
+
+
 def _chosen(body: str | None) -> str:
     """By the default backend, as `lax.platform_dependent` would trace and lower both bodies of every layer."""
+    body = body or _TRACED.get()
     if body is None:
         return "cpu" if jax.default_backend() == "cpu" else "native"
     return choose("body", body, ("native", "cpu"))

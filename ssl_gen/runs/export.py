@@ -2,6 +2,7 @@
 
     model.safetensors    the arrays that classifying and sampling need, by their path in the state
     model.json           the card: what the model is, what it was trained on and how well, how to load it
+    classify.onnx        where it is asked for, `runs/onnx.py`
     classify.stablehlo   (weights, images (B, H, W, C) uint8) -> probabilities (B, K), calibrated where they can be
     sample.stablehlo     (weights, seed () uint32, labels (B,) int32) -> images (B, H, W, C) uint8
 
@@ -32,6 +33,7 @@ from ssl_gen.evaluation import densities
 from ssl_gen.evaluation.inference import compiled, sampling_key
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports.records import DataRecord, EncoderRecord, FinalRecord, MaskRecord, RunRecord, spec_of
+from ssl_gen.runs import onnx
 from ssl_gen.runs.blueprint import blueprint
 from ssl_gen.runs.fit import shapes
 from ssl_gen.runs.load import Run
@@ -125,14 +127,22 @@ class Card:
 
 
 def save(
-    path: str | Path, out: str | Path, replica: int | None = None, overwrite: bool = False, **settings: Any
+    path: str | Path,
+    out: str | Path,
+    replica: int | None = None,
+    overwrite: bool = False,
+    with_onnx: bool = False,
+    **settings: Any,
 ) -> Card:
     """Write one replica of a finished run into the folder `out`, and return its card, the last file written.
 
     By default it is the first that did not stop. `settings` of the method's sampler are built into its program. Raises
     UserError where there is no such replica or setting, it stopped, the run is not finished or can neither classify nor
-    sample, where `out` cannot be written, and for a file in it that is not as it was exported, unless `overwrite`.
+    sample, where `out` cannot be written, for a file in it that is not as it was exported, unless `overwrite`, and
+    `with_onnx` where its classifier cannot be written so.
     """
+    if with_onnx:
+        onnx.check_installed()
     run, out = load_run(path), Path(out)
     metrics = run.metrics
     replica = run.trained_replica(replica)
@@ -151,8 +161,15 @@ def save(
     exported = {name: lower(function, weights, inputs[name]) for name, function in functions.items()}
     contents = {program_file(name): bytes(exported[name].serialize()) for name in sorted(exported)}
     contents[WEIGHTS] = safetensors.numpy.save(weights)
+    written = as_onnx(run, functions, weights, method) if with_onnx else None
+    if written:
+        contents[onnx.FILE] = written.data
     hashes = {name: sha256(data) for name, data in contents.items()}
-    card = describe(run, replica, method, metrics, sorted(functions), hashes)
+    names = sorted(functions) + (["onnx"] if written else [])
+    card = describe(run, replica, method, metrics, names, hashes)
+    if written:
+        program = card.programs["onnx"]
+        card.programs["onnx"] = dataclasses.replace(program, gives=f"{program.gives}; {written.checked}")
     contents[CARD] = as_json(to_plain(card), FREE)
     for file in places(out):
         if file.name not in contents:  # of an earlier export, whose programs these weights are not for
@@ -165,12 +182,25 @@ def save(
 
 def places(out: Path) -> list[Path]:
     """All files that an export may write."""
-    return [out / name for name in (WEIGHTS, *map(program_file, ("classify", "sample")), CARD)]
+    return [out / name for name in (WEIGHTS, *map(program_file, ("classify", "sample", "onnx")), CARD)]
 
 
 def program_file(name: str) -> str:
     """The file of a program."""
-    return f"{name}.stablehlo"
+    return onnx.FILE if name == "onnx" else f"{name}.stablehlo"
+
+
+def as_onnx(
+    run: Run, functions: dict[str, Callable[..., Array]], weights: dict[str, np.ndarray], method: Method
+) -> onnx.Written:
+    """The classifier, checked. Raises UserError where there is none or it cannot be written so."""
+    if "classify" not in functions:
+        raise UserError(f"{run.record.method} does not classify, and --onnx writes a classifier: leave it out")
+    held = {name: jnp.asarray(array) for name, array in weights.items()}
+    batch = FITTED_BATCH if method.fit else None
+    return onnx.write(
+        run.record.method, lambda images: functions["classify"](held, images), run.record.spec.shape, batch
+    )
 
 
 def revived(like: State, weights: dict[str, Array]) -> State:
@@ -279,6 +309,7 @@ def manual(method: Method, spec: ImageSpec, functions: list[str], hashes: dict[s
     says = {
         "classify": (f"weights, {images}", f"probabilities (batch, {spec.classes}) float32"),
         "sample": ("weights, seed () uint32, labels (batch,) int32", images),
+        "onnx": (images, f"probabilities (batch, {spec.classes}) float32"),
     }
     batch: int | str = FITTED_BATCH if method.fit else "any"
     return {name: Program(program_file(name), batch, *says[name], hashes[program_file(name)]) for name in functions}
