@@ -1,50 +1,77 @@
 """What do guessed labels give a flow? Bundled digits, 10 to 200 visible labels, 5 masks, the same ones in every row.
 
-    label_spreading    the classifier whose guesses are learnt; it draws nothing
-    flow_matching      a flow of all images, each with its label or the class that `label_spreading` guesses
-    null               unlabelled images are told no class, as in plain classifier-free guidance: the warning
-    floor              the labelled images alone
-    ceiling            with all labels
+    label_spreading         the classifier whose guesses are learnt; it draws nothing
+    flow_matching           a flow of all images, each with its label or the class that `label_spreading` guesses
+    null                    unlabelled images are told no class, as in plain classifier-free guidance: the warning
+    floor                   the labelled images alone
+    ceiling                 with all labels
+    dual_pseudo_training    FixMatch's classifier guesses what the flow learns, and then learns what the flow draws
+    edm, mean_flow          other ways to learn the same images and guesses, with 50 labels; mean_flow draws in one look
+
+`first_error` of dual_pseudo_training is its classifier's before it saw what the flow draws: what that adds is the
+difference to `error`, and what its guesses add to the flow stands beside `flow_matching`, which has another's. Its
+classifier has the settings of `fixmatch` in `digits_robustness`, its flow those of the row `flow_matching`.
 
 Samples are drawn without guidance. A model can obey every label and score well on agreement by knowing a few images by
 heart: read agreement beside `copying` (below -3: nearer to the training images than test images are) and coverage.
 Settings were not tuned.
 
-Command: python -m experiments.digits_flow (some 4 minutes of one idle core a mask and row that draws); rows can be
-made side by side with `--only ROW` or `--index I --of N`, a row's labeller first.
+Command: python -m experiments.digits_flow (some 4 minutes of one idle core a mask and row that draws, 6 of
+dual_pseudo_training); rows can be made side by side with `--only ROW` or `--index I --of N`, a row's labeller first.
 """
 
 import dataclasses
 
 from experiments import label_efficiency
+from experiments.digits_robustness import FIXMATCH
 from experiments.table import Row
 from ssl_gen.methods.classical import label_spreading
-from ssl_gen.methods.diffusion import flow_matching
+from ssl_gen.methods.diffusion import dual_pseudo_training, edm, flow_matching, mean_flow
 from ssl_gen.runs.options import Options
 
 FIVE = Options(dataset="digits", seeds=5, features="random")
 COUNTS = (10, 20, 50, 100, 200)
 FLOW = flow_matching.Config(steps=2_500)
+DUAL = dual_pseudo_training.Config(
+    steps=5_000,
+    warm_up=0.3,  # 1,500 updates, those of fixmatch
+    generation=0.5,  # 2,500, those of the flow
+    samples_per_class=100,
+    labelled_batch=FIXMATCH.labelled_batch,
+    generated_batch=25,
+    unlabelled_batch=FIXMATCH.unlabelled_batch,
+    classifier_width=FIXMATCH.width,
+    classifier_dropout=FIXMATCH.dropout,
+    threshold=FIXMATCH.threshold,
+    augmentation=FIXMATCH.augmentation,
+    strong=FIXMATCH.strong,
+)
 DRAWING = Row("flow_matching", FLOW, dataclasses.replace(FIVE, evaluators=()))
 METHODS = {
     "label_spreading": Row("label_spreading", label_spreading.Config(), FIVE),
     "flow_matching": DRAWING,
     "null": DRAWING._replace(config=dataclasses.replace(FLOW, unlabelled="null")),
     "floor": DRAWING._replace(config=dataclasses.replace(FLOW, unlabelled="left_out")),
+    "dual_pseudo_training": DRAWING._replace(method="dual_pseudo_training", config=DUAL),
+}
+OTHERS = {
+    "edm": DRAWING._replace(method="edm", config=edm.Config(steps=FLOW.steps)),
+    "mean_flow": DRAWING._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps)),
 }
 
 
 def with_labeller(row: Row) -> Row:
     """The row with the guesses of the classifier that saw as many labels, where it learns any."""
-    if row.config != FLOW or row.options.labels == "all":
+    if getattr(row.config, "unlabelled", None) != "guessed" or row.options.labels == "all":
         return row
     return row._replace(options=dataclasses.replace(row.options, labeller=f"label_spreading@{row.options.labels}"))
 
 
-SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": DRAWING})
+SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": DRAWING}) | label_efficiency.spread(OTHERS, (50,), {})
 ROWS = {name: with_labeller(row) for name, row in SPREAD.items()}
 BASELINE = "floor"
 METRICS = ("fid", "agreement_svc", "coverage", "copying_labelled", "copying_unlabelled", "deviation_ratio")
+METRICS += ("first_error",)  # of dual_pseudo_training alone
 
 if __name__ == "__main__":
     title = "Bundled digits, a flow of guessed labels, 10 to 200 visible labels, 5 seeds"
