@@ -79,7 +79,8 @@ class Row(NamedTuple):
 
 def of_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
     """Of all options those that numbers depend on; of a run whose latents or guesses are seen, its row."""
-    without = () if options.get("labeller") else ("guesses", "confident")  # of nothing
+    without = [] if options.get("labeller") else ["guesses", "confident"]  # of nothing
+    without += ["precision"] if options.get("precision", "auto") == "auto" else []  # the record says what it was
     kept = {key: value for key, value in options.items() if key not in (*WHERE, *EARLIER, *without)}
     return kept | {key: Path(options[key]).name for key in EARLIER if options.get(key)}
 

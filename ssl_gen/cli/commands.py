@@ -148,6 +148,11 @@ def train(arguments: Sequence[str]) -> int:
             Annotated[int | None, tyro.conf.arg(help="updates in all; the same as --config.steps")],
             dataclasses.field(default=None),
         ),
+        (
+            "dry_run",
+            Annotated[bool, tyro.conf.arg(help="say what a step takes, memory and operations, and train nothing")],
+            dataclasses.field(default=False),
+        ),
         ("config", module.Config, dataclasses.field(default=default)),
     ]
     settings = dataclasses.make_dataclass("Settings", fields, frozen=True)
@@ -156,8 +161,13 @@ def train(arguments: Sequence[str]) -> int:
     config = chosen.config
     if chosen.steps is not None:
         config = with_steps(name, config, chosen.steps)
-    elif chosen_preset == QUICK and config.steps == default.steps:
+    elif chosen_preset == QUICK and not chosen.dry_run and config.steps == default.steps:
         config = with_steps(name, config, pace.steps_in(pace.MINUTES, name, config, chosen.options))
+    if chosen.dry_run:
+        from ssl_gen.runs import forecast
+
+        print(forecast.words(forecast.forecast(name, config, chosen.options)))
+        return 0
     result = training.train(name, config, chosen.options)
     if result.is_main:
         report(result)

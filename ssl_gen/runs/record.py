@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssl_gen.core import chips
 from ssl_gen.core.plain import to_plain
 from ssl_gen.core.precision import Precision
 from ssl_gen.datasets import stratify, summary
@@ -107,6 +108,18 @@ def precision(products: Precision = "float32") -> str:
         tf32 = float(capability) >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
         return "default (TF32)" if tf32 else "default (float32)"
     return "default (float32)" if first.platform == "cpu" else "default"
+
+
+def share_of_peak(operations: float | None, seeds: int, seconds: float, words: str, shared: int) -> float | None:
+    """Operations (10^15 a seed) a second over what the devices in use can do (`core/chips.py`), at a `precision`.
+
+    shared: devices that share a batch. All that training waits for counts: compilation, evaluators, checkpoints. None
+    where the chip is not known, or no operations.
+    """
+    peak = chips.peak(jax.devices()[0].device_kind, words)
+    if operations is None or peak is None or seconds <= 0:
+        return None
+    return seeds * operations * 1e15 / (seconds * peak * min(jax.device_count(), seeds * shared))
 
 
 def precisions(group: ProcessGroup, products: Precision = "float32") -> str:
@@ -268,6 +281,8 @@ def conclude(
     """
     unmeasured: dict[str, str] = {}
     metrics = measure_seeds(compiled, data, states, reference, unmeasured=unmeasured)
+    operations = None if compiled.method.fit else pflop(compiled.method, data.dataset.spec.shape)
+    seconds, words, shared = outcome.seconds, record.precision or "", record.options["data_parallel"]
     final = FinalRecord(
         method=record.method,
         dataset=record.dataset,
@@ -276,7 +291,8 @@ def conclude(
         seeds=record.seeds,
         steps=record.steps,
         seconds=round(outcome.seconds, 2),
-        pflop=None if compiled.method.fit else pflop(compiled.method, data.dataset.spec.shape),
+        pflop=operations,
+        share_of_peak=share_of_peak(operations, len(record.seeds), seconds, words, shared),
         metrics=metrics | history(lines, record.seeds, outcome.stopped),
         unmeasured=unmeasured,
         stopped=[Stop(**why) for why in outcome.stopped.values()],

@@ -1,0 +1,113 @@
+"""What a run will cost before it is started: memory, operations and bytes of its compiled steps (`train --dry-run`)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+from ssl_gen.core.machine import cores
+from ssl_gen.core.wording import size
+from ssl_gen.datasets.batches import Rows
+from ssl_gen.datasets.store import Store
+from ssl_gen.reports.tables import MISSING, text_table
+from ssl_gen.runs.data import feed, initial_rows
+from ssl_gen.runs.labeller import told
+from ssl_gen.runs.options import Options
+from ssl_gen.runs.train import prepare
+from ssl_gen.training.programs import flop
+from ssl_gen.training.replicas import make_replicas
+from ssl_gen.training.segments import Segment
+from ssl_gen.types import State, UserError
+
+
+class PhaseCost(NamedTuple):
+    """One step of a phase."""
+
+    name: str
+    steps: int
+    memory: int | None  # bytes that one device holds at most, all of its seeds together; None where jax cannot say
+    operations: float | None  # of one seed, forward and backward
+    traffic: float | None  # bytes that the compiled step reads and writes, of all seeds of a call
+
+
+class Forecast(NamedTuple):
+    """What is known of a run without a step of it."""
+
+    parameters: dict[str, int]  # of each player, of one seed
+    images: int  # bytes of the training images, which every device holds
+    state: int  # bytes of all that one seed learns, optimiser states and averages among it
+    phases: list[PhaseCost]
+    device: str
+    placement: str
+    limit: int | None  # bytes that the device has for jax, where it says so
+
+
+def forecast(name: str, config: Any = None, options: Options | None = None) -> Forecast:
+    """Prepare a run as `train` does, start its seeds and compile its steps; nothing is trained and nothing written.
+
+    Raises UserError for what `train` refuses, and for a method that has no steps.
+    """
+    options = options or Options()
+    job = prepare(name, config, options)
+    method, data = job.compiled.method, job.data
+    if method.fit:
+        raise UserError(f"{name} is fitted in one go and compiles no step: leave out --dry-run")
+    store, seeds = Store(data.dataset.train_images), len(data.seeds)
+    replicas = make_replicas(method, store, seeds, options.replicas, options.data_parallel, min(job.every))
+    states = replicas.init(data.seeds, initial_rows(data))
+    first = replicas.replica(states, 0)
+    rows_of, alone = feed(data, method.phases, told(method, data, job.labeller)), size_of(first)
+    phases = []
+    for index, phase in enumerate(method.phases):
+        rows = Rows(*(part[0] for part in rows_of(Segment(index, 0, 0, 1))))
+        compiled = replicas.lower(states, index, rows).compile()
+        memory = held(compiled.memory_analysis(), replicas.mode, seeds, alone)
+        operations = flop(method, phase, data.dataset.spec.shape)
+        traffic = (compiled.cost_analysis() or {}).get("bytes accessed")
+        phases.append(PhaseCost(phase.name, phase.steps, memory, operations, traffic))
+    devices = jax.local_devices()
+    players = {key: part.params for key, part in first._asdict().items() if hasattr(part, "params")}
+    parameters = {key: sum(leaf.size for leaf in jax.tree.leaves(params)) for key, params in players.items()}
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    device = f"{len(devices)} x {devices[0].device_kind}"
+    return Forecast(parameters, store.images.nbytes, alone, phases, device, replicas.mode, limit)
+
+
+def held(memory: Any, mode: str, seeds: int, alone: int) -> int | None:
+    """Bytes that a device holds while a step runs: what it is given, what it gives less what it overwrites, and room.
+
+    memory: jax's analysis of the compiled step, None where it has none. In the placement `loop` the program is of one
+    seed: the states of the others, `alone` bytes each, wait beside it, and on a processor as many run at a time as
+    there are cores.
+    """
+    if memory is None:
+        return None
+    given = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    if mode != "loop":
+        return given + memory.temp_size_in_bytes
+    return given + (seeds - 1) * alone + min(seeds, cores()) * memory.temp_size_in_bytes
+
+
+def size_of(state: State) -> int:
+    """Bytes of a state; keys count as the words they are made of."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def words(found: Forecast) -> str:
+    """A forecast as it is printed: a table of phases, and below it what all of them share."""
+    headers = ["phase", "steps", "memory a device", "operations a seed and step", "bytes a step"]
+    rows = []
+    for phase in found.phases:
+        memory = MISSING if phase.memory is None else size(phase.memory)
+        operations = MISSING if phase.operations is None else f"{phase.operations / 1e9:.3g} GFLOP"
+        traffic = MISSING if phase.traffic is None else size(round(phase.traffic))
+        rows.append([phase.name, f"{phase.steps:,}", memory, operations, traffic])
+    players = ", ".join(f"{name} {number:,}" for name, number in found.parameters.items())
+    said = [text_table(headers, rows), f"parameters: {players}; a seed's state is {size(found.state)}"]
+    said += [f"images: {size(found.images)} on each device; seeds by {found.placement} on {found.device}"]
+    needed = [phase.memory for phase in found.phases if phase.memory is not None]
+    if found.limit is not None and needed:
+        fits = "it fits" if max(needed) <= found.limit else "it does not fit"
+        said += [f"{fits}: {size(max(needed))} of {size(found.limit)} that the device has"]
+    return "\n".join(said)
