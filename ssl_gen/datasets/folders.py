@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_gen.datasets import copies, stratify
+from ssl_gen.datasets import copies, decoded, stratify
 from ssl_gen.datasets.dataset import DEFAULT_SIDE, HIDDEN, LARGEST, SMALLEST, Dataset, recolour_one, resize_one
+from ssl_gen.datasets.decoded import Decoded
 from ssl_gen.datasets.image_files import Picture, read_picture
 from ssl_gen.datasets.layout import File, lay_out
 from ssl_gen.datasets.names import readable
@@ -143,16 +144,29 @@ def _read_images(
 ) -> tuple[np.ndarray, list[File], list[Path]]:
     """(images (N, H, W, C) uint8, the N files they came from, those that could not be read).
 
-    Large ones are shrunk as they come, to bound memory.
+    Of a large folder they are kept on disk, decoded.
     """
+    key = decoded.key_of([file.path for file in files], f"{size} {skip_unreadable}")
+    found = decoded.read(key) if key else None
+    if found is None:
+        found = _decode(files, size, skip_unreadable)
+        if key:
+            decoded.write(key, found)
+    reading.add(found.reading)
+    return found.images, [files[i] for i in found.kept], [files[i].path for i in found.unread]
+
+
+def _decode(files: Sequence[File], size: int | None, skip_unreadable: bool) -> Decoded:
+    """All files, large ones shrunk as they come, to bound memory."""
     images: list[np.ndarray] = []
-    kept: list[File] = []
-    unread: list[Path] = []
+    kept: list[int] = []
+    unread: list[int] = []
+    reading = Reading()
     side = size
-    for file in files:
+    for number, file in enumerate(files):
         picture = _read_or_skip(file.path, skip_unreadable)
         if picture is None:
-            unread.append(file.path)
+            unread.append(number)
             continue
         reading.take(picture)
         image = picture.pixels
@@ -162,13 +176,13 @@ def _read_images(
             side = DEFAULT_SIDE
             images = [resize_one(earlier, side, side) for earlier in images]
         images.append(image if side is None else resize_one(image, side, side))
-        kept.append(file)
+        kept.append(number)
     if not images:
         raise UserError(f"None of the {len(files)} files is a readable image: look at them, or give another folder.")
     grey = sum(image.ndim == 2 for image in images)
     stacked = np.stack([recolour_one(image, 1 if grey == len(images) else 3) for image in images])
     reading.conclude(stacked, grey)
-    return stacked, kept, unread
+    return Decoded(stacked, kept, unread, reading)
 
 
 def _fifth(labels: np.ndarray, class_names: tuple[str, ...], root: Path) -> np.ndarray:

@@ -39,6 +39,15 @@ class Reading:
         self.changes.update(picture.changes)
         self.dark += picture.dark
 
+    def add(self, other: Reading) -> None:
+        """Notes what was met by another."""
+        for why, names in other.left_out.items():
+            self.leave_out(why, names)
+        for mine, others in ((self.sizes, other.sizes), (self.modes, other.modes), (self.changes, other.changes)):
+            mine.update(others)
+        self.warnings += other.warnings
+        self.dark += other.dark
+
     def conclude(self, images: np.ndarray, grey: int) -> None:
         """Compares what was met with images (N, H, W, C) uint8, of which `grey` had one channel."""
         height, width, channels = images.shape[1:]
