@@ -77,6 +77,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "judged_unlabelled": 8,
         "classifier_network": "mlp",
     },
+    "gaussian_mixture": {"unit_length": False},  # else an image at half its contrast is the same image
     "flow_matching": {"widths": (8,), "learning_rate": 0.01},
     "edm": {"widths": (8,), "learning_rate": 0.01},
     "mean_flow": {"widths": (8,), "learning_rate": 0.01, "instantaneous": 0.25},

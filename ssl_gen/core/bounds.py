@@ -96,6 +96,8 @@ BOUNDS: dict[str, Bounds] = {
     "neighbours": Bounds(1, 1_000_000),
     "clusters": Bounds(0, 1_000_000),  # 0: one a class
     "memory": Bounds(0, 2**20, above=True),
+    "shrinkage": SHARE,
+    "directions": Bounds(0, 1_000_000),  # 0: all
     # augmentation
     **dict.fromkeys(("translate", "rotate", "crop", "shift"), MOVE),
     **dict.fromkeys(("scale", "shear", "cutout"), SHARE),

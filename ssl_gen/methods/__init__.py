@@ -2,6 +2,7 @@
 
 from ssl_gen.methods.adversarial import bad_gan, conditional_gan, feature_matching, gan, sgan, triple_gan
 from ssl_gen.methods.classical import (
+    gaussian_mixture,
     k_means,
     label_propagation,
     label_spreading,
@@ -49,6 +50,7 @@ METHODS = {
     "linear": linear,
     "mlp": mlp,
     "k_means": k_means,
+    "gaussian_mixture": gaussian_mixture,
     "pca": pca,
     "label_propagation": label_propagation,
     "label_spreading": label_spreading,
