@@ -26,6 +26,7 @@ from ssl_gen.methods.adversarial import feature_matching, triple_gan
 from ssl_gen.methods.classical import supervised
 from ssl_gen.methods.self_training import meta_pseudo_labels, pseudo_label
 from ssl_gen.methods.variational import adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan
+from ssl_gen.networks.pretrained.sources import PACKAGES
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
@@ -46,7 +47,7 @@ TINY_STEPS = 20  # with --tiny: enough to pass through every part
 # Options that say where and how a row runs, and change no number
 WHERE: tuple[str, ...] = ("out", "data_dir", "replicas", "data_parallel", "distributed", "checkpoint_every")
 WHERE += ("evaluators", "tensorboard", "track", "quiet")
-EARLIER = ("encoder", "labeller")  # options that name another run; in a Row, a row above it
+EARLIER = ("encoder", "labeller")  # options that name another run; in a Row, a row above it, or a packaged encoder
 DENSITIES = tuple(each.Config for each in (adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan))
 # Settings that are younger than records, at the values that change nothing: with them a row is the one it was before
 LATER: Mapping[type, Mapping[str, Any]] = {
@@ -63,7 +64,8 @@ LATER: Mapping[type, Mapping[str, Any]] = {
         "memory": 128,
     },
     **{each: {"latents": "prior"} for each in DENSITIES},
-    Options: {"first_seed": 0, "keep_copies": False, "labeller": None, "guesses": "favourite", "confident": 0.0},
+    Options: {"first_seed": 0, "keep_copies": False, "labeller": None, "guesses": "favourite", "confident": 0.0}
+    | {"encoder_size": None, "precision": "auto"},
     Scheme: {"seed": None},
 }
 
@@ -73,7 +75,7 @@ class Row(NamedTuple):
 
     method: str
     config: Any
-    options: Options  # `encoder` and `labeller` are names of other rows
+    options: Options  # `encoder` and `labeller` are names of other rows, or `encoder` one of `sources.PACKAGES`
     metrics: tuple[str, ...] = ()  # measured besides the usual ones
 
 
@@ -127,7 +129,9 @@ ONE_PROCESS = Place()
 def placed(name: str, row: Row, folder: Path, place: Place) -> Options:
     """The options of a row with where it runs; a row that is fitted in one go runs in one process, on one device."""
     named = {key: getattr(row.options, key) for key in EARLIER}
-    earlier: dict[str, Any] = {key: None if other is None else str(folder / other) for key, other in named.items()}
+    earlier: dict[str, Any] = {
+        key: other if other is None or other in PACKAGES else str(folder / other) for key, other in named.items()
+    }
     options = dataclasses.replace(row.options, out=folder / name, data_dir=place.data_dir, **earlier)
     if not hasattr(row.config, "steps"):
         return options

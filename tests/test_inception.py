@@ -7,7 +7,6 @@ strides and pads, and the way through each block. Arrays are (B, C, H, W) here a
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +17,8 @@ import pytest
 import safetensors.numpy
 
 from ssl_gen.networks.inception import Inception, prepare, resize_tf1
-from ssl_gen.networks.pretrained.inception_weights import identity, read_weights, to_variables
+from ssl_gen.networks.pretrained.inception_weights import read_weights, to_variables
+from ssl_gen.networks.pretrained.weight_files import identity
 from ssl_gen.types import UserError
 
 # name, channels in and out, kernel height and width, stride, pad above and below, pad left and right
@@ -393,13 +393,6 @@ def test_a_pytorch_file_of_anything_but_named_arrays_is_refused(tmp_path):
     torch.save({"fc.bias": torch.zeros(1008, dtype=torch.bfloat16)}, tmp_path / "rounded.pth")
     for file in sorted(tmp_path.glob("*.pth")):
         assert f"{file} cannot be read as a dictionary of plain tensors" in refused(file)
-
-
-def test_without_pytorch_a_user_hears_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "inception.pth").write_bytes(b"")
-    message = refused(tmp_path / "inception.pth")
-    assert "pip install torch" in message and "safetensors.torch.save_file" in message
 
 
 def test_an_identity_tells_values_names_and_shapes_apart_and_no_order():

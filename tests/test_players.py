@@ -283,4 +283,4 @@ def test_nothing_else_names_a_narrow_type():
     root = Path(ssl_gen.__file__).parent
     pages = {path for part in ("methods", "networks", "losses", "training") for path in (root / part).rglob("*.py")}
     naming = {path for path in pages if re.search(r"bfloat16|float16", path.read_text())}
-    assert len(pages) > 50 and naming <= {root / "networks" / "pretrained" / "inception_weights.py"}
+    assert len(pages) > 50 and naming <= {root / "networks" / "pretrained" / "weight_files.py"}

@@ -112,6 +112,7 @@ BOUNDS: dict[str, Bounds] = {
     "validation": FROM_ZERO,
     "missing_pixels": PART,
     "data_parallel": Bounds(1, 2**20),
+    "encoder_size": Bounds(32, 4_096),  # pixels; below 32 nothing is left of an image in the last map
     "confident": SHARE,
     # how labels are hidden; `datasets.masking` says more of these
     **dict.fromkeys(("imbalance", "pool_imbalance"), Bounds(1, 1e9)),

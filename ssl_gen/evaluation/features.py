@@ -3,12 +3,14 @@
 pixels     the image itself
 random     a convolutional net with fixed random weights: nothing is trained, any data set has it
 trained    a convolutional net trained on all labels by `ssl-gen train-features DATASET`
-FILE       such a net, or Inception-v3 with its FID weights, from a weights file
+FILE       such a net, Inception-v3 with its FID weights, or a pretrained network, from a weights file; the pretrained
+           networks of the extra `pretrained` also by their names, and those of Hugging Face as hf:OWNER/NAME
 auto       trained where there is one for this data set, else random; the name says which
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -25,11 +27,13 @@ from safetensors.numpy import load_file
 
 from ssl_gen.core.files import write_whole, writing
 from ssl_gen.core.machine import cache_folder
+from ssl_gen.core.plain import to_plain
 from ssl_gen.core.trees import digest
 from ssl_gen.datasets.store import pixels, scaled
+from ssl_gen.evaluation.kept_features import kept
 from ssl_gen.networks import conv, inception
-from ssl_gen.networks.pretrained import inception_weights
-from ssl_gen.types import Array, ImageSpec, Method, Tree, UserError
+from ssl_gen.networks.pretrained import encoders, inception_weights, sources, weight_files
+from ssl_gen.types import Array, ImageSpec, Method, Tree, UserError, able
 
 WIDTH = 32  # channels of the first layer of both convolutional nets; ours
 KIND = "ssl_gen convnet"  # says of a file that it holds a trained net
@@ -39,9 +43,10 @@ DIGEST = "digest"  # of its weights and of all else that the file says of them
 class Architecture(NamedTuple):
     """What a network of features is, without its weights: enough to run it again from a record."""
 
-    kind: Literal["pixels", "convnet", "inception"]
+    kind: Literal["pixels", "convnet", "inception", "pretrained"]
     classes: int = 0  # of a convnet
     width: int = 0  # channels of the first layer of a convnet
+    settings: dict[str, Any] | None = None  # of a pretrained network, see `pretrained.encoders.Settings`
 
 
 class Extractor(NamedTuple):
@@ -63,6 +68,9 @@ def outputs(architecture: Architecture, variables: Tree, images: Array) -> tuple
     if architecture.kind == "inception":
         seen: Any = inception.Inception().apply(variables, inception.prepare(pixels(images)))
         return seen.features, seen.features
+    if architecture.kind == "pretrained":
+        features = encoders.run(encoders.as_settings(able(architecture.settings)), variables, pixels(images)).features
+        return features, features
     flat_images = images.reshape(len(images), -1)
     return flat_images, flat_images
 
@@ -72,6 +80,8 @@ def variables_like(architecture: Architecture, spec: ImageSpec) -> Tree:
     if architecture.kind == "convnet":
         net, images = conv.Classifier(architecture.classes, architecture.width), jnp.zeros((1, *spec.shape))
         return jax.eval_shape(lambda: net.init(jax.random.key(0), images, train=False))
+    if architecture.kind == "pretrained":
+        return encoders.variables_like(encoders.as_settings(able(architecture.settings)))
     return inception_weights.variables_like() if architecture.kind == "inception" else ()
 
 
@@ -80,18 +90,41 @@ def as_method(architecture: Architecture) -> Method:
     return Method(None, (), encode=lambda variables, images: outputs(architecture, variables, images)[0])
 
 
-def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str) -> Extractor:
+def kept_features(architecture: Architecture, name: str) -> Callable[[Tree, Array], Array] | None:
+    """(weights, images (B, H, W, C) uint8) -> features (B, F) of a pretrained network, computed once for all runs.
+
+    name: the extractor's; None for the networks that are quick enough.
+    """
+    if architecture.kind != "pretrained":
+        return None
+    return kept(name, lambda variables, images: outputs(architecture, variables, scaled(images))[0])
+
+
+def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str, size: int | None = None) -> Extractor:
     """An extractor for `--encoder`, by a name of this page; `auto` is none, for it may have learnt from the labels.
+
+    size: pixels that a pretrained network sees, by default its own.
 
     `sha256` is of the data set that is to be learnt, as it was read. Raises UserError where there is none, it sees
     images of another shape, or was trained on all labels of these data.
     """
-    if name not in ("pixels", "random", "trained") and not Path(name).is_file():
-        raise UserError(f"--encoder is a run's folder, pixels, random, trained or a weights file; there is no {name}")
+    if name not in ("pixels", "random", "trained"):
+        path = sources.find(name)
+        if path is None:
+            known = ", ".join(sources.PACKAGES)
+            raise UserError(
+                f"--encoder is a run's folder, pixels, random, trained, {known}, hf:OWNER/NAME or a weights file; "
+                f"there is no {name}"
+            )
+        name = str(path)
+    elif size is not None:
+        raise UserError(f"--encoder-size is for pretrained networks, not for {name}")
     path = trained_path(sha256) if name == "trained" else Path(name)
     said = description(path) if path and path.is_file() else None
     if path is None or said is None:
-        return find_extractor(name, spec, dataset, sha256)
+        return find_extractor(name, spec, dataset, sha256, size)
+    if size is not None:
+        raise UserError(f"--encoder-size is for pretrained networks: {path} sees images as they come")
     if said["sha256"] == sha256:
         raise UserError(f"{path} was trained on all labels of these data, which a run with few must not see")
     if tuple(said["spec"][:3]) != spec.shape:
@@ -101,7 +134,7 @@ def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str) -> Extra
     return trained(path, ImageSpec(*said["spec"]))
 
 
-def find_extractor(name: str, spec: ImageSpec, dataset: str, sha256: str) -> Extractor:
+def find_extractor(name: str, spec: ImageSpec, dataset: str, sha256: str, size: int | None = None) -> Extractor:
     """An extractor, by a name of this page, for images of `spec`. Raises UserError where it cannot be had.
 
     `sha256` is of the data set as it was read: by it, and not by a name, the net that was trained on it is found.
@@ -118,10 +151,10 @@ def find_extractor(name: str, spec: ImageSpec, dataset: str, sha256: str) -> Ext
         if kept is None:
             raise UserError(f"no features were trained for {dataset}: run `ssl-gen train-features {dataset}` first")
         return trained(kept, spec)
-    path = Path(name)
-    if not path.is_file():
+    path = sources.find(name)
+    if path is None:
         raise UserError(f"--features is auto, pixels, random, trained or a weights file; there is no file {name}")
-    return trained(path, spec) if description(path) else pretrained(path)
+    return trained(path, spec) if description(path) else from_file(path, size)
 
 
 def flat(variables: Tree) -> dict[str, np.ndarray]:
@@ -137,7 +170,7 @@ def convolutional(what: str, architecture: Architecture, variables: Tree, knows_
         seen, logits = outputs(architecture, variables, scaled(images))
         return seen, jax.nn.log_softmax(logits)
 
-    name = f"{what}-convnet-{inception_weights.identity(flat(variables))}"
+    name = f"{what}-convnet-{weight_files.identity(flat(variables))}"
     classify = (lambda images: run(images)[1]) if knows_classes else None
     return Extractor(name, lambda images: run(images)[0], classify, architecture, variables)
 
@@ -189,9 +222,27 @@ def trained(path: Path, spec: ImageSpec) -> Extractor:
     return convolutional(plain, Architecture("convnet", spec.classes, said["width"]), variables, knows_classes=True)
 
 
-def pretrained(path: Path) -> Extractor:
-    """Inception-v3 from a user's file; grey images are repeated to RGB, all are resized to 299 x 299 as in TF 1."""
-    weights = inception_weights.read_weights(path)
+def from_file(path: Path, size: int | None) -> Extractor:
+    """Inception-v3 or a pretrained network, whichever a file's arrays are. Raises UserError for neither."""
+    weights = weight_files.read(path, "a pretrained network's weights")
+    if inception_weights.MARK not in weights:
+        return pretrained(encoders.recognise(weights, path, size))
+    if size is not None:
+        raise UserError(f"--encoder-size is not for Inception: {path} sees images of {inception.SIDE} pixels")
+    return inception_v3(weights, path)
+
+
+def pretrained(encoder: encoders.Encoder) -> Extractor:
+    """A pretrained network; grey images are repeated to RGB, and resized as its settings say."""
+    architecture = Architecture("pretrained", settings=to_plain(encoder.settings))
+    features = able(kept_features(architecture, encoder.name))
+    variables = jax.tree.map(jnp.asarray, encoder.variables)
+    return Extractor(encoder.name, functools.partial(features, variables), None, architecture, variables)
+
+
+def inception_v3(weights: weight_files.Weights, path: Path) -> Extractor:
+    """Inception-v3; grey images are repeated to RGB, all are resized to 299 x 299 as in TF 1."""
+    inception_weights.check_parameters(path, weights)
     variables = inception_weights.to_variables(weights)
 
     @jax.jit
@@ -199,5 +250,5 @@ def pretrained(path: Path) -> Extractor:
         seen: Any = inception.Inception().apply(variables, inception.prepare(images))
         return seen.features
 
-    name = f"inception-v3-{inception_weights.identity(weights)}-tf1-resize"
+    name = f"inception-v3-{weight_files.identity(weights)}-tf1-resize"
     return Extractor(name, run, None, Architecture("inception"), variables)

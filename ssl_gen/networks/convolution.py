@@ -78,6 +78,44 @@ def convolve_transposed(
     return product(functools.partial(_spread, stride, pads, sides), x, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
+def depthwise(
+    x: Array,
+    kernel: Array,
+    stride: int,
+    padding: str | Pads = "SAME",
+    body: str | None = None,
+    precision: lax.Precision | None = None,
+) -> Array:
+    """A convolution of each channel alone: x (B, H, W, C), kernel (k, k, 1, C) -> (B, H', W', C).
+
+    padding, body and errors as in `convolve`. The cpu body is a sum of k^2 shifted products: XLA's grouped convolution
+    takes one channel after the other there.
+    """
+    sides = x.shape[1:3]
+    given = (
+        lax.padtype_to_pads(sides, kernel.shape[:2], (stride, stride), padding) if isinstance(padding, str) else padding
+    )
+    pads = _pads((int(low), int(high)) for low, high in given)
+    if _chosen(body) == "native":
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            pads,
+            dimension_numbers=LAYOUT,
+            feature_group_count=x.shape[-1],
+            precision=precision,
+        )
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    high, wide = ((side - k) // stride + 1 for side, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+    parts = [
+        x[:, i : i + (high - 1) * stride + 1 : stride, j : j + (wide - 1) * stride + 1 : stride] * kernel[i, j]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+    return sum(parts[1:], parts[0])
+
+
 class Convolution(nn.Module):
     """x (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), features) for padding 'SAME'.
 

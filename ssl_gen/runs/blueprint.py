@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import typing
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,15 @@ import jax.numpy as jnp
 from ssl_gen.core.plain import from_plain
 from ssl_gen.core.precision import Precision, products_in
 from ssl_gen.evaluation.features import Architecture, as_method, variables_like
+from ssl_gen.evaluation.inference import Compiled, compiled
+from ssl_gen.networks.pretrained.encoders import as_settings
 from ssl_gen.reports.records import EXTRACTOR, EncoderRecord
 from ssl_gen.runs.catalogue import find_method
-from ssl_gen.runs.fit import OnLatents, like, on_latents
+from ssl_gen.runs.fit import OnLatents, compiled_on, like, on_latents
 from ssl_gen.training.programs import Replica
 from ssl_gen.types import Batch, ImageSpec, Method, State, Tree, UserError, able
+
+KINDS = get_args(typing.get_type_hints(Architecture)["kind"])
 
 
 class Blueprint(NamedTuple):
@@ -24,6 +30,7 @@ class Blueprint(NamedTuple):
     method: Method
     states_like: Callable[[dict[str, Any], int], State]  # (note of a checkpoint, seeds) -> its stacked states: tree,
     # shapes and dtypes
+    compiled: Compiled  # its functions
 
     def kept_like(self, note: dict[str, Any], seeds: int) -> Any:
         """What a checkpoint keeps: of methods that are trained in steps, with step and key."""
@@ -44,9 +51,9 @@ def blueprint(
     """
     if name == EXTRACTOR:
         architecture = architecture_of(config)
-        return Blueprint(
-            as_method(architecture), lambda note, seeds: stacked(variables_like(architecture, spec), seeds)
-        )
+        method = as_method(architecture)
+        like = functools.partial(variables_like, architecture, spec)
+        return Blueprint(method, lambda note, seeds: stacked(like(), seeds), compiled(method))
     module = find_method(name)
     try:
         with products_in(products):
@@ -58,23 +65,28 @@ def blueprint(
         return fitted(module.State, note.get("shapes")) if method.fit else stacked(first_state(method, spec), seeds)
 
     if encoder is None:
-        return Blueprint(method, own)
+        return Blueprint(method, own, compiled(method))
     outer = blueprint(encoder.method, encoder.config, None, spec, encoder.products)
 
     def both(note: dict[str, Any], seeds: int) -> State:
         return OnLatents(outer.states_like({"shapes": note.get("encoder_shapes")}, seeds), own(note, seeds))
 
-    return Blueprint(on_latents(method, outer.method), both)
+    return Blueprint(on_latents(method, outer.method), both, compiled_on(method, outer.method, encoder))
 
 
 def architecture_of(config: dict[str, Any]) -> Architecture:
     """The architecture of an extractor in a record. Raises UserError where this version has none such."""
-    known = config.keys() == set(Architecture._fields) and config["kind"] in ("pixels", "convnet", "inception")
-    numbers = [config[name] for name in ("classes", "width")] if known else []
-    least = 1 if known and config["kind"] == "convnet" else 0
+    said = {"settings": None} | config  # older records do not have them
+    known = said.keys() == set(Architecture._fields) and said["kind"] in KINDS
+    numbers = [said[name] for name in ("classes", "width")] if known else []
+    least = 1 if known and said["kind"] == "convnet" else 0
     if not known or any(type(number) is not int or number < least for number in numbers):
         raise UserError(f"the record has an extractor that this version of ssl_gen does not know: {config}")
-    return Architecture(**config)
+    if (said["kind"] == "pretrained") != isinstance(said["settings"], dict):
+        raise UserError(f"the record has an extractor that this version of ssl_gen does not know: {config}")
+    if said["kind"] == "pretrained":
+        as_settings(said["settings"])
+    return Architecture(**said)
 
 
 def fitted(kind: Any, shapes: Any) -> State:

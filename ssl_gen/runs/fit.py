@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import typing
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from ssl_gen.core import keys
 from ssl_gen.datasets.store import scaled
 from ssl_gen.evaluation import features
-from ssl_gen.evaluation.inference import everywhere, mapped
+from ssl_gen.evaluation.inference import Compiled, compiled, everywhere, mapped
 from ssl_gen.reports.records import EXTRACTOR, EncoderRecord, RunRecord
 from ssl_gen.runs.data import Data, matching_replicas
 from ssl_gen.runs.options import Options
@@ -35,6 +36,20 @@ class Encoder(NamedTuple):
     method: Method
     states: list[State]  # one a seed
     record: EncoderRecord
+
+    def latents(self, replica: int, images: np.ndarray) -> np.ndarray:
+        """What one seed's encoder makes of images (N, H, W, C) uint8, (N, Z)."""
+        state, encode, kept = everywhere(self.states[replica]), able(self.method.encode), kept_latents(self.record)
+        if kept is not None:
+            return mapped(functools.partial(kept, state), images)
+        return mapped(jax.jit(lambda batch: encode(state, scaled(batch))), images)
+
+
+def kept_latents(record: EncoderRecord) -> Callable[[State, Array], Array] | None:
+    """(state, images uint8) -> latents, computed once for all runs; None where they are not: see `kept_features`."""
+    if record.method != EXTRACTOR:
+        return None
+    return features.kept_features(features.Architecture(**record.config), record.name)
 
 
 class OnLatents(NamedTuple):
@@ -69,11 +84,26 @@ def on_latents(method: Method, encoder: Method) -> Method:
     )
 
 
+def compiled_on(method: Method, encoder: Method, record: EncoderRecord) -> Compiled:
+    """The functions of `on_latents`, for uint8 images, which look up the features that are kept."""
+    functions, kept = compiled(on_latents(method, encoder)), kept_latents(record)
+    if kept is None or functions.classify is None:
+        return functions
+    head = jax.jit(able(method.classify))
+
+    def classify(state: OnLatents, images: Array) -> Array:
+        return head(state.inner, kept(state.encoder, images))
+
+    return functions._replace(classify=classify)
+
+
 def check_options(name: str, method: Method, options: Options) -> None:
     """Raise UserError for an option that has no meaning for a method without steps, or with them."""
+    if method.fit is None and options.encoder is not None:
+        raise UserError(f"--encoder is for methods that are fitted in one go; {name} is trained on pixels")
+    if options.encoder is None and options.encoder_size is not None:
+        raise UserError("--encoder-size needs --encoder, a pretrained network")
     if method.fit is None:
-        if options.encoder is not None:
-            raise UserError(f"--encoder is for methods that are fitted in one go; {name} is trained on pixels")
         return
     for field in STEPLESS:
         if getattr(options, field) != getattr(Options(), field):
@@ -94,7 +124,8 @@ def encoder_replicas(record: RunRecord, method: Method, data: Data) -> list[int]
 
 def extracted(name: str, options: Options, data: Data) -> Encoder:
     """A network of features as an encoder, the same for every seed. Raises UserError where it cannot be had."""
-    extractor = features.find_encoder(name, data.dataset.spec, options.dataset, data.source_sha256)
+    spec, size = data.dataset.spec, options.encoder_size
+    extractor = features.find_encoder(name, spec, options.dataset, data.source_sha256, size)
     record = EncoderRecord(EXTRACTOR, extractor.architecture._asdict(), 0, extractor.name)
     return Encoder(features.as_method(extractor.architecture), [extractor.variables] * len(data.masks), record)
 
@@ -107,11 +138,7 @@ def fit_seed(method: Method, data: Data, replica: int, encoder: Encoder | None) 
     mask, images = data.masks[replica], data.dataset.train_images
     visible = np.flatnonzero(mask.labels >= 0)
     unlabelled = mask.pool[mask.labels[mask.pool] < 0]
-    if encoder:
-        state, encode = everywhere(encoder.states[replica]), able(encoder.method.encode)
-        given = mapped(jax.jit(lambda batch: encode(state, scaled(batch))), images)
-    else:
-        given = np.asarray(scaled(images))
+    given = encoder.latents(replica, images) if encoder else np.asarray(scaled(images))
     key = keys.stream(data.seeds[replica], keys.INIT)
     fitted = able(method.fit)(key, given[visible], mask.labels[visible], given[unlabelled])
     return OnLatents(encoder.states[replica], fitted) if encoder else fitted

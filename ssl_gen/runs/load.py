@@ -15,7 +15,7 @@ from ssl_gen.core import bounds, names
 from ssl_gen.core.files import say
 from ssl_gen.core.plain import from_plain
 from ssl_gen.evaluation.densities import prepared
-from ssl_gen.evaluation.inference import Compiled, compiled, draw_samples, probabilities
+from ssl_gen.evaluation.inference import Compiled, draw_samples, probabilities
 from ssl_gen.metrics import classification
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports.records import FinalRecord, RunRecord, load_both, load_run
@@ -188,7 +188,7 @@ def load(path: str | Path) -> Run:
     states = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(record.seeds))]
     step = kept.step if isinstance(kept.states, Replica) and final is None else None
     broken = tuple(int(replica) for replica in kept.note["stopped"]) if final is None else ()
-    return Run(path, record, compiled(plan.method), states, final, step, broken)
+    return Run(path, record, plan.compiled, states, final, step, broken)
 
 
 def is_final(step: int, record: RunRecord, final: FinalRecord) -> bool:

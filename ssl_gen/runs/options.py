@@ -32,8 +32,9 @@ class Options:
     mask: masking.Scheme = masking.Scheme()  # how labels are chosen
     missing_pixels: float = 0.0  # share lost of every image, tests too; the pixel's mean over training stands in
     # what a method that is fitted in one go sees instead of pixels: the latents of a run (its folder), or features:
-    # random, trained, or a weights file
+    # random, trained, a weights file, mobilenet_v2 or efficientnet_lite0 (extra pretrained), hf:OWNER/NAME
     encoder: str | None = None
+    encoder_size: int | None = None  # pixels that images are brought to for a pretrained encoder; by default its own
     labeller: str | None = None  # the folder of a run that guesses the hidden labels, for methods that learn guesses
     guesses: Literal["favourite", "drawn"] = "favourite"  # of its probabilities: the likeliest class, or one by chance
     confident: float = 0.0  # least probability of its likeliest class; a guess below it counts as none

@@ -23,6 +23,7 @@ from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
 from ssl_gen.metrics.statistics import Summary
+from ssl_gen.networks.pretrained.sources import HUB
 from ssl_gen.reports import records, run_folder, tested
 from ssl_gen.reports.charts import pictures
 from ssl_gen.reports.records import EncoderRecord, FinalRecord, ReadRecord, RunRecord
@@ -31,7 +32,7 @@ from ssl_gen.runs import evaluators
 from ssl_gen.runs.catalogue import checked, checked_config, find_method
 from ssl_gen.runs.data import Data, check_alignment, check_pool, feed, initial_rows, load_data
 from ssl_gen.runs.evaluate import make_reference
-from ssl_gen.runs.fit import Encoder, check_options, encoder_replicas, extracted, fit_seeds, on_latents
+from ssl_gen.runs.fit import Encoder, check_options, compiled_on, encoder_replicas, extracted, fit_seeds
 from ssl_gen.runs.labeller import Labeller, check_labeller, open_labeller, told
 from ssl_gen.runs.load import is_final, load
 from ssl_gen.runs.options import Options
@@ -143,7 +144,7 @@ def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SING
         products,
     )
     records.check_alike(group.all_gather(records.common(record)))
-    functions = compiled(on_latents(method, encoder.method) if encoder else method)
+    functions = compiled_on(method, encoder.method, encoder.record) if encoder else compiled(method)
     target = Path(options.out or default_folder(name, options))
     if not (target / "final.json").exists():
         evaluators.check(asked, method, reference())
@@ -201,8 +202,10 @@ def what_is_lost(job: Job, final: FinalRecord) -> list[str]:
 
 def open_encoder(name: str, options: Options, data: Data) -> Encoder:
     """An earlier run for its latents, or an extractor. Raises UserError where it does not fit `data`."""
-    if not (Path(name).is_dir() or ("/" in name and not Path(name).is_file())):
+    if name.startswith(HUB) or not (Path(name).is_dir() or ("/" in name and not Path(name).is_file())):
         return extracted(name, options, data)
+    if options.encoder_size is not None:
+        raise UserError("--encoder-size is for pretrained networks, not for the latents of a run")
     earlier = load(name)
     replicas = encoder_replicas(earlier.record, earlier.compiled.method, data)
     of = earlier.record

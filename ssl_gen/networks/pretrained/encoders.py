@@ -1,0 +1,230 @@
+"""Other people's networks as encoders of images: a file of weights -> what to do with images, and what to call it.
+
+What a network is (kind, sizes, pooling) and how images are brought to it (side, resize mode, antialias, mean,
+deviation) belong to its weights: together they are its `Settings`, which a record keeps, and with the weights they
+make its identity. Which network a file holds is seen by the names of its arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.core.trees import digest
+from ssl_gen.networks.pretrained.inverted_residuals import InvertedResiduals
+from ssl_gen.networks.pretrained.names import (
+    Maker,
+    Table,
+    efficientnet_authors,
+    mobilenet_timm,
+    mobilenet_torchvision,
+    placed,
+)
+from ssl_gen.networks.pretrained.outputs import Outputs
+from ssl_gen.networks.pretrained.weight_files import Weights, counted, read
+from ssl_gen.types import Array, Tree, UserError
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of pixels in [0, 1]; torchvision
+WHAT = "a pretrained network"
+SIDE = 224  # pixels, for shapes alone: a multiple of every patch
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How images come to a network. They are squeezed to a square, whole: nothing is cut off."""
+
+    size: int  # side, pixels
+    resize: str  # 'cubic' (Keys, a = -1/2) or 'linear'
+    antialias: bool  # when made smaller
+    mean: tuple[float, float, float]  # of pixels in [0, 1]
+    deviation: tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All that an encoder is besides its weights."""
+
+    kind: str  # a name of `FAMILIES`
+    network: dict[str, Any]  # the fields of its module
+    preprocessing: Preprocessing
+
+
+class Layout(NamedTuple):
+    """One way in which files of a family are written."""
+
+    source: str  # who writes it
+    names: Maker
+    preprocessing: Preprocessing
+
+
+class Family(NamedTuple):
+    """Networks of one kind."""
+
+    layouts: tuple[Layout, ...]
+    network: Callable[..., nn.Module]  # of the fields
+    fields: Callable[[dict[str, np.ndarray]], dict[str, Any]]  # arrays by path -> the fields
+
+
+class Encoder(NamedTuple):
+    """A pretrained network, ready to encode."""
+
+    settings: Settings
+    variables: Tree
+
+    @property
+    def name(self) -> str:
+        """Kind, size and 8 hex digits over the weights and all settings: encoders of one name give one result."""
+        arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(self.variables, sep="/").items()}
+        said = digest(arrays, to_plain(self.settings))[:8]
+        return f"{self.settings.kind}-{self.settings.preprocessing.size}px-{said}"
+
+
+def classes_of(arrays: dict[str, np.ndarray]) -> int:
+    """Logits of the last layer, 0 where there is none."""
+    kernel = arrays.get("params/classifier/kernel")
+    return 0 if kernel is None else kernel.shape[-1]
+
+
+def inverted(kind: str) -> Callable[[dict[str, np.ndarray]], dict[str, Any]]:
+    """The fields of an `InvertedResiduals` of a kind."""
+    return lambda arrays: {"kind": kind, "classes": classes_of(arrays)}
+
+
+FAMILIES: dict[str, Family] = {
+    "mobilenet_v2": Family(
+        (
+            Layout("torchvision", mobilenet_torchvision, Preprocessing(224, "linear", True, *IMAGENET)),
+            Layout("timm", mobilenet_timm, Preprocessing(224, "cubic", True, *IMAGENET)),
+        ),
+        InvertedResiduals,
+        inverted("mobilenet_v2"),
+    ),
+    "efficientnet_lite0": Family(
+        (
+            Layout(
+                "the authors, converted",
+                efficientnet_authors,
+                Preprocessing(224, "cubic", True, (127 / 255,) * 3, (128 / 255,) * 3),  # (p - 127) / 128, TensorFlow's
+            ),
+        ),
+        InvertedResiduals,
+        inverted("efficientnet_lite0"),
+    ),
+}
+
+
+def network(settings: Settings) -> nn.Module:
+    """The module of some settings."""
+    return FAMILIES[settings.kind].network(**settings.network)
+
+
+def prepare(preprocessing: Preprocessing, pixels: Array) -> Array:
+    """pixels (B, H, W, C) in 0..255, C 1 (grey, repeated) or 3 (RGB) -> images (B, size, size, 3) float32."""
+    side = preprocessing.size
+    images = jnp.asarray(pixels, jnp.float32) / 255
+    images = jax.image.resize(
+        images, (len(images), side, side, images.shape[-1]), preprocessing.resize, preprocessing.antialias
+    )
+    return (images - jnp.array(preprocessing.mean)) / jnp.array(preprocessing.deviation)
+
+
+def run(settings: Settings, variables: Tree, pixels: Array) -> Outputs:
+    """pixels (B, H, W, C) in 0..255 -> features and, where there is a last layer, logits."""
+    outputs: Any = network(settings).apply(variables, prepare(settings.preprocessing, pixels))
+    return outputs
+
+
+def variables_like(settings: Settings) -> Tree:
+    """Shapes and dtypes of the weights, which depend on no size of images."""
+    return _variables_like(settings.kind, json.dumps(settings.network))
+
+
+@functools.cache
+def _variables_like(kind: str, fields: str) -> Tree:
+    images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    return jax.eval_shape(FAMILIES[kind].network(**json.loads(fields)).init, jax.random.key(0), images)
+
+
+def as_settings(plain: dict[str, Any]) -> Settings:
+    """Settings from a record. Raises UserError where this version knows none such."""
+    try:
+        settings = from_plain(Settings, plain)
+        variables_like(settings)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"the record has an encoder that this version of ssl_gen does not know: {plain}") from error
+    return settings
+
+
+def load(path: str | Path, size: int | None = None) -> Encoder:
+    """The encoder of a file, for images brought to `size` pixels, by default the network's own.
+
+    Raises UserError as `weight_files.read`, and where the arrays are not those of a network of `FAMILIES`.
+    """
+    return recognise(read(path, WHAT), path, size)
+
+
+def recognise(weights: Weights, path: str | Path, size: int | None = None) -> Encoder:
+    """The encoder that arrays by name, read from `path`, are. Errors as of `load`."""
+    weights = {name: array.astype(np.float32) for name, array in weights.items()}
+    candidates = [(kind, layout) for kind, family in FAMILIES.items() for layout in family.layouts]
+    tried = [attempt(weights, kind, layout) for kind, layout in candidates]
+    fitting = min(tried, key=lambda each: each.wrong)
+    kind, layout = candidates[tried.index(fitting)]
+    if fitting.faults or fitting.settings is None:
+        raise UserError(
+            f"{path} holds no network that is known here ({', '.join(FAMILIES)}); beside {kind} of {layout.source} it "
+            f"has {fitting.faults or 'arrays of no size'}."
+        )
+    settings = fitting.settings
+    if size is not None:
+        settings = dataclasses.replace(settings, preprocessing=dataclasses.replace(settings.preprocessing, size=size))
+    return Encoder(settings, unflatten_dict(fitting.arrays, sep="/"))
+
+
+class Attempt(NamedTuple):
+    """A file seen as a network of one family in one layout."""
+
+    settings: Settings | None  # None where not even its sizes can be told
+    arrays: dict[str, np.ndarray]  # by path
+    faults: str  # "3 missing: ..., ...; 2 unknown: ...", "" for none
+    wrong: int  # how many names
+
+
+def attempt(weights: Weights, kind: str, layout: Layout) -> Attempt:
+    """Bring the arrays of a file to their places, and say which cannot be brought there."""
+    table: Table = layout.names(weights)
+    missing, unknown = [name for name in table if name not in weights], [name for name in weights if name not in table]
+    arrays: dict[str, np.ndarray] = {}
+    odd = []
+    for name, place in table.items():
+        try:
+            arrays |= placed(weights[name], place) if name in weights else {}
+        except (ValueError, KeyError):  # too few axes, or parts that are not even
+            odd.append(f"{name} {weights[name].shape}")
+    settings = None
+    if not missing and not odd:
+        settings = Settings(kind, FAMILIES[kind].fields(arrays), layout.preprocessing)
+        odd = [f"{name} {weights[name].shape}" for name in misshapen(settings, arrays, table)]
+    faults = [counted(names, what) for names, what in ((missing, "missing"), (unknown, "unknown"), (odd, "misshapen"))]
+    return Attempt(settings, arrays, "; ".join(filter(None, faults)), len(missing) + len(unknown) + len(odd))
+
+
+def misshapen(settings: Settings, arrays: dict[str, np.ndarray], table: Table) -> list[str]:
+    """The names in a file whose arrays have another shape than the network has at their place."""
+    like = flatten_dict(variables_like(settings), sep="/")
+    return [
+        name
+        for name, place in table.items()
+        if any(path not in like or arrays[path].shape != like[path].shape for path in place.paths)
+    ]

@@ -1,0 +1,102 @@
+"""What files call the arrays of a network, by layout: tables of names, and how an array comes to its place.
+
+A table is made for the very file, from the plan of a network or from the number of blocks that the file has, so that
+what is missing can be called by the name it should have there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_gen.networks.pretrained.inverted_residuals import PLANS, blocks
+from ssl_gen.networks.pretrained.weight_files import AXES, Weights
+
+NORM = {"weight": "params/{}/scale", "bias": "params/{}/bias"}
+MOMENTS = {"running_mean": "batch_stats/{}/mean", "running_var": "batch_stats/{}/var"}
+
+
+class Place(NamedTuple):
+    """Where an array of a file goes in linen's variables, 'params/stem/conv/kernel'."""
+
+    paths: tuple[str, ...]  # of several each gets an even part, cut along the first axis
+    turned: bool = True  # from PyTorch's order of axes; else the axes stay, but for a first one of length 1
+
+
+Table = dict[str, Place]  # name in the file -> its place
+Maker = Callable[[Weights], Table]  # of the names for a file
+
+
+def placed(array: np.ndarray, place: Place) -> dict[str, np.ndarray]:
+    """An array of a file -> its parts by path, in JAX's layouts."""
+    if place.turned:
+        parts = [part.transpose(AXES[part.ndim]) for part in np.split(array, len(place.paths))]
+    else:
+        parts = [array.reshape(array.shape[1:] if array.shape[0] == 1 and array.ndim > 1 else array.shape)]
+    return dict(zip(place.paths, parts, strict=True))
+
+
+def dense(name: str, path: str, bias: bool = True) -> Table:
+    """A linear layer or a convolution."""
+    kernel = {f"{name}.weight": Place((f"params/{path}/kernel",))}
+    return kernel | ({f"{name}.bias": Place((f"params/{path}/bias",))} if bias else {})
+
+
+def norm(name: str, path: str, moments: bool = False) -> Table:
+    """A layer norm, or a batch norm with its moments."""
+    parts = NORM | MOMENTS if moments else NORM
+    return {f"{name}.{end}": Place((place.format(path),)) for end, place in parts.items()}
+
+
+def unit(convolution: str, normalisation: str, path: str) -> Table:
+    """A convolution without bias and its batch norm."""
+    return dense(convolution, f"{path}/conv", bias=False) | norm(normalisation, f"{path}/norm", moments=True)
+
+
+def of_classes(weights: Weights, name: str) -> Table:
+    """The last layer, where the file has it."""
+    return dense(name, "classifier") if f"{name}.weight" in weights else {}
+
+
+def efficientnet_authors(weights: Weights) -> Table:
+    """EfficientNet-Lite0 as converted from TensorFlow (packages after lukemelas/EfficientNet-PyTorch)."""
+    table = unit("_conv_stem", "_bn0", "stem") | unit("_conv_head", "_bn1", "head") | of_classes(weights, "_fc")
+    for block in blocks(PLANS["efficientnet_lite0"]):
+        name, path = f"_blocks.{block.number}", f"block_{block.number}"
+        if block.expansion > 1:
+            table |= unit(f"{name}._expand_conv", f"{name}._bn0", f"{path}_expand")
+        table |= unit(f"{name}._depthwise_conv", f"{name}._bn1", f"{path}_depthwise")
+        table |= unit(f"{name}._project_conv", f"{name}._bn2", f"{path}_project")
+    return table
+
+
+def mobilenet_torchvision(weights: Weights) -> Table:
+    """MobileNetV2 of torchvision."""
+    plan = blocks(PLANS["mobilenet_v2"])
+    table = unit("features.0.0", "features.0.1", "stem") | of_classes(weights, "classifier.1")
+    for block in plan:
+        name, path = f"features.{block.number + 1}.conv", f"block_{block.number}"
+        wide = int(block.expansion > 1)  # the layers are numbered
+        if wide:
+            table |= unit(f"{name}.0.0", f"{name}.0.1", f"{path}_expand")
+        table |= unit(f"{name}.{wide}.0", f"{name}.{wide}.1", f"{path}_depthwise")
+        table |= unit(f"{name}.{wide + 1}", f"{name}.{wide + 2}", f"{path}_project")
+    last = f"features.{len(plan) + 1}"
+    return table | unit(f"{last}.0", f"{last}.1", "head")
+
+
+def mobilenet_timm(weights: Weights) -> Table:
+    """MobileNetV2 of timm, `mobilenetv2_100`."""
+    table = unit("conv_stem", "bn1", "stem") | unit("conv_head", "bn2", "head") | of_classes(weights, "classifier")
+    for block in blocks(PLANS["mobilenet_v2"]):
+        name, path = f"blocks.{block.stage}.{block.place}", f"block_{block.number}"
+        if block.expansion > 1:
+            table |= unit(f"{name}.conv_pw", f"{name}.bn1", f"{path}_expand")
+            table |= unit(f"{name}.conv_dw", f"{name}.bn2", f"{path}_depthwise")
+            table |= unit(f"{name}.conv_pwl", f"{name}.bn3", f"{path}_project")
+        else:
+            table |= unit(f"{name}.conv_dw", f"{name}.bn1", f"{path}_depthwise")
+            table |= unit(f"{name}.conv_pw", f"{name}.bn2", f"{path}_project")
+    return table
