@@ -70,7 +70,14 @@ def with_labeller(row: Row) -> Row:
 SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": DRAWING}) | label_efficiency.spread(OTHERS, (50,), {})
 ROWS = {name: with_labeller(row) for name, row in SPREAD.items()}
 BASELINE = "floor"
-METRICS = ("fid", "agreement_svc", "coverage", "copying_labelled", "copying_unlabelled", "deviation_ratio")
+METRICS: tuple[str, ...] = (
+    "fid",
+    "agreement_svc",
+    "coverage",
+    "copying_labelled",
+    "copying_unlabelled",
+    "deviation_ratio",
+)
 METRICS += ("first_error",)  # of dual_pseudo_training alone
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ LATER: Mapping[type, Mapping[str, Any]] = {
     },
     **{each: {"latents": "prior"} for each in DENSITIES},
     Options: {"first_seed": 0, "keep_copies": False, "labeller": None, "guesses": "favourite", "confident": 0.0}
-    | {"encoder_size": None, "precision": "auto"},
+    | {"encoder_size": None},
     Scheme: {"seed": None},
 }
 

@@ -66,8 +66,8 @@ def read(key: str) -> Decoded | None:
         if _pixels(folder, key).stat().st_size != images.nbytes or _hashes(images) != content["blocks"]:
             raise ValueError("a SHA-256 differs")
         kept, unread, met = content["kept"], content["unread"], content["reading"]
-        counts = {name: Counts(met[name]) for name in ("sizes", "modes", "changes")}
-        reading = Reading(**counts, warnings=list(met["warnings"]), dark=met["dark"])
+        sizes, modes, changes = (Counts(met[name]) for name in ("sizes", "modes", "changes"))
+        reading = Reading({}, sizes, modes, changes, list(met["warnings"]), met["dark"])
     except (OSError, ValueError, KeyError, TypeError, UserError):
         say(f"{_pixels(folder, key)} was cut or changed since it was written: the folder is decoded again")
         return None

@@ -51,9 +51,9 @@ def blueprint(
     """
     if name == EXTRACTOR:
         architecture = architecture_of(config)
-        method = as_method(architecture)
+        encoding = as_method(architecture)
         like = functools.partial(variables_like, architecture, spec)
-        return Blueprint(method, lambda note, seeds: stacked(like(), seeds), compiled(method))
+        return Blueprint(encoding, lambda note, seeds: stacked(like(), seeds), compiled(encoding))
     module = find_method(name)
     try:
         with products_in(products):

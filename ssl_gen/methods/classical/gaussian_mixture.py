@@ -139,7 +139,7 @@ def fit_mixture(features: np.ndarray, clamped: np.ndarray, mixture: Mixture, con
 def unit(features: Array | np.ndarray) -> Array:
     """Rows (N, F) brought to length 1; a row of zeros stays."""
     lengths = jnp.linalg.norm(features, axis=-1, keepdims=True)
-    return features / jnp.where(lengths > 0, lengths, 1.0)
+    return jnp.asarray(features) / jnp.where(lengths > 0, lengths, 1.0)
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
