@@ -51,6 +51,14 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "alignment": True,
     },
     "bad_gan": {"generator_hidden": (4,), "discriminator_hidden": (4,)},
+    "s3gan": {
+        "loss": "non_saturating",  # as in gan_self_training
+        "network": "mlp",
+        "generator_hidden": (4,),
+        "discriminator_hidden": (4,),
+        "discriminator_steps": 1,
+        "averaging": 0.5,
+    },
     "gan": {"loss": "relativistic", "averaging": 0.5},
     "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2, "network": "mlp", "noise": 0.1},
     "m1": {"first": 0.5, "least_deviation": 0.0},

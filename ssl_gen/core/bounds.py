@@ -87,7 +87,7 @@ BOUNDS: dict[str, Bounds] = {
         ("samples_weight", "unlabelled_weight", "warm_up_balance", "alpha", "beta", "denoising", "fidelity"), WEIGHT
     ),
     **dict.fromkeys(("temperature", "deviations"), Bounds(0, 1_000, above=True)),
-    **dict.fromkeys(("anchor_weight", "rotation", "pull_away"), WEIGHT),
+    **dict.fromkeys(("anchor_weight", "rotation", "generator_rotation", "pull_away"), WEIGHT),
     "concentration": Bounds(0.5, 1_000),  # of Beta(a, a)
     "views": Bounds(1, 64),
     "mixing_groups": BATCH,

@@ -1,6 +1,6 @@
 """Every method by name; a method is a module with `Config`, `make(config, spec)` and `PAPER`."""
 
-from ssl_gen.methods.adversarial import bad_gan, conditional_gan, feature_matching, gan, sgan, triple_gan
+from ssl_gen.methods.adversarial import bad_gan, conditional_gan, feature_matching, gan, s3gan, sgan, triple_gan
 from ssl_gen.methods.classical import (
     gaussian_mixture,
     k_means,
@@ -62,6 +62,7 @@ METHODS = {
     "feature_matching": feature_matching,
     "bad_gan": bad_gan,
     "triple_gan": triple_gan,
+    "s3gan": s3gan,
     "vae": vae,
     "m1": m1,
     "m2": m2,
