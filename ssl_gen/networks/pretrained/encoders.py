@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,33 +22,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.trees import digest
-from ssl_gen.networks.pretrained.inverted_residuals import InvertedResiduals
-from ssl_gen.networks.pretrained.names import (
-    Maker,
-    Table,
-    efficientnet_authors,
-    mobilenet_timm,
-    mobilenet_torchvision,
-    placed,
-)
+from ssl_gen.networks.pretrained.families import FAMILIES, Layout, Preprocessing
+from ssl_gen.networks.pretrained.names import Table, placed
 from ssl_gen.networks.pretrained.outputs import Outputs
+from ssl_gen.networks.pretrained.vit import check_side
 from ssl_gen.networks.pretrained.weight_files import Weights, counted, read
 from ssl_gen.types import Array, Tree, UserError
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of pixels in [0, 1]; torchvision
 WHAT = "a pretrained network"
 SIDE = 224  # pixels, for shapes alone: a multiple of every patch
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """How images come to a network. They are squeezed to a square, whole: nothing is cut off."""
-
-    size: int  # side, pixels
-    resize: str  # 'cubic' (Keys, a = -1/2) or 'linear'
-    antialias: bool  # when made smaller
-    mean: tuple[float, float, float]  # of pixels in [0, 1]
-    deviation: tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,22 +40,6 @@ class Settings:
     kind: str  # a name of `FAMILIES`
     network: dict[str, Any]  # the fields of its module
     preprocessing: Preprocessing
-
-
-class Layout(NamedTuple):
-    """One way in which files of a family are written."""
-
-    source: str  # who writes it
-    names: Maker
-    preprocessing: Preprocessing
-
-
-class Family(NamedTuple):
-    """Networks of one kind."""
-
-    layouts: tuple[Layout, ...]
-    network: Callable[..., nn.Module]  # of the fields
-    fields: Callable[[dict[str, np.ndarray]], dict[str, Any]]  # arrays by path -> the fields
 
 
 class Encoder(NamedTuple):
@@ -88,40 +54,6 @@ class Encoder(NamedTuple):
         arrays = {path: np.asarray(leaf) for path, leaf in flatten_dict(self.variables, sep="/").items()}
         said = digest(arrays, to_plain(self.settings))[:8]
         return f"{self.settings.kind}-{self.settings.preprocessing.size}px-{said}"
-
-
-def classes_of(arrays: dict[str, np.ndarray]) -> int:
-    """Logits of the last layer, 0 where there is none."""
-    kernel = arrays.get("params/classifier/kernel")
-    return 0 if kernel is None else kernel.shape[-1]
-
-
-def inverted(kind: str) -> Callable[[dict[str, np.ndarray]], dict[str, Any]]:
-    """The fields of an `InvertedResiduals` of a kind."""
-    return lambda arrays: {"kind": kind, "classes": classes_of(arrays)}
-
-
-FAMILIES: dict[str, Family] = {
-    "mobilenet_v2": Family(
-        (
-            Layout("torchvision", mobilenet_torchvision, Preprocessing(224, "linear", True, *IMAGENET)),
-            Layout("timm", mobilenet_timm, Preprocessing(224, "cubic", True, *IMAGENET)),
-        ),
-        InvertedResiduals,
-        inverted("mobilenet_v2"),
-    ),
-    "efficientnet_lite0": Family(
-        (
-            Layout(
-                "the authors, converted",
-                efficientnet_authors,
-                Preprocessing(224, "cubic", True, (127 / 255,) * 3, (128 / 255,) * 3),  # (p - 127) / 128, TensorFlow's
-            ),
-        ),
-        InvertedResiduals,
-        inverted("efficientnet_lite0"),
-    ),
-}
 
 
 def network(settings: Settings) -> nn.Module:
@@ -189,6 +121,8 @@ def recognise(weights: Weights, path: str | Path, size: int | None = None) -> En
     settings = fitting.settings
     if size is not None:
         settings = dataclasses.replace(settings, preprocessing=dataclasses.replace(settings.preprocessing, size=size))
+        if "patch" in settings.network:
+            check_side(size, settings.network["patch"])
     return Encoder(settings, unflatten_dict(fitting.arrays, sep="/"))
 
 
@@ -204,20 +138,30 @@ class Attempt(NamedTuple):
 def attempt(weights: Weights, kind: str, layout: Layout) -> Attempt:
     """Bring the arrays of a file to their places, and say which cannot be brought there."""
     table: Table = layout.names(weights)
+    weights = {name: array for name, array in weights.items() if not re.fullmatch(layout.ignored, name)}
     missing, unknown = [name for name in table if name not in weights], [name for name in weights if name not in table]
     arrays: dict[str, np.ndarray] = {}
     odd = []
     for name, place in table.items():
         try:
             arrays |= placed(weights[name], place) if name in weights else {}
-        except (ValueError, KeyError):  # too few axes, or parts that are not even
+        except (ValueError, KeyError):  # of another number of axes, or parts that are not even
             odd.append(f"{name} {weights[name].shape}")
     settings = None
     if not missing and not odd:
-        settings = Settings(kind, FAMILIES[kind].fields(arrays), layout.preprocessing)
+        settings = settings_of(kind, layout, arrays)
         odd = [f"{name} {weights[name].shape}" for name in misshapen(settings, arrays, table)]
     faults = [counted(names, what) for names, what in ((missing, "missing"), (unknown, "unknown"), (odd, "misshapen"))]
     return Attempt(settings, arrays, "; ".join(filter(None, faults)), len(missing) + len(unknown) + len(odd))
+
+
+def settings_of(kind: str, layout: Layout, arrays: dict[str, np.ndarray]) -> Settings:
+    """The settings of a network whose arrays are all there."""
+    family, preprocessing = FAMILIES[kind], layout.preprocessing
+    fields = family.fields(arrays) | dict(layout.fixed)
+    if family.size is not None and not preprocessing.size:
+        preprocessing = dataclasses.replace(preprocessing, size=family.size(fields))
+    return Settings(kind, fields, preprocessing)
 
 
 def misshapen(settings: Settings, arrays: dict[str, np.ndarray], table: Table) -> list[str]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_gen.networks.pretrained.inverted_residuals import PLANS, blocks
+from ssl_gen.networks.pretrained.resnet import STAGES
 from ssl_gen.networks.pretrained.weight_files import AXES, Weights
 
 NORM = {"weight": "params/{}/scale", "bias": "params/{}/bias"}
@@ -22,7 +23,9 @@ class Place(NamedTuple):
     """Where an array of a file goes in linen's variables, 'params/stem/conv/kernel'."""
 
     paths: tuple[str, ...]  # of several each gets an even part, cut along the first axis
-    turned: bool = True  # from PyTorch's order of axes; else the axes stay, but for a first one of length 1
+    rank: int | None = (
+        None  # None: axes are turned from PyTorch's order; else they stay, but for first ones of length 1
+    )
 
 
 Table = dict[str, Place]  # name in the file -> its place
@@ -31,10 +34,10 @@ Maker = Callable[[Weights], Table]  # of the names for a file
 
 def placed(array: np.ndarray, place: Place) -> dict[str, np.ndarray]:
     """An array of a file -> its parts by path, in JAX's layouts."""
-    if place.turned:
+    if place.rank is None:
         parts = [part.transpose(AXES[part.ndim]) for part in np.split(array, len(place.paths))]
     else:
-        parts = [array.reshape(array.shape[1:] if array.shape[0] == 1 and array.ndim > 1 else array.shape)]
+        parts = [array.squeeze(tuple(range(array.ndim - place.rank)))]
     return dict(zip(place.paths, parts, strict=True))
 
 
@@ -55,9 +58,49 @@ def unit(convolution: str, normalisation: str, path: str) -> Table:
     return dense(convolution, f"{path}/conv", bias=False) | norm(normalisation, f"{path}/norm", moments=True)
 
 
+def kept(name: str, path: str, rank: int) -> Table:
+    """An array that has no axes to turn: tokens (D,), positions (N, D), scales (D,)."""
+    return {name: Place((f"params/{path}",), rank)}
+
+
+def where(weights: Weights, table: Table) -> Table:
+    """The names of a table that the file has: parts that some networks of a layout lack."""
+    return {name: place for name, place in table.items() if name in weights}
+
+
 def of_classes(weights: Weights, name: str) -> Table:
     """The last layer, where the file has it."""
     return dense(name, "classifier") if f"{name}.weight" in weights else {}
+
+
+def resnet_torchvision(weights: Weights) -> Table:
+    """ResNet-50 of torchvision, timm and the authors of DINO."""
+    table = unit("conv1", "bn1", "stem") | of_classes(weights, "fc")
+    for stage, count in enumerate(STAGES):
+        for block in range(count):
+            name, path = f"layer{stage + 1}.{block}", f"block_{stage}_{block}"
+            for i in (1, 2, 3):
+                table |= unit(f"{name}.conv{i}", f"{name}.bn{i}", f"{path}_{i}")
+            if not block:
+                table |= unit(f"{name}.downsample.0", f"{name}.downsample.1", f"{path}_short")
+    return table
+
+
+def resnet_hugging_face(weights: Weights) -> Table:
+    """ResNet-50 of Hugging Face."""
+
+    def layer(name: str, path: str) -> Table:
+        return unit(f"{name}.convolution", f"{name}.normalization", path)
+
+    table = layer("resnet.embedder.embedder", "stem") | of_classes(weights, "classifier.1")
+    for stage, count in enumerate(STAGES):
+        for block in range(count):
+            name, path = f"resnet.encoder.stages.{stage}.layers.{block}", f"block_{stage}_{block}"
+            for i in (1, 2, 3):
+                table |= layer(f"{name}.layer.{i - 1}", f"{path}_{i}")
+            if not block:
+                table |= layer(f"{name}.shortcut", f"{path}_short")
+    return table
 
 
 def efficientnet_authors(weights: Weights) -> Table:

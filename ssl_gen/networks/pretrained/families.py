@@ -1,0 +1,141 @@
+"""The pretrained networks that are known: who writes their files in which layout, and how images come to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import numpy as np
+
+from ssl_gen.networks.pretrained import names, vit_names
+from ssl_gen.networks.pretrained.inverted_residuals import InvertedResiduals
+from ssl_gen.networks.pretrained.resnet import ResNet50
+from ssl_gen.networks.pretrained.vit import VisionTransformer
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of pixels in [0, 1]; torchvision
+HEADS = {1152: 16}  # width -> heads of attention, where they are not of 64 numbers: SigLIP so400m
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How images come to a network. They are squeezed to a square, whole: nothing is cut off."""
+
+    size: int  # side, pixels
+    resize: str  # 'cubic' (Keys, a = -1/2) or 'linear'
+    antialias: bool  # when made smaller
+    mean: tuple[float, float, float]  # of pixels in [0, 1]
+    deviation: tuple[float, float, float]
+
+
+class Layout(NamedTuple):
+    """One way in which files of a family are written."""
+
+    source: str  # who writes it
+    names: names.Maker
+    preprocessing: Preprocessing  # size 0: the family says
+    ignored: str = "(?!)"  # names of what is no part of the network, a pattern
+    fixed: Mapping[str, Any] = MappingProxyType({})  # fields that no array tells
+
+
+class Family(NamedTuple):
+    """Networks of one kind."""
+
+    layouts: tuple[Layout, ...]
+    network: Callable[..., nn.Module]  # of the fields
+    fields: Callable[[dict[str, np.ndarray]], dict[str, Any]]  # arrays by path -> the fields
+    size: Callable[[dict[str, Any]], int] | None = None  # the fields -> side of images, pixels, where no layout says it
+
+
+def classes_of(arrays: dict[str, np.ndarray]) -> int:
+    """Logits of the last layer, 0 where there is none."""
+    kernel = arrays.get("params/classifier/kernel")
+    return 0 if kernel is None else kernel.shape[-1]
+
+
+def inverted(kind: str) -> Callable[[dict[str, np.ndarray]], dict[str, Any]]:
+    """The fields of an `InvertedResiduals` of a kind."""
+    return lambda arrays: {"kind": kind, "classes": classes_of(arrays)}
+
+
+def transformer(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of a `VisionTransformer` that its arrays tell."""
+    positions, patches = arrays["params/positions"], arrays["params/patches/kernel"]
+    width, registers = positions.shape[-1], arrays.get("params/registers")
+    blocks = {path.split("/")[1] for path in arrays if path.startswith("params/block_")}
+    projection = arrays.get("params/projection/kernel")
+    return {
+        "width": width,
+        "depth": len(blocks),
+        "heads": HEADS.get(width, max(width // 64, 1)),
+        "hidden": arrays["params/block_0/mlp/first/kernel"].shape[-1],
+        "patch": patches.shape[0],
+        "positions": len(positions),
+        "registers": 0 if registers is None else len(registers),
+        "class_token": "params/class" in arrays,
+        "patch_bias": "params/patches/bias" in arrays,
+        "before": "params/before/scale" in arrays,
+        "scaled": "params/block_0/scale_1" in arrays,
+        "pooling": "attention" if "params/pool/probe" in arrays else "class",
+        "projection": 0 if projection is None else projection.shape[-1],
+        "classes": classes_of(arrays),
+    }
+
+
+def transformer_size(fields: dict[str, Any]) -> int:
+    """The side that positions were learnt for; of DINOv2, where that is 518, the 224 of its authors' evaluations."""
+    return 224 if fields["scaled"] else math.isqrt(fields["positions"]) * fields["patch"]
+
+
+DINO = Preprocessing(0, "cubic", True, *IMAGENET)
+CLIP = Preprocessing(0, "cubic", True, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+SIGLIP = Preprocessing(0, "cubic", True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+QUICK: Mapping[str, Any] = {"activation": "quick_gelu", "epsilon": 1e-5}
+TANH: Mapping[str, Any] = {"activation": "gelu_tanh"}
+TEXT = r"text_model\..*|text_projection(\.weight)?|logit_(scale|bias)|vision_model\.embeddings\.position_ids"
+OPEN = r"(transformer|token_embedding|ln_final)\..*|positional_embedding|text_projection|logit_(scale|bias)|attn_mask"
+
+FAMILIES: dict[str, Family] = {
+    "mobilenet_v2": Family(
+        (
+            Layout("torchvision", names.mobilenet_torchvision, Preprocessing(224, "linear", True, *IMAGENET)),
+            Layout("timm", names.mobilenet_timm, Preprocessing(224, "cubic", True, *IMAGENET)),
+        ),
+        InvertedResiduals,
+        inverted("mobilenet_v2"),
+    ),
+    "efficientnet_lite0": Family(
+        (
+            Layout(
+                "the authors, converted",
+                names.efficientnet_authors,
+                Preprocessing(224, "cubic", True, (127 / 255,) * 3, (128 / 255,) * 3),  # (p - 127) / 128, TensorFlow's
+            ),
+        ),
+        InvertedResiduals,
+        inverted("efficientnet_lite0"),
+    ),
+    "resnet50": Family(
+        (
+            Layout("torchvision", names.resnet_torchvision, Preprocessing(224, "linear", True, *IMAGENET)),
+            Layout("Hugging Face", names.resnet_hugging_face, Preprocessing(224, "cubic", True, *IMAGENET)),
+        ),
+        ResNet50,
+        lambda arrays: {"classes": classes_of(arrays)},
+    ),
+    "vit": Family(
+        (
+            Layout("timm or DINO", vit_names.timm, DINO, "mask_token"),
+            Layout("DINOv2 at Hugging Face", vit_names.dinov2_hugging_face, DINO, r"embeddings\.mask_token"),
+            Layout("CLIP at Hugging Face", vit_names.clip_hugging_face, CLIP, TEXT, QUICK),
+            Layout("CLIP's authors", vit_names.clip_authors, CLIP, OPEN, QUICK),
+            Layout("SigLIP at Hugging Face", vit_names.siglip_hugging_face, SIGLIP, TEXT, TANH),
+        ),
+        VisionTransformer,
+        transformer,
+        transformer_size,
+    ),
+}

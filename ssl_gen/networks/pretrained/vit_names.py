@@ -1,0 +1,105 @@
+"""What files call the arrays of a vision transformer, by layout."""
+
+from __future__ import annotations
+
+import re
+
+from ssl_gen.networks.pretrained.names import Place, Table, dense, kept, norm, of_classes, where
+from ssl_gen.networks.pretrained.weight_files import Weights
+
+THIRDS = ("query", "key", "value")
+
+
+def depth(weights: Weights, pattern: str) -> int:
+    """How many blocks a file has, by the greatest number in its names; at least one, which may then be missing."""
+    found = [int(match[1]) for name in weights if (match := re.match(pattern, name))]
+    return max(found, default=0) + 1
+
+
+def fused(weight: str, bias: str, path: str) -> Table:
+    """Queries, keys and values as one array."""
+    return {
+        weight: Place(tuple(f"params/{path}/{third}/kernel" for third in THIRDS)),
+        bias: Place(tuple(f"params/{path}/{third}/bias" for third in THIRDS)),
+    }
+
+
+def timm(weights: Weights) -> Table:
+    """timm, and the authors of DINO and DINOv2."""
+    table = kept("cls_token", "class", 1) | kept("pos_embed", "positions", 2) | dense("patch_embed.proj", "patches")
+    table |= where(weights, kept("reg_token", "registers", 2) | kept("register_tokens", "registers", 2))
+    table |= norm("norm", "norm") | of_classes(weights, "head")
+    for i in range(depth(weights, r"blocks\.(\d+)\.")):
+        name, path = f"blocks.{i}", f"block_{i}"
+        table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
+        table |= fused(f"{name}.attn.qkv.weight", f"{name}.attn.qkv.bias", f"{path}/attention")
+        table |= dense(f"{name}.attn.proj", f"{path}/attention/out")
+        table |= dense(f"{name}.mlp.fc1", f"{path}/mlp/first") | dense(f"{name}.mlp.fc2", f"{path}/mlp/second")
+        scales = kept(f"{name}.ls1.gamma", f"{path}/scale_1", 1) | kept(f"{name}.ls2.gamma", f"{path}/scale_2", 1)
+        table |= where(weights, scales)
+    return table
+
+
+def dinov2_hugging_face(weights: Weights) -> Table:
+    """Hugging Face's DINOv2, with and without registers."""
+    inside = "embeddings."
+    table = kept(f"{inside}cls_token", "class", 1) | kept(f"{inside}position_embeddings", "positions", 2)
+    table |= dense(f"{inside}patch_embeddings.projection", "patches") | norm("layernorm", "norm")
+    table |= where(weights, kept(f"{inside}register_tokens", "registers", 2))
+    for i in range(depth(weights, r"encoder\.layer\.(\d+)\.")):
+        name, path = f"encoder.layer.{i}", f"block_{i}"
+        table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
+        for third in THIRDS:
+            table |= dense(f"{name}.attention.attention.{third}", f"{path}/attention/{third}")
+        table |= dense(f"{name}.attention.output.dense", f"{path}/attention/out")
+        table |= dense(f"{name}.mlp.fc1", f"{path}/mlp/first") | dense(f"{name}.mlp.fc2", f"{path}/mlp/second")
+        table |= kept(f"{name}.layer_scale1.lambda1", f"{path}/scale_1", 1)
+        table |= kept(f"{name}.layer_scale2.lambda1", f"{path}/scale_2", 1)
+    return table
+
+
+def tower(weights: Weights) -> Table:
+    """What the vision towers of CLIP and SigLIP have in common in Hugging Face's files."""
+    model = "vision_model"
+    table = kept(f"{model}.embeddings.position_embedding.weight", "positions", 2) | norm(
+        f"{model}.post_layernorm", "norm"
+    )
+    for i in range(depth(weights, rf"{model}\.encoder\.layers\.(\d+)\.")):
+        name, path = f"{model}.encoder.layers.{i}", f"block_{i}"
+        table |= norm(f"{name}.layer_norm1", f"{path}/norm_1") | norm(f"{name}.layer_norm2", f"{path}/norm_2")
+        for third, short in zip(THIRDS, "qkv", strict=True):
+            table |= dense(f"{name}.self_attn.{short}_proj", f"{path}/attention/{third}")
+        table |= dense(f"{name}.self_attn.out_proj", f"{path}/attention/out")
+        table |= dense(f"{name}.mlp.fc1", f"{path}/mlp/first") | dense(f"{name}.mlp.fc2", f"{path}/mlp/second")
+    return table
+
+
+def clip_hugging_face(weights: Weights) -> Table:
+    """Hugging Face's CLIP: the vision tower, and the projection where the file has it."""
+    table = kept("vision_model.embeddings.class_embedding", "class", 1) | norm("vision_model.pre_layrnorm", "before")
+    table |= dense("vision_model.embeddings.patch_embedding", "patches", bias=False)
+    return tower(weights) | table | where(weights, dense("visual_projection", "projection", bias=False))
+
+
+def siglip_hugging_face(weights: Weights) -> Table:
+    """Hugging Face's SigLIP: the vision tower with its pooling."""
+    head = "vision_model.head"
+    table = dense("vision_model.embeddings.patch_embedding", "patches") | kept(f"{head}.probe", "pool/probe", 1)
+    table |= fused(f"{head}.attention.in_proj_weight", f"{head}.attention.in_proj_bias", "pool/attention")
+    table |= dense(f"{head}.attention.out_proj", "pool/attention/out") | norm(f"{head}.layernorm", "pool/norm")
+    table |= dense(f"{head}.mlp.fc1", "pool/mlp/first") | dense(f"{head}.mlp.fc2", "pool/mlp/second")
+    return tower(weights) | table
+
+
+def clip_authors(weights: Weights) -> Table:
+    """OpenAI's CLIP and open_clip: the vision tower."""
+    table = kept("visual.class_embedding", "class", 1) | kept("visual.positional_embedding", "positions", 2)
+    table |= dense("visual.conv1", "patches", bias=False) | norm("visual.ln_pre", "before")
+    table |= norm("visual.ln_post", "norm") | kept("visual.proj", "projection/kernel", 2)
+    for i in range(depth(weights, r"visual\.transformer\.resblocks\.(\d+)\.")):
+        name, path = f"visual.transformer.resblocks.{i}", f"block_{i}"
+        table |= norm(f"{name}.ln_1", f"{path}/norm_1") | norm(f"{name}.ln_2", f"{path}/norm_2")
+        table |= fused(f"{name}.attn.in_proj_weight", f"{name}.attn.in_proj_bias", f"{path}/attention")
+        table |= dense(f"{name}.attn.out_proj", f"{path}/attention/out")
+        table |= dense(f"{name}.mlp.c_fc", f"{path}/mlp/first") | dense(f"{name}.mlp.c_proj", f"{path}/mlp/second")
+    return table

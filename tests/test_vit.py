@@ -1,0 +1,347 @@
+"""Vision transformers and ResNet-50 beside a second writing in numpy (float64), from files in every layout."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from ssl_gen.networks.pretrained import encoders, vit
+from ssl_gen.types import UserError
+
+WIDTH, DEPTH, HIDDEN, PATCH, GRID, HEADS = 128, 2, 20, 4, 3, 2
+IMAGES = np.random.default_rng(0).normal(size=(2, PATCH * GRID, PATCH * GRID, 3)).astype(np.float32)
+
+
+def draws(seed=1):
+    """Arrays of any shape, in PyTorch's order of axes, small enough that nothing saturates."""
+    random = np.random.default_rng(seed)
+    return lambda *shape: random.normal(0, 1 / max(np.prod(shape[1:]), 4) ** 0.5, shape).astype(np.float32)
+
+
+def norms(draw):
+    return {"weight": 1 + draw(WIDTH), "bias": draw(WIDTH)}
+
+
+def linear(draw, given, features, bias=True):
+    return {"weight": draw(features, given)} | ({"bias": draw(features)} if bias else {})
+
+
+def block(draw):
+    parts = {"norm1": norms(draw), "norm2": norms(draw), "out": linear(draw, WIDTH, WIDTH)}
+    parts |= {third: linear(draw, WIDTH, WIDTH) for third in ("query", "key", "value")}
+    return parts | {"first": linear(draw, WIDTH, HIDDEN), "second": linear(draw, HIDDEN, WIDTH)}
+
+
+def network(classes_position=True, token=True, patch_bias=True, registers=0):
+    """The parts of a transformer, without names."""
+    draw = draws()
+    patches = {"weight": draw(WIDTH, 3, PATCH, PATCH)} | ({"bias": draw(WIDTH)} if patch_bias else {})
+    return {
+        "token": draw(WIDTH) if token else None,
+        "positions": draw(GRID**2 + classes_position, WIDTH),
+        "registers": draw(registers, WIDTH),
+        "patches": patches,
+        "blocks": [block(draw) for _ in range(DEPTH)],
+        "norm": norms(draw),
+        "draw": draw,
+    }
+
+
+def named(prefix, part):
+    return {f"{prefix}.{end}": array for end, array in part.items()}
+
+
+def fused(part):
+    """Queries, keys and values in one."""
+    return {
+        end: np.concatenate([part[third][end] for third in ("query", "key", "value")]) for end in ("weight", "bias")
+    }
+
+
+def timm(net, register="reg_token"):
+    found = {"cls_token": net["token"][None, None], "pos_embed": net["positions"][None]}
+    found |= named("patch_embed.proj", net["patches"]) | named("norm", net["norm"])
+    found |= {register: net["registers"][None]} if len(net["registers"]) else {}
+    for i, part in enumerate(net["blocks"]):
+        name = f"blocks.{i}"
+        found |= named(f"{name}.norm1", part["norm1"]) | named(f"{name}.norm2", part["norm2"])
+        found |= named(f"{name}.attn.qkv", fused(part)) | named(f"{name}.attn.proj", part["out"])
+        found |= named(f"{name}.mlp.fc1", part["first"]) | named(f"{name}.mlp.fc2", part["second"])
+        if "scales" in part:
+            found |= {f"{name}.ls1.gamma": part["scales"][0], f"{name}.ls2.gamma": part["scales"][1]}
+    return found
+
+
+def dinov2_hugging_face(net):
+    name = "embeddings"
+    found = {f"{name}.cls_token": net["token"][None, None], f"{name}.position_embeddings": net["positions"][None]}
+    found |= {f"{name}.mask_token": np.zeros((1, WIDTH), np.float32)} | named("layernorm", net["norm"])
+    found |= named(f"{name}.patch_embeddings.projection", net["patches"])
+    found |= {f"{name}.register_tokens": net["registers"][None]} if len(net["registers"]) else {}
+    for i, part in enumerate(net["blocks"]):
+        name = f"encoder.layer.{i}"
+        found |= named(f"{name}.norm1", part["norm1"]) | named(f"{name}.norm2", part["norm2"])
+        for third in ("query", "key", "value"):
+            found |= named(f"{name}.attention.attention.{third}", part[third])
+        found |= named(f"{name}.attention.output.dense", part["out"])
+        found |= named(f"{name}.mlp.fc1", part["first"]) | named(f"{name}.mlp.fc2", part["second"])
+        found |= {f"{name}.layer_scale{k + 1}.lambda1": part["scales"][k] for k in (0, 1)}
+    return found
+
+
+def tower(net):
+    """What CLIP and SigLIP share at Hugging Face."""
+    name = "vision_model.embeddings"
+    found = named(f"{name}.patch_embedding", net["patches"]) | named("vision_model.post_layernorm", net["norm"])
+    found |= {f"{name}.position_embedding.weight": net["positions"]}
+    found |= {f"{name}.position_ids": np.arange(4.0)[None], "text_model.x.weight": np.zeros((2, 2), np.float32)}
+    for i, part in enumerate(net["blocks"]):
+        name = f"vision_model.encoder.layers.{i}"
+        found |= named(f"{name}.layer_norm1", part["norm1"]) | named(f"{name}.layer_norm2", part["norm2"])
+        for third, short in (("query", "q"), ("key", "k"), ("value", "v"), ("out", "out")):
+            found |= named(f"{name}.self_attn.{short}_proj", part[third])
+        found |= named(f"{name}.mlp.fc1", part["first"]) | named(f"{name}.mlp.fc2", part["second"])
+    return found
+
+
+def clip_hugging_face(net):
+    found = tower(net) | named("vision_model.pre_layrnorm", net["before"])
+    found |= {"vision_model.embeddings.class_embedding": net["token"], "visual_projection.weight": net["projection"]}
+    return found | {"logit_scale": np.float32(1)}
+
+
+def clip_authors(net):
+    found = {"visual.class_embedding": net["token"], "visual.positional_embedding": net["positions"]}
+    found |= {"visual.proj": net["projection"].T, "ln_final.weight": np.zeros(3, np.float32)}
+    found |= named("visual.conv1", net["patches"]) | named("visual.ln_pre", net["before"])
+    found |= named("visual.ln_post", net["norm"])
+    for i, part in enumerate(net["blocks"]):
+        name = f"visual.transformer.resblocks.{i}"
+        found |= named(f"{name}.ln_1", part["norm1"]) | named(f"{name}.ln_2", part["norm2"])
+        found |= {f"{name}.attn.in_proj_{end}": array for end, array in fused(part).items()}
+        found |= named(f"{name}.attn.out_proj", part["out"]) | named(f"{name}.mlp.c_fc", part["first"])
+        found |= named(f"{name}.mlp.c_proj", part["second"])
+    return found
+
+
+def siglip_hugging_face(net):
+    pool, name = net["pool"], "vision_model.head"
+    found = tower(net) | {f"{name}.probe": net["probe"][None, None]} | named(f"{name}.layernorm", pool["norm2"])
+    found |= {f"{name}.attention.in_proj_{end}": array for end, array in fused(pool).items()}
+    found |= named(f"{name}.attention.out_proj", pool["out"]) | named(f"{name}.mlp.fc1", pool["first"])
+    return found | named(f"{name}.mlp.fc2", pool["second"])
+
+
+# The network in numpy
+
+
+def standardised(x, part, epsilon):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    return x * part["weight"] + part["bias"]
+
+
+def affine(x, part):
+    return x @ part["weight"].T + part.get("bias", 0)
+
+
+def attention(part, queries, others):
+    size, mixed = WIDTH // HEADS, []
+    for head in range(HEADS):
+        here = slice(head * size, (head + 1) * size)
+        q, k, v = (
+            affine(x, part[third])[..., here] for x, third in ((queries, "query"), (others, "key"), (others, "value"))
+        )
+        mixed.append(scipy.special.softmax(q @ k.swapaxes(1, 2) / np.sqrt(size), -1) @ v)
+    return affine(np.concatenate(mixed, -1), part["out"])
+
+
+ACTIVATIONS = {
+    "gelu": lambda x: x * scipy.special.ndtr(x),
+    "quick": lambda x: x / (1 + np.exp(-1.702 * x)),
+    "tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+}
+
+
+def feed(x, part, activation):
+    return affine(ACTIVATIONS[activation](affine(x, part["first"])), part["second"])
+
+
+def walk(net, images, activation="gelu", epsilon=1e-6, class_position=True):
+    """images (B, H, W, 3) -> all tokens after the last norm (B, N, D), float64."""
+    rows = images.astype(np.float64).reshape(len(images), GRID, PATCH, GRID, PATCH, 3).transpose(0, 1, 3, 5, 2, 4)
+    kernel = {**net["patches"], "weight": net["patches"]["weight"].reshape(WIDTH, -1)}
+    x = affine(rows.reshape(len(images), GRID**2, -1), kernel) + net["positions"][int(class_position) :]
+    front = []
+    if net["token"] is not None:
+        front.append((net["token"] + (net["positions"][0] if class_position else 0))[None])
+    front += [net["registers"]] if len(net["registers"]) else []
+    x = np.concatenate([*(np.broadcast_to(part, (len(x), *part.shape)) for part in front), x], 1)
+    x = standardised(x, net["before"], epsilon) if "before" in net else x
+    for part in net["blocks"]:
+        scales = part.get("scales", (1, 1))
+        seen = standardised(x, part["norm1"], epsilon)
+        x = x + scales[0] * attention(part, seen, seen)
+        x = x + scales[1] * feed(standardised(x, part["norm2"], epsilon), part, activation)
+    return standardised(x, net["norm"], epsilon)
+
+
+def scaled(net):
+    for part in net["blocks"]:
+        part["scales"] = [1 + net["draw"](WIDTH) for _ in range(2)]
+    return net
+
+
+def encoded(weights, images=IMAGES):
+    encoder = encoders.recognise(weights, "random")
+    assert encoder.settings.kind == "vit"
+    return jax.jit(encoders.network(encoder.settings).apply)(encoder.variables, images), encoder
+
+
+def test_a_plain_transformer_with_its_last_layer():
+    net = network()
+    head = linear(net["draw"], WIDTH, 7)
+    outputs, encoder = encoded(timm(net) | named("head", head))
+    expected = walk(net, IMAGES)[:, 0]
+    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
+    np.testing.assert_allclose(outputs.logits, affine(expected, head), atol=1e-4)
+    assert encoder.settings.preprocessing.size == GRID * PATCH
+
+
+@pytest.mark.parametrize("layout", ["authors", "timm", "hugging_face"])
+def test_dinov2_with_registers_in_three_layouts(layout):
+    """In timm's files the class token has no position."""
+    net = scaled(network(classes_position=layout != "timm", registers=4))
+    register = {"authors": "register_tokens", "timm": "reg_token"}
+    weights = dinov2_hugging_face(net) if layout == "hugging_face" else timm(net, register[layout])
+    weights |= {"mask_token": np.zeros((1, WIDTH), np.float32)} if layout == "authors" else {}
+    outputs, encoder = encoded(weights)
+    expected = walk(net, IMAGES, class_position=layout != "timm")[:, 0]
+    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
+    assert outputs.logits is None and encoder.settings.network["registers"] == 4
+
+
+@pytest.mark.parametrize("write", [clip_hugging_face, clip_authors])
+def test_the_tower_of_clip_with_its_projection(write):
+    net = network(patch_bias=False)
+    net |= {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)}
+    outputs, encoder = encoded(write(net))
+    expected = walk(net, IMAGES, "quick", 1e-5)[:, 0] @ net["projection"].T
+    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
+    assert encoder.settings.preprocessing.mean[0] == pytest.approx(0.48145466)
+
+
+def test_the_tower_of_siglip_with_its_pooling():
+    net = network(classes_position=False, token=False)
+    net |= {"pool": block(net["draw"]), "probe": net["draw"](WIDTH)}
+    outputs, encoder = encoded(siglip_hugging_face(net))
+    tokens = walk(net, IMAGES, "tanh", class_position=False)
+    pooled = attention(net["pool"], np.broadcast_to(net["probe"], (2, 1, WIDTH)), tokens)
+    pooled = pooled + feed(standardised(pooled, net["pool"]["norm2"], 1e-6), net["pool"], "tanh")
+    np.testing.assert_allclose(outputs.features, pooled[:, 0], atol=1e-4)
+    assert encoders.as_settings(json.loads(json.dumps(encoders.to_plain(encoder.settings)))) == encoder.settings
+
+
+@pytest.mark.parametrize("sides", [(3, 5), (6, 6), (2, 2)])
+def test_positions_of_another_grid_are_pillows_bicubic_ones(sides):
+    from PIL import Image
+
+    positions = np.random.default_rng(2).normal(size=(16, 3)).astype(np.float32)
+    maps = [Image.fromarray(channel) for channel in positions.reshape(4, 4, 3).transpose(2, 0, 1)]
+    expected = np.stack([np.asarray(each.resize(sides[::-1], Image.BICUBIC)) for each in maps], -1)
+    np.testing.assert_allclose(vit.resized(jnp.asarray(positions), sides), expected.reshape(-1, 3), atol=1e-4)
+
+
+def test_a_larger_image_has_more_patches_and_one_that_is_no_multiple_is_refused():
+    weights = timm(network())
+    larger = encoders.recognise(weights, "random", 2 * PATCH * GRID)
+    shapes = jax.eval_shape(encoders.network(larger.settings).apply, larger.variables, jnp.zeros((1, 24, 24, 3)))
+    assert shapes.features.shape == (1, WIDTH)
+    with pytest.raises(UserError, match="13 and patches of 4 pixels: give a multiple of 4"):
+        encoders.recognise(weights, "random", 13)
+
+
+def test_a_transformer_without_one_of_its_blocks_says_which_names_are_missing():
+    weights = {name: array for name, array in timm(network()).items() if not name.startswith("blocks.0.mlp")}
+    with pytest.raises(UserError, match=r"beside vit of timm or DINO it has 4 missing: blocks\.0\.mlp\.fc1\.weight"):
+        encoders.recognise(weights, "random")
+
+
+# ResNet-50
+
+
+def convolution(x, kernel, stride):
+    pad = kernel.shape[-1] // 2
+    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    seen = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[2:], (2, 3))[:, :, ::stride, ::stride]
+    return np.moveaxis(np.tensordot(seen, kernel, ((1, 4, 5), (1, 2, 3))), -1, 1)
+
+
+def resnet():
+    """Random weights by torchvision's names."""
+    random, found = np.random.default_rng(3), {}
+
+    def unit(name, normalisation, given, features, size):
+        found[f"{name}.weight"] = random.normal(0, (1 / (given * size * size)) ** 0.5, (features, given, size, size))
+        ranges = {"weight": (0.5, 1), "bias": (0, 0.2), "running_mean": (0, 0.2), "running_var": (0.5, 1)}
+        found.update({f"{normalisation}.{part}": random.uniform(*ends, features) for part, ends in ranges.items()})
+
+    unit("conv1", "bn1", 3, 64, 7)
+    given = 64
+    for stage, count in enumerate((3, 4, 6, 3)):
+        for i in range(count):
+            name, width = f"layer{stage + 1}.{i}", 64 * 2**stage
+            unit(f"{name}.conv1", f"{name}.bn1", given, width, 1)
+            unit(f"{name}.conv2", f"{name}.bn2", width, width, 3)
+            unit(f"{name}.conv3", f"{name}.bn3", width, 4 * width, 1)
+            if i == 0:
+                unit(f"{name}.downsample.0", f"{name}.downsample.1", given, 4 * width, 1)
+            given = 4 * width
+    return {name: array.astype(np.float32) for name, array in found.items()}
+
+
+def test_resnet_50_is_that_of_a_second_writing():
+    weights = resnet()
+    images = np.random.default_rng(4).normal(size=(1, 33, 33, 3)).astype(np.float32)
+
+    def unit(x, name, normalisation, stride=1):
+        x = convolution(x, weights[f"{name}.weight"].astype(np.float64), stride)
+        parts = ("weight", "bias", "running_mean", "running_var")
+        scale, bias, mean, var = (weights[f"{normalisation}.{part}"][:, None, None] for part in parts)
+        return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+    x = np.maximum(unit(images.transpose(0, 3, 1, 2), "conv1", "bn1", 2), 0)
+    x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    x = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))[:, :, ::2, ::2].max((4, 5))
+    for stage, count in enumerate((3, 4, 6, 3)):
+        for i in range(count):
+            name, stride = f"layer{stage + 1}.{i}", 2 if stage and i == 0 else 1
+            y = np.maximum(unit(x, f"{name}.conv1", f"{name}.bn1"), 0)
+            y = np.maximum(unit(y, f"{name}.conv2", f"{name}.bn2", stride), 0)
+            y = unit(y, f"{name}.conv3", f"{name}.bn3")
+            x = unit(x, f"{name}.downsample.0", f"{name}.downsample.1", stride) if i == 0 else x
+            x = np.maximum(x + y, 0)
+    encoder = encoders.recognise(weights, "random")
+    assert encoder.settings.kind == "resnet50"
+    outputs = jax.jit(encoders.network(encoder.settings).apply)(encoder.variables, images)
+    expected = x.mean((2, 3))
+    assert np.abs(outputs.features - expected).max() < 1e-4 * np.abs(expected).max()
+    assert sum(array.size for name, array in weights.items() if "running" not in name) == 25_557_032 - 2049 * 1000
+
+
+def test_resnet_50_of_hugging_face_is_the_same_network():
+    weights, renamed = resnet(), {}
+    for name, array in weights.items():
+        parts = name.split(".")
+        where, end = (parts[0], parts[-1]) if parts[0] in ("conv1", "bn1") else (".".join(parts[2:-1]), parts[-1])
+        kind = "convolution" if where.startswith("conv") or where.endswith("downsample.0") else "normalization"
+        if parts[0] in ("conv1", "bn1"):
+            place = "resnet.embedder.embedder"
+        else:
+            inside = "shortcut" if "downsample" in where else f"layer.{int(where[-1]) - 1}"
+            place = f"resnet.encoder.stages.{int(parts[0][-1]) - 1}.layers.{parts[1]}.{inside}"
+        renamed[f"{place}.{kind}.{end}"] = array
+    found, same = encoders.recognise(renamed, "hugging face"), encoders.recognise(weights, "torchvision")
+    assert jax.tree.all(jax.tree.map(np.array_equal, found.variables, same.variables))
