@@ -153,10 +153,10 @@ class VisionTransformer(nn.Module):
             precision=PRECISION,
             name="patches",
         )(images)
-        sides = patches.shape[1:3]
+        height, width = patches.shape[1:3]
         learnt = self.param("positions", INITIAL, (self.positions, self.width))
         of_class = self.class_token and round(self.positions**0.5) ** 2 != self.positions
-        x = patches.reshape(len(images), -1, self.width) + resized(learnt[int(of_class) :], sides)
+        x = patches.reshape(len(images), -1, self.width) + resized(learnt[int(of_class) :], (height, width))
         front = []
         if self.class_token:
             token = self.param("class", INITIAL, (self.width,))[None]
