@@ -102,6 +102,13 @@ def test_more_than_there_are_is_refused(count):
         suggesting.typical_rows(POINTS, NONE, count)
 
 
+def test_where_every_image_is_labelled_none_is_suggested():
+    for rows in (lambda: suggesting.typical_rows(POINTS, ~NONE, 1),
+                 lambda: suggesting.uncertain_rows(PROBABILITIES, FEATURES, np.ones(30, bool), 1)):  # fmt: skip
+        with pytest.raises(UserError, match="every image is labelled already: there is none to label next"):
+            rows()
+
+
 # Masks
 
 

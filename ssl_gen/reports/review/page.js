@@ -149,7 +149,7 @@ function frame(picture, i, size) {
 }
 
 // In a group of one guess the guess need not be said again
-const unsure = i => i >= data.next ? [percent(shares[i][0])] : [made("bdi", "", classes[best[i][0]]), ` ${percent(shares[i][0])}`];
+const unsure = i => i >= data.next ? [percent(shares[i][0])] : [`${percent(shares[i][0])} `, made("bdi", "", classes[best[i][0]])];
 
 function paint(i, tile = tiles.get(i)) {
   if (!tile) return;
