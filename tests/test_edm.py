@@ -48,7 +48,7 @@ class Constant(nn.Module):
 
 def made(monkeypatch, network, **changes):
     """The method with a network in closed form, and its first state."""
-    monkeypatch.setattr(edm, "unet", lambda *_: network)
+    monkeypatch.setattr(edm, "unet", lambda *_, **__: network)
     method = edm.make(Config(**changes), SPEC)
     images = jnp.zeros((2, *SPEC.shape))
     return method, method.init(jax.random.key(0), Batch(images, jnp.zeros(2, jnp.int32), images))

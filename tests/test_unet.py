@@ -37,6 +37,15 @@ def test_noise_levels_become_waves_from_one_radian_a_unit_to_a_thousand():
     found = frequencies(jnp.asarray(levels, jnp.float32), 8)
     angles = levels[:, None] * np.array([1, 10, 100, 1_000])
     np.testing.assert_allclose(found, np.concatenate([np.cos(angles), np.sin(angles)], 1), atol=1e-3)
+    slower = frequencies(jnp.asarray(levels, jnp.float32), 6, 16.0)
+    angles = levels[:, None] * np.array([1, 4, 16])
+    np.testing.assert_allclose(slower, np.concatenate([np.cos(angles), np.sin(angles)], 1), atol=1e-5)
+
+
+def test_several_noise_levels_of_an_image_stand_one_after_the_other():
+    levels = jnp.array([[0.1, 0.2], [0.7, 0.0], [0.3, 1.0]])
+    expected = np.concatenate([frequencies(levels[:, 0], 8), frequencies(levels[:, 1], 8)], 1)
+    np.testing.assert_array_equal(frequencies(levels, 8), expected)
 
 
 def test_attention_is_a_mean_of_values_by_how_well_keys_match_a_query():

@@ -23,13 +23,13 @@ HIGHEST = 1_000.0  # radians a unit of the noise level, of the last frequency; o
 GROUP = 4  # channels a group of a norm at least, and at most 32 groups; Karras et al. 2022, arXiv:2206.00364, code
 
 
-def frequencies(levels: Array, width: int) -> Array:
-    """Noise levels (B,) -> (B, width): cosines and sines of frequencies from 1 to HIGHEST, evenly spaced in their log.
+def frequencies(levels: Array, width: int, highest: float = HIGHEST) -> Array:
+    """Noise levels (B,) -> (B, width): cosines and sines of frequencies from 1 to `highest`, evenly in their log.
 
     Of several levels an image, (B, n), they stand one after the other, (B, n width).
     Source: Vaswani et al. 2017, arXiv:1706.03762, sec. 3.5.
     """
-    angles = levels[..., None] * HIGHEST ** jnp.linspace(0, 1, width // 2)
+    angles = levels[..., None] * highest ** jnp.linspace(0, 1, width // 2)
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1).reshape(levels.shape[0], -1)
 
 
@@ -110,6 +110,7 @@ class UNet(nn.Module):
     fold: bool = False  # begin with 2 x 2 pixels beside each other, at a quarter of the cost
     dropout: float = 0.0  # of hidden units
     body: str | None = None
+    highest: float = HIGHEST  # radians a unit of the noise level, of the last frequency
 
     @nn.compact
     def __call__(self, images: Array, levels: Array, labels: Array, train: bool) -> Array:
@@ -117,7 +118,7 @@ class UNet(nn.Module):
         if min(height, width) < SMALLEST:
             raise UserError(f"images of {height} x {width} pixels are too small for a U-Net: resize to 8 x 8 or more")
         embedded = 4 * self.widths[0]  # Ho et al. 2020, code
-        condition = Dense(embedded)(frequencies(levels, embedded))
+        condition = Dense(embedded)(frequencies(levels, embedded, self.highest))
         condition = nn.silu(condition + nn.Embed(self.classes + 1, embedded)(labels))
         condition = nn.silu(Dense(embedded)(condition))
 
@@ -143,7 +144,7 @@ class UNet(nn.Module):
         return unfolded(x, height, width) if self.fold else x
 
 
-def unet(config: Any, spec: ImageSpec, body: str | None = None) -> UNet:
+def unet(config: Any, spec: ImageSpec, body: str | None = None, highest: float = HIGHEST) -> UNet:
     """The U-Net of a config with `widths`, `blocks`, `attention`, `fold` and `dropout`.
 
     Raises UserError without widths, and for attention at a level that there is not.
@@ -152,4 +153,5 @@ def unet(config: Any, spec: ImageSpec, body: str | None = None) -> UNet:
         raise UserError("widths is empty: give the channels of one level or more")
     if any(level >= len(config.widths) for level in config.attention):
         raise UserError(f"attention {config.attention}: levels are 0 to {len(config.widths) - 1}, one for each width")
-    return UNet(spec.classes, config.widths, config.blocks, config.attention, config.fold, config.dropout, body)
+    sizes = config.widths, config.blocks, config.attention, config.fold, config.dropout
+    return UNet(spec.classes, *sizes, body, highest)

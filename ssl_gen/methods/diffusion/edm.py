@@ -48,6 +48,7 @@ from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, TrainSt
 PAPER = "Karras et al. 2022, arXiv:2206.00364"
 MOST_CHURN = math.sqrt(2) - 1  # of a noise level, in one step; algorithm 2
 MOST_NOISE = 1_000.0  # deviation; ours
+HIGHEST = 16.0  # radians a unit of ln(s) / 4, of the U-Net's last frequency: some levels are rarely seen; ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,7 @@ def churned(levels: Array, sampler: EdmSampler) -> Array:
 def make(config: Config, spec: ImageSpec) -> Method:
     """A denoiser for images of `spec`; samples obey their labels."""
     rate = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
-    denoiser = Player("denoiser", unet(config, spec), optax.adam(rate), ema=True)
+    denoiser = Player("denoiser", unet(config, spec, highest=HIGHEST), optax.adam(rate), ema=True)
 
     def init(key: Key, batch: Batch) -> State:
         images, levels = jnp.zeros((1, *spec.shape)), jnp.zeros(1)

@@ -44,6 +44,7 @@ from ssl_gen.networks.unet import unet
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, TrainState, Tree
 
 PAPER = "Geng et al. 2025, arXiv:2505.13447"
+HIGHEST = 16.0  # radians a unit of t, of the U-Net's last frequency: du/dt grows with it; ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     choose("tangent", config.tangent, ("conditional", "predicted"))
     rate = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
     # the native convolution alone has the forward mode that a jvp needs
-    field = Player("field", unet(config, spec, body="native"), optax.adam(rate), ema=True)
+    field = Player("field", unet(config, spec, "native", HIGHEST), optax.adam(rate), ema=True)
 
     def init(key: Key, batch: Batch) -> State:
         return State(field.init(key, jnp.zeros((1, *spec.shape)), jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32)))
