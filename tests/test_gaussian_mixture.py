@@ -9,7 +9,16 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.mixture import GaussianMixture
 
 from ssl_gen.methods.classical import gaussian_mixture
-from ssl_gen.methods.classical.gaussian_mixture import Config, Mixture, expected, fit_mixture, joint, maximised, shrunk
+from ssl_gen.methods.classical.gaussian_mixture import (
+    Config,
+    Mixture,
+    begun,
+    expected,
+    fit_mixture,
+    joint,
+    maximised,
+    shrunk,
+)
 from ssl_gen.types import ImageSpec, UserError
 
 RANDOM = np.random.default_rng(0)
@@ -36,7 +45,7 @@ def test_without_labels_it_is_scikit_learns_mixture_from_the_same_start(covarian
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not come to rest
         theirs.fit(POINTS)
-    ours = fit_mixture(POINTS, NO_LABELS, START, Config(covariance, shrinkage=0.0, iterations=8))
+    ours = fit_mixture(POINTS, NO_LABELS, START, Config(covariance, shrinkage=0.0, sizes="learnt", iterations=8))
     np.testing.assert_allclose(ours.means, theirs.means_, atol=1e-4)
     np.testing.assert_allclose(ours.weights, theirs.weights_, atol=1e-4)
     found = {"shared": ours.covariances[0], "full": ours.covariances}
@@ -87,6 +96,15 @@ def test_unlabelled_points_of_no_weight_change_nothing():
     alone, beside = (fit_mixture(each, clamped, START, config) for each in (points, np.concatenate([points, POINTS])))
     np.testing.assert_allclose(alone.means, beside.means)
     np.testing.assert_allclose(alone.covariances, beside.covariances)
+
+
+def test_sizes_stay_those_of_the_labels_unless_they_are_learnt():
+    clamped = np.eye(2)[[0] * 5 + [1] * 5]
+    points = np.concatenate([POINTS[:5], POINTS[-5:], POINTS[5:-5]])
+    fixed, learnt = (fit_mixture(points, clamped, START, Config(sizes=sizes)) for sizes in ("labels", "learnt"))
+    np.testing.assert_array_equal(fixed.weights, START.weights)
+    assert abs(learnt.weights - START.weights).max() > 0.01
+    np.testing.assert_allclose(begun(points, np.array([0, 0, 0, 1]), 2, 0.5).weights, [0.75, 0.25])
 
 
 def long_clusters():

@@ -8,10 +8,11 @@ pretrained network's features).
     E    r_ik = pi_k N(x_i; m_k, S_k) / sum_j pi_j N(x_i; m_j, S_j); of a labelled image 1 for its class, weight 1
     M    pi_k, m_k, S_k from the moments weighted by r;  S <- (1 - s) S + s (tr S / F) I
 
-It begins at the means of the labelled images, with the covariance of all images. Covariances are one of all classes
-(then decisions are linear), one a class, or variances of each class. Features are pixels in [-1, 1], or latents; first
-each is brought to length 1, then their principal components are taken: both ours. Of a network's features the length
-says little of the class: on a validation split (2,000 photographs, EfficientNet-Lite0, 40 labels) it cost 4 points.
+It begins at the means of the labelled images, with the covariance of all images. The pi are the frequencies of the
+labels, or learnt, with which small classes may die out. Covariances are one of all classes (then decisions are linear),
+one a class, or variances of each class. Features are pixels in [-1, 1], or latents; first each is brought to length 1,
+then their principal components are taken: both ours. On a validation split (2,000 photographs, EfficientNet-Lite0, 40
+labels) learnt pi cost 1 point (10 masks, 46.3 and 45.2 % of error) and features as long as they come 4 (3 masks).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserErr
 
 PAPER = "Nigam et al. 2000, Machine Learning 39"
 Covariance = Literal["shared", "full", "diagonal"]
+Sizes = Literal["labels", "learnt"]
 STILL = 1e-6  # nats an image; a rise of the mean log-likelihood below it ends EM; ours
 LEAST = 1e-6  # of the mean variance, added to each: a covariance without shrinkage has an inverse; ours
 
@@ -40,6 +42,7 @@ class Config:
     shrinkage: float = 0.5  # s, the part of a covariance that is round; ours, on a validation split
     directions: int = 64  # principal components that are kept at most, 0: all features; ours, on a validation split
     unit_length: bool = True  # features are brought to length 1 first; ours, on a validation split
+    sizes: Sizes = "labels"  # pi, as frequent as among the labels, or learnt; ours, on a validation split
     unlabelled_weight: float = 1.0  # w, of an unlabelled image beside a labelled one; plain EM
     iterations: int = 100  # of EM at most; ours
 
@@ -120,7 +123,8 @@ def begun(features: np.ndarray, labels: np.ndarray, classes: int, shrinkage: flo
     known = features[: len(labels)]
     middle = features.mean(0)
     means = [known[labels == label].mean(0) if (labels == label).any() else middle for label in range(classes)]
-    return Mixture(np.full(classes, 1 / classes), np.stack(means), np.broadcast_to(whole, (classes, *whole.shape)))
+    frequencies = np.bincount(labels, minlength=classes) / len(labels)
+    return Mixture(frequencies, np.stack(means), np.broadcast_to(whole, (classes, *whole.shape)))
 
 
 def fit_mixture(features: np.ndarray, clamped: np.ndarray, mixture: Mixture, config: Config) -> Mixture:
@@ -132,19 +136,23 @@ def fit_mixture(features: np.ndarray, clamped: np.ndarray, mixture: Mixture, con
         now = float(weights @ log_p / weights.sum())
         if now - before < STILL and np.isfinite(before):
             break
-        mixture, before = maximised(features, shares * weights[:, None], config.covariance, config.shrinkage), now
+        sizes, before = mixture.weights, now
+        mixture = maximised(features, shares * weights[:, None], config.covariance, config.shrinkage)
+        mixture = mixture if config.sizes == "learnt" else mixture._replace(weights=sizes)
     return mixture
 
 
 def unit(features: Array | np.ndarray) -> Array:
     """Rows (N, F) brought to length 1; a row of zeros stays."""
+    features = jnp.asarray(features)
     lengths = jnp.linalg.norm(features, axis=-1, keepdims=True)
     return jnp.asarray(features) / jnp.where(lengths > 0, lengths, 1.0)
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
-    """A mixture of images of `spec`, or of latents. Raises UserError on an unknown covariance."""
+    """A mixture of images of `spec`, or of latents. Raises UserError on an unknown covariance and unknown sizes."""
     choose("covariance", config.covariance, get_args(Covariance))
+    choose("sizes", config.sizes, get_args(Sizes))
 
     def seen(images: Array | np.ndarray) -> Array:
         features = jnp.reshape(images, (len(images), -1))
