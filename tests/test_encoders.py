@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import test_vit
+from safetensors.numpy import load_file, save_file
 from tiny import same
 
 from ssl_gen import cli
 from ssl_gen.datasets.store import scaled
-from ssl_gen.evaluation import features
+from ssl_gen.evaluation import features, kept_features
+from ssl_gen.evaluation.inference import BATCH
 from ssl_gen.methods.classical import linear, pca
 from ssl_gen.networks import conv
+from ssl_gen.networks.pretrained import encoders
 from ssl_gen.reports import records
 from ssl_gen.runs import export, load, train
 from ssl_gen.runs.data import load_data
@@ -145,3 +148,38 @@ def test_an_encoder_that_cannot_be_is_answered_in_one_line(net, capsys, tmp_path
     assert "there is no auto" in complaint(capsys, "--encoder", "auto", *out)
     assert "/no/such/run" in complaint(capsys, "--encoder", "/no/such/run", *out)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_pretrained_network_is_recorded_kept_and_exported_with_its_weights(finished, tmp_path, monkeypatch):
+    """A transformer, digits brought to 36 x 36 pixels; what it says of them is computed once for both seeds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept_features.folder.cache_clear()
+    save_file(test_vit.timm(test_vit.network()), tmp_path / "vit.safetensors")
+    asked = {"encoder": str(tmp_path / "vit.safetensors"), "encoder_size": 36}
+    folder = train.train("linear", None, finished.options("linear", tmp_path / "run", **asked)).folder
+    run = load.load(folder)
+    encoder = encoders.load(tmp_path / "vit.safetensors", 36)
+    assert run.record.encoder.name == encoder.name and run.record.encoder.name.startswith("vit-36px-")
+    assert encoders.as_settings(run.record.encoder.config["settings"]) == encoder.settings
+    (kept,) = (tmp_path / "cache" / "ssl_gen" / "encoded").iterdir()
+    dataset = load_data(load.data_of(run)[0]).dataset
+    batches = [-(-len(images) // BATCH) for images in (dataset.train_images, dataset.test_images)]
+    assert kept.name == encoder.name and len(list(kept.glob("*.npy"))) == sum(batches)
+    shown = dataset.test_images[:9]
+    seen = encoders.run(encoder.settings, encoder.variables, shown).features
+    for state in run.states:
+        expected = linear.make(linear.Config(), dataset.spec).classify(state.inner, seen)
+        np.testing.assert_allclose(run.compiled.classify(state, shown), expected, atol=1e-3)
+    exported = export.save(folder, tmp_path / "exported", replica=0)
+    images = np.resize(shown, (exported.programs["classify"].batch, 8, 8, 1))
+    expected = np.exp(run.compiled.classify(run.states[0], images))
+    np.testing.assert_allclose(export.load(tmp_path / "exported").classify(images), expected, atol=1e-4)
+    kept_features.folder.cache_clear()
+
+
+def test_a_size_for_what_has_none_is_answered_in_one_line(net, capsys, tmp_path):
+    size = ("--encoder-size", "64", "--out", tmp_path / "run")
+    assert "--encoder-size needs --encoder" in complaint(capsys, *size)
+    assert "not for random" in complaint(capsys, "--encoder", "random", *size)
+    assert "sees images as they come" in complaint(capsys, "--encoder", net, *size)
+    assert "give a number" in complaint(capsys, "--encoder", net, "--encoder-size", "5")
