@@ -14,7 +14,9 @@ classifier has the settings of `fixmatch` in `digits_robustness`, its flow those
 
 Samples are drawn without guidance. A model can obey every label and score well on agreement by knowing a few images by
 heart: read agreement beside `copying` (below -3: nearer to the training images than test images are) and coverage.
-Settings were not tuned.
+Settings were not tuned, but for the noise of `edm`, by one run of the first mask: with the paper's levels, for 32 x 32
+pixels, 78.7 % of its samples obeyed, with a mean of 0 and the deviation that these pixels have, 92.3 % (FID 0.240 and
+0.247).
 
 Command: python -m experiments.digits_flow (some 4 minutes of one idle core a mask and row that draws, 6 of
 dual_pseudo_training); rows can be made side by side with `--only ROW` or `--index I --of N`, a row's labeller first.
@@ -55,7 +57,9 @@ METHODS = {
     "dual_pseudo_training": DRAWING._replace(method="dual_pseudo_training", config=DUAL),
 }
 OTHERS = {
-    "edm": DRAWING._replace(method="edm", config=edm.Config(steps=FLOW.steps)),
+    "edm": DRAWING._replace(
+        method="edm", config=edm.Config(steps=FLOW.steps, log_noise_mean=0.0, pixel_deviation=0.75)
+    ),
     "mean_flow": DRAWING._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps)),
 }
 
