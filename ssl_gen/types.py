@@ -20,6 +20,7 @@ Key = jax.Array  # a typed key, jax.random.key(seed)
 Tree = Any  # a pytree of arrays
 State = Any  # a method's own NamedTuple: its players by name, and what else it learns
 Metrics = dict[str, Array]  # name -> ()
+Precision = Literal["float32", "bfloat16"]  # what convolutions and matrix products are cast to
 F = TypeVar("F")
 
 

@@ -73,7 +73,9 @@ def log_weight(state, observed, key, images):
     return images.sum((1, 2, 3)) + jax.random.normal(key, (len(images),))
 
 
-METHOD = Method(None, (), sample, classify, encode, decode, True, log_weight, sampler=Sampler())
+METHOD = Method(
+    None, (), sample, classify, encode, decode, True, log_weight, sampler=Sampler(), classify_first=classify
+)
 STATE = types.SimpleNamespace(noise=1.0)
 jax.tree_util.register_pytree_node(
     types.SimpleNamespace,

@@ -80,7 +80,7 @@ def test_a_cell_opens_its_images_and_a_cell_without_images_opens_nothing(folder)
     assert text.count('href="#cell-') == text.count('class="cell"') == 5
     tags = test_reports.Tags(text).found
     assert "script" not in {tag for tag, _ in tags}
-    assert "one, taken for zero, 75 %" in test_reports.words(text)
+    assert "one, taken for zero, 75\xa0%" in test_reports.words(text)
 
 
 def test_without_such_images_the_report_is_as_before(tmp_path):

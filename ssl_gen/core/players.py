@@ -16,8 +16,8 @@ import optax
 from ssl_gen.core import gradient
 from ssl_gen.core.ema import MOVING, kept, update_ema
 from ssl_gen.core.gradient import Forward
-from ssl_gen.core.precision import Precision, current, products_in
-from ssl_gen.types import Array, Average, Key, Metrics, TrainState, Tree
+from ssl_gen.core.precision import current, products_in
+from ssl_gen.types import Array, Average, Key, Metrics, Precision, TrainState, Tree
 
 
 @dataclasses.dataclass(frozen=True)

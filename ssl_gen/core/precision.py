@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ssl_gen.types import Array
+from ssl_gen.types import Array, Precision
 
 Asked = Literal["auto", "float32", "bfloat16"]
-Precision = Literal["float32", "bfloat16"]
 HAS_BFLOAT16 = 8.0  # compute capability of NVIDIA's chips from which their tensor cores have it; CUDA guide, table 21
 
 _current: ContextVar[Precision] = ContextVar("precision", default="float32")

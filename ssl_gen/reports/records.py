@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 
 from ssl_gen.core.files import SEAL, check_seal, read_json, write_json
 from ssl_gen.core.plain import from_plain, shown, to_plain
-from ssl_gen.core.precision import Precision
 from ssl_gen.metrics.statistics import Summary
-from ssl_gen.types import ImageSpec, UserError
+from ssl_gen.types import ImageSpec, Precision, UserError
 
 FORMAT = 2  # of run.json and final.json; 1: version 0.1, whose checkpoints hold other states
 # in the place of a method: an encoder that is a network of features, its config the architecture

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_gen.core.plain import from_plain
-from ssl_gen.core.precision import Precision, products_in
+from ssl_gen.core.precision import products_in
 from ssl_gen.evaluation.features import Architecture, as_method, variables_like
 from ssl_gen.evaluation.inference import Compiled, compiled
 from ssl_gen.networks.pretrained.encoders import as_settings
@@ -19,7 +19,7 @@ from ssl_gen.reports.records import EXTRACTOR, EncoderRecord
 from ssl_gen.runs.catalogue import find_method
 from ssl_gen.runs.fit import OnLatents, compiled_on, like, on_latents
 from ssl_gen.training.programs import Replica
-from ssl_gen.types import Batch, ImageSpec, Method, State, Tree, UserError, able
+from ssl_gen.types import Batch, ImageSpec, Method, Precision, State, Tree, UserError, able
 
 KINDS = get_args(typing.get_type_hints(Architecture)["kind"])
 

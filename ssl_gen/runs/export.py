@@ -26,7 +26,6 @@ import safetensors.numpy
 from ssl_gen.core import outputs
 from ssl_gen.core.files import SEAL, as_json, check_seal, read_json, sha256
 from ssl_gen.core.plain import from_plain, to_plain
-from ssl_gen.core.precision import Precision
 from ssl_gen.core.trees import named
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation import densities
@@ -38,7 +37,7 @@ from ssl_gen.runs.blueprint import blueprint
 from ssl_gen.runs.fit import shapes
 from ssl_gen.runs.load import Run
 from ssl_gen.runs.load import load as load_run
-from ssl_gen.types import Array, ImageSpec, Method, State, UserError, able
+from ssl_gen.types import Array, ImageSpec, Method, Precision, State, UserError, able
 
 FORMAT = 2  # of model.json; 1: version 0.1, whose states are others
 WEIGHTS, CARD = "model.safetensors", "model.json"

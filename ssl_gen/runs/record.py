@@ -20,7 +20,6 @@ import numpy as np
 
 from ssl_gen.core import chips
 from ssl_gen.core.plain import to_plain
-from ssl_gen.core.precision import Precision
 from ssl_gen.datasets import stratify, summary
 from ssl_gen.datasets.dataset import HIDDEN
 from ssl_gen.datasets.reading import Reading
@@ -48,7 +47,7 @@ from ssl_gen.runs.options import Options
 from ssl_gen.training.loop import Outcome
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup
 from ssl_gen.training.programs import pflop
-from ssl_gen.types import Method, State, UserError
+from ssl_gen.types import Method, Precision, State, UserError
 
 LAST = 20  # evaluations in the median; Sohn et al. 2020, arXiv:2001.07685
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
