@@ -73,9 +73,7 @@ def log_weight(state, observed, key, images):
     return images.sum((1, 2, 3)) + jax.random.normal(key, (len(images),))
 
 
-METHOD = Method(
-    None, (), sample, classify, encode, decode, True, log_weight, sampler=Sampler(), classify_first=classify
-)
+METHOD = Method(None, (), sample, classify, encode, decode, True, log_weight, sampler=Sampler())
 STATE = types.SimpleNamespace(noise=1.0)
 jax.tree_util.register_pytree_node(
     types.SimpleNamespace,
@@ -226,7 +224,8 @@ def flat(state, key, labels, sampler):
 def test_every_metric_of_a_method_that_can_do_all_is_a_number_with_its_name(name, monkeypatch):
     monkeypatch.setattr(likelihood, "LATENTS", 3)  # of 5,000 draws, which take their time
     classifier = compiled(METHOD), STATE
-    found = measured(name, test=120, samples=120, fit=lambda images, labels: classifier)
+    all_can = METHOD._replace(classify_first=classify)
+    found = measured(name, method=all_can, test=120, samples=120, fit=lambda images, labels: classifier)
     assert found and all(np.isfinite(value) and isinstance(value, float) for value in found.values())
     assert all(full.startswith(("precision", "recall", "density", "coverage", "nearest", name)) for full in found)
 
