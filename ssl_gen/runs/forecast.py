@@ -9,14 +9,10 @@ import jax
 from ssl_gen.core.machine import cores
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.batches import Rows
-from ssl_gen.datasets.store import Store
 from ssl_gen.reports.tables import MISSING, text_table
-from ssl_gen.runs.data import feed, initial_rows
-from ssl_gen.runs.labeller import told
 from ssl_gen.runs.options import Options
-from ssl_gen.runs.train import prepare
+from ssl_gen.runs.train import begin, prepare
 from ssl_gen.training.programs import flop
-from ssl_gen.training.replicas import make_replicas
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import State, UserError
 
@@ -53,16 +49,14 @@ def forecast(name: str, config: Any = None, options: Options | None = None) -> F
     method, data = job.compiled.method, job.data
     if method.fit:
         raise UserError(f"{name} is fitted in one go and compiles no step: leave out --dry-run")
-    store, seeds = Store(data.dataset.train_images), len(data.seeds)
-    replicas = make_replicas(method, store, seeds, options.replicas, options.data_parallel, min(job.every))
-    states = replicas.init(data.seeds, initial_rows(data))
+    replicas, states, rows_of = begin(job, min(job.every))
     first = replicas.replica(states, 0)
-    rows_of, alone = feed(data, method.phases, told(method, data, job.labeller)), size_of(first)
+    alone = size_of(first)
     phases = []
     for index, phase in enumerate(method.phases):
         rows = Rows(*(part[0] for part in rows_of(Segment(index, 0, 0, 1))))
         compiled = replicas.lower(states, index, rows).compile()
-        memory = held(compiled.memory_analysis(), replicas.mode, seeds, alone)
+        memory = held(compiled.memory_analysis(), replicas.mode, len(data.seeds), alone)
         operations = flop(method, phase, data.dataset.spec.shape)
         traffic = (compiled.cost_analysis() or {}).get("bytes accessed")
         phases.append(PhaseCost(phase.name, phase.steps, memory, operations, traffic))
@@ -71,7 +65,7 @@ def forecast(name: str, config: Any = None, options: Options | None = None) -> F
     parameters = {key: sum(leaf.size for leaf in jax.tree.leaves(params)) for key, params in players.items()}
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     device = f"{len(devices)} x {devices[0].device_kind}"
-    return Forecast(parameters, store.images.nbytes, alone, phases, device, replicas.mode, limit)
+    return Forecast(parameters, data.dataset.train_images.nbytes, alone, phases, device, replicas.mode, limit)
 
 
 def held(memory: Any, mode: str, seeds: int, alone: int) -> int | None:

@@ -10,13 +10,9 @@ from typing import Any
 import jax
 
 from ssl_gen.core.wording import count
-from ssl_gen.datasets.store import Store
 from ssl_gen.reports import records
 from ssl_gen.runs import train
-from ssl_gen.runs.data import feed, initial_rows
-from ssl_gen.runs.labeller import told
 from ssl_gen.runs.options import Options
-from ssl_gen.training.replicas import make_replicas
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import Tree, UserError
 
@@ -50,22 +46,19 @@ def steps_in(minutes: float, name: str, config: Any, options: Options) -> int:
 
 def seconds_a_step(job: train.Job) -> float:
     """The mean over a run's steps, of all its seeds, each phase as often as it comes."""
-    method, seeds, options = job.compiled.method, job.record.seeds, job.options
-    store = Store(job.data.dataset.train_images)
-    program = make_replicas(method, store, len(seeds), options.replicas, options.data_parallel)
-    states = program.init(seeds, initial_rows(job.data))
-    rows = feed(job.data, method.phases, told(method, job.data, job.labeller))
-    total, begin, seconds = sum(phase.steps for phase in method.phases), 0, 0.0
-    for index, phase in enumerate(method.phases):
+    replicas, states, rows = train.begin(job, min(job.every))
+    phases, active = job.compiled.method.phases, [True] * len(job.record.seeds)
+    total, first, seconds = sum(phase.steps for phase in phases), 0, 0.0
+    for index, phase in enumerate(phases):
 
-        def step(states: Tree, index: int = index, begin: int = begin) -> Tree:
-            one = rows(Segment(index, begin, begin, begin + 1))
-            return program.advance(states, index, one, 1, [True] * len(seeds))[0]
+        def step(states: Tree, index: int = index, first: int = first) -> Tree:
+            one = rows(Segment(index, first, first, first + 1))
+            return replicas.advance(states, index, one, 1, active)[0]
 
         if phase.steps:
             states = jax.block_until_ready(step(states))  # compiled
             seconds += phase.steps / total * timed(step, states)
-        begin += phase.steps
+        first += phase.steps
     return seconds
 
 

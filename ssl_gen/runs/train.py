@@ -18,6 +18,7 @@ from ssl_gen.core.files import claimed, say, sha256, writing
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.precision import chosen, products_in
 from ssl_gen.core.wording import size
+from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
@@ -42,8 +43,9 @@ from ssl_gen.training import loop, trackers
 from ssl_gen.training.checkpoints import newest_whole, open_checkpoints
 from ssl_gen.training.log import Log, NullLog, text_of
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join, words
+from ssl_gen.training.programs import Replicas
 from ssl_gen.training.replicas import make_replicas
-from ssl_gen.training.segments import Every, choose_every
+from ssl_gen.training.segments import Every, Segment, choose_every
 from ssl_gen.types import Method, State, Tree, UserError
 
 SAMPLES = "samples.png"
@@ -72,6 +74,14 @@ class Job(NamedTuple):
     encoder: Encoder | None
     labeller: Labeller | None
     group: ProcessGroup
+
+
+class Begun(NamedTuple):
+    """A job before its first step, on the devices that it trains on."""
+
+    replicas: Replicas
+    states: Tree  # in the replicas' own form
+    rows: Callable[[Segment], Rows]
 
 
 def default_folder(name: str, options: Options) -> Path:
@@ -213,6 +223,17 @@ def open_encoder(name: str, options: Options, data: Data) -> Encoder:
     return Encoder(earlier.compiled.method, [earlier.states[replica] for replica in replicas], record)
 
 
+def begin(job: Job, longest: int) -> Begun:
+    """The seeds of a job, in calls of up to `longest` steps."""
+    method, data, options = job.compiled.method, job.data, job.options
+    store, seeds = Store(data.dataset.train_images), job.record.seeds
+    replicas = make_replicas(
+        method, store, len(seeds), options.replicas, options.data_parallel, longest, several=job.group.count > 1
+    )
+    states = replicas.init(seeds, initial_rows(data))
+    return Begun(replicas, states, feed(data, method.phases, told(method, data, job.labeller)))
+
+
 def train_claimed(job: Job) -> Any:
     """Train in a folder that is ours; final.json's content, or None where a signal stopped it.
 
@@ -236,17 +257,7 @@ def train_claimed(job: Job) -> Any:
             during = evaluators.make(
                 job.asked, job.target, job.record.method, job.compiled, job.data, job.reference(), group.is_main
             )
-            replicas = make_replicas(
-                method,
-                Store(job.data.dataset.train_images),
-                len(seeds),
-                options.replicas,
-                options.data_parallel,
-                min(*job.every, *(evaluator.every for evaluator in during)),
-                several=group.count > 1,
-            )
-            initial = replicas.init(seeds, initial_rows(job.data))
-            rows = feed(job.data, method.phases, told(method, job.data, job.labeller))
+            replicas, initial, rows = begin(job, min(*job.every, *(evaluator.every for evaluator in during)))
             if group.is_main:
                 check_room(job.target, initial)
             outcome = loop.train(
