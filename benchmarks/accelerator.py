@@ -1,6 +1,6 @@
 """What an accelerator makes of this library, in at most nine minutes: beside its chip's peak and beside PyTorch.
 
-    python -m benchmarks.accelerator [--tiny] [--only BLOCK ...] [--out FILE]
+    python -m benchmarks.accelerator [--tiny] [--only BLOCK ...] [--seconds S] [--out FILE]
 
 A row per measurement on stderr as it comes, a JSON line and a table per block on stdout; with --out all blocks are also
 in one JSON file, written anew at each row. Each block runs in a process of its own that is ended at its time limit, so
@@ -11,7 +11,7 @@ a crash or a slow compiler costs one block, and what that had measured stands. I
                  eager and by `torch.compile`; `ratio` is JAX's rate over PyTorch's in the same precision
     classifiers  FixMatch on WRN-28-2, 64 + 448 photographs, and airbench's step of 1,024
     seeds        1, 8 and 32 seeds in one program, the dense GAN and FixMatch's small network; `times` is the time of a
-                 step of all seeds over that of one
+                 step of all seeds over that of one; with `body`, convolutions in the ways of `networks/convolution.py`
     flow         a flow's U-Net on photographs of 32 x 32
     metrics      FID of 50,000 x 2,048, precision to coverage of 10,000, the neighbours of 70,000 images; on the host
 
@@ -56,6 +56,7 @@ from ssl_gen.graphs import build
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.metrics import frechet, manifold
+from ssl_gen.networks.convolution import with_body
 from ssl_gen.reports.tables import text_table
 from ssl_gen.runs import record
 from ssl_gen.runs.data import Data, initial_rows
@@ -85,7 +86,7 @@ class Scale(NamedTuple):
     gans: tuple[str, ...]
     twins: tuple[str, ...]
     seeds: tuple[int, ...]
-    stacked: tuple[str, ...]  # methods whose seeds are
+    stacked: dict[str, tuple[str, ...]]  # method whose seeds are -> bodies of its convolutions
     small: dict[str, dict[str, Any]]  # method -> changes to its settings
     fid: tuple[int, int]  # samples, width
     prdc: tuple[int, int]
@@ -93,8 +94,8 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(
-    seconds=1.0,
-    repeats=5,
+    seconds=0.5,
+    repeats=3,
     side=8192,
     copied=2**28,
     images=10_000,
@@ -104,7 +105,7 @@ FULL = Scale(
     gans=("dense", "convolutional"),
     twins=COMPILED,
     seeds=(1, 8, 32),
-    stacked=("feature_matching", "fixmatch"),
+    stacked={"feature_matching": ("native",), "fixmatch": ("native", "products")},
     small={},
     fid=(50_000, 2048),
     prdc=(10_000, 512),
@@ -123,7 +124,7 @@ TINY = Scale(
     gans=("dense",),
     twins=COMPILED[:1],
     seeds=(1, 2),
-    stacked=("fixmatch",),
+    stacked={"fixmatch": ("native",)},
     small={
         "fixmatch": PLAIN
         | {"strong": Augmentation(), "optimizer": "adamw", "labelled_batch": 2, "unlabelled_batch": 2},
@@ -276,14 +277,15 @@ def classifier_rows(scale: Scale) -> Iterator[Row]:
 
 
 def seeds_rows(scale: Scale) -> Iterator[Row]:
-    """The most seeds last: its program is the largest."""
-    for name in scale.stacked:
+    """The most seeds last: its program is the largest; over the time of one seed in the first body."""
+    for name, bodies in scale.stacked.items():
         alone = None
-        for seeds in scale.seeds:
-            row = step_row(name, *made(name, METHODS[name].Config(), step.SPEC, scale, seeds), scale)
+        for seeds, body in itertools.product(scale.seeds, bodies):
+            with with_body(body):
+                row = step_row(name, *made(name, METHODS[name].Config(), step.SPEC, scale, seeds), scale)
             alone = alone or row["seconds"]
             goal = {"goal": GOALS["seeds"]} if seeds == FULL.seeds[-1] else {}
-            yield row | {"times": row["seconds"] / alone} | goal
+            yield row | {"body": body, "times": row["seconds"] / alone} | goal
 
 
 def flow_rows(scale: Scale) -> Iterator[Row]:
@@ -383,9 +385,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="tiny networks and few images, to see that it runs")
     parser.add_argument("--only", nargs="+", choices=BLOCKS, default=list(BLOCKS), help="blocks, in this order")
+    parser.add_argument("--seconds", type=float, default=TOTAL, help="of all blocks together")
     parser.add_argument("--out", type=Path, help="a JSON file of all blocks")
     asked = parser.parse_args()
-    end, done = time.monotonic() + TOTAL, list[Row]()
+    end, done = time.monotonic() + asked.seconds, list[Row]()
 
     def came(line: Row) -> None:
         if line["rows"]:

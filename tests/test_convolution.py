@@ -1,4 +1,4 @@
-"""Both bodies of the convolutions against numpy sums over kernel taps, and the layers made of them."""
+"""The bodies of the convolutions against numpy sums over kernel taps, and the layers made of them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def close(got, expected, terms):
 
 @pytest.mark.parametrize(("operation", "expected"), [(convolve, convolution), (convolve_transposed, transposed)])
 @pytest.mark.parametrize(
-    ("case", "body"), [*((case, "cpu") for case in CASES), *((case, "native") for case in CASES[:2])], ids=str
+    ("case", "body"),
+    [*((case, body) for body in ("cpu", "products") for case in CASES), *((case, "native") for case in CASES[:2])],
+    ids=str,
 )
 def test_outputs_and_gradients_are_the_sums_over_taps(case, operation, expected, body):
     sides, size, stride, channels, features = case
@@ -105,11 +107,12 @@ def test_outputs_and_gradients_are_the_sums_over_taps(case, operation, expected,
         close(ours, theirs, y.size)
 
 
-def test_padding_in_pixels_and_valid_agree_with_the_native_operation():
+@pytest.mark.parametrize("body", ["cpu", "products"])
+def test_padding_in_pixels_and_valid_agree_with_the_native_operation(body):
     x, kernel = jnp.asarray(draw(2, 8, 7, 3), jnp.float32), jnp.asarray(draw(3, 3, 3, 9), jnp.float32)
-    for padding in ("VALID", ((0, 2), (1, 0))):
-        close(convolve(x, kernel, 2, padding, "cpu"), convolve(x, kernel, 2, padding, "native"), 27)
-    close(convolve_transposed(x, kernel, 2, "VALID", "cpu"), convolve_transposed(x, kernel, 2, "VALID", "native"), 27)
+    for padding in ("VALID", ((0, 2), (1, 0)), ((-1, 2), (0, -2))):
+        close(convolve(x, kernel, 2, padding, body), convolve(x, kernel, 2, padding, "native"), 27)
+    close(convolve_transposed(x, kernel, 2, "VALID", body), convolve_transposed(x, kernel, 2, "VALID", "native"), 27)
 
 
 def penalty(operation, body):
@@ -134,12 +137,13 @@ def test_second_derivatives_agree_with_the_native_operation(operation):
 
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)], ids=["both", "inputs", "kernels"])
 @pytest.mark.parametrize("operation", [convolve, convolve_transposed])
-def test_replicas_under_vmap_are_what_each_one_is_alone(operation, axes):
+@pytest.mark.parametrize("body", ["cpu", "products"])
+def test_replicas_under_vmap_are_what_each_one_is_alone(operation, axes, body):
     x, kernel = draw(3, 2, 4, 5, 9), draw(3, 3, 3, 9, 8)
     x, kernel = (jnp.asarray(a if axis == 0 else a[0], jnp.float32) for a, axis in zip((x, kernel), axes, strict=True))
 
     def both(x, kernel):
-        return jax.value_and_grad(lambda *a: (operation(*a, 2, body="cpu") ** 2).sum(), (0, 1))(x, kernel)
+        return jax.value_and_grad(lambda *a: (operation(*a, 2, body=body) ** 2).sum(), (0, 1))(x, kernel)
 
     together = jax.jit(jax.vmap(both, axes))(x, kernel)
     alone = jax.jit(both)
@@ -147,6 +151,16 @@ def test_replicas_under_vmap_are_what_each_one_is_alone(operation, axes):
         expected = alone(*(a if axis is None else a[replica] for a, axis in zip((x, kernel), axes, strict=True)))
         for got, one in zip(jax.tree.leaves(together), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(got[replica], one, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("operation", [convolve, convolve_transposed])
+def test_replicas_of_products_have_no_grouped_convolution(operation):
+    def program(body):
+        return jax.make_jaxpr(jax.vmap(lambda x, kernel: operation(x, kernel, 2, body=body)))(x, kernel)
+
+    x, kernel = jnp.zeros((3, 2, 4, 5, 9)), jnp.zeros((3, 3, 3, 9, 8))
+    assert "conv_general_dilated" not in str(program("products"))
+    assert "feature_group_count=3" in str(program("native")) or "batch_group_count=3" in str(program("native"))
 
 
 def test_a_step_inside_scan_is_the_step_outside():

@@ -22,7 +22,7 @@ from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import supervised
 from ssl_gen.networks import layers
 from ssl_gen.networks.classifiers import classifier
-from ssl_gen.networks.convolution import LAYOUT, convolve
+from ssl_gen.networks.convolution import BODIES, LAYOUT, convolve
 from ssl_gen.networks.unet import UNet
 from ssl_gen.runs import load, record, train
 from ssl_gen.runs.options import Options
@@ -94,7 +94,7 @@ def test_in_float32_our_layers_are_linens_and_laxs_to_the_letter():
     )
 
 
-@pytest.mark.parametrize("body", ["native", "cpu"])
+@pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("name", ["mlp", "conv", "conv13", "wide_resnet", "airbench"])
 def test_no_product_of_a_classifier_is_left_out(name, body):
     network = classifier(name, 3, (4,), 4, 0.0)

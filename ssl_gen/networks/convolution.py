@@ -1,10 +1,13 @@
-"""Convolution and transposed convolution: one interface, two bodies, chosen by platform.
+"""Convolution and transposed convolution: one interface, three bodies, chosen by platform.
 
-The `native` body is lax's own operation, for GPU and TPU. XLA on CPU has a fast library for plain forward convolutions,
-and rewrites the *gradients* into that form only at times: not that of a transposed convolution's weights (a layer 9 to
-20 times slower), none inside `scan` or `while` (16 to 28 times), while `vmap` over weights makes a grouped convolution
-(2 to 16 times). The `cpu` body writes all of them as plain convolutions itself. With x the input, w the kernel and y
-the output of a convolution there are three bilinear maps, and each one's gradients are the other two, at every order:
+The `native` body is lax's own operation, for GPU and TPU. The `products` body is matrix products of patches, which stay
+products, one for each replica, under `vmap` over weights, where a native convolution becomes a grouped one.
+
+XLA on CPU has a fast library for plain forward convolutions, and rewrites the *gradients* into that form only at times:
+not that of a transposed convolution's weights (a layer 9 to 20 times slower), none inside `scan` or `while` (16 to 28
+times), while `vmap` over weights makes a grouped convolution (2 to 16 times). The `cpu` body writes all of them as
+plain convolutions itself. With x the input, w the kernel and y the output of a convolution there are three bilinear
+maps, and each one's gradients are the other two, at every order:
 
     correlate(x, w) -> y      the convolution
     spread(y, w)    -> x      its input gradient, which is the transposed convolution
@@ -16,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import flax.linen as nn
@@ -31,6 +35,7 @@ from ssl_gen.types import Array
 Pads = tuple[tuple[int, int], tuple[int, int]]  # pixels before and after, height and width; negative crops
 Sides = tuple[int, ...]  # height and width, pixels
 LAYOUT = ("NHWC", "HWIO", "NHWC")  # 1.4 to 3.6 times faster than NCHW on CPU
+BODIES = ("native", "products", "cpu")
 FEW = 8  # channels; ours, measured: with 1, spread is 7 times faster as one matrix product, with 11 a third slower
 
 
@@ -42,20 +47,21 @@ def _pads(pairs: Iterable[tuple[int, int]]) -> Pads:
 def convolve(x: Array, kernel: Array, stride: int, padding: str | Pads = "SAME", body: str | None = None) -> Array:
     """Convolution: x (B, H, W, C), kernel (k, k, C, F) -> (B, H', W', F), where 'SAME' gives H' = ceil(H / stride).
 
-    padding: 'SAME', 'VALID' or pixels ((top, bottom), (left, right)); body: 'native', 'cpu' or None, the platform's.
-    Raises UserError on an unknown body. The cpu body has reverse-mode derivatives of every order, and no forward mode.
+    padding: 'SAME', 'VALID' or pixels ((top, bottom), (left, right)); body: 'native', 'products', 'cpu' or None, the
+    platform's. Raises UserError on an unknown body. The cpu body has reverse-mode derivatives of every order, and no
+    forward mode.
     """
     sides = x.shape[1:3]
     given = (
         lax.padtype_to_pads(sides, kernel.shape[:2], (stride, stride), padding) if isinstance(padding, str) else padding
     )
     pads = _pads((int(low), int(high)) for low, high in given)
-    native = _chosen(body) == "native"
+    chosen = _chosen(body)
 
     def run(x: Array, kernel: Array) -> Array:
-        if native:
+        if chosen == "native":
             return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
-        return _correlate(stride, pads, x, kernel)
+        return (_of_patches if chosen == "products" else _correlate)(stride, pads, x, kernel)
 
     return product(run, x, kernel)
 
@@ -67,15 +73,17 @@ def convolve_transposed(
 
     Equal to `jax.lax.conv_transpose`; padding 'SAME' or 'VALID'; body and errors as in `convolve`.
     """
-    if _chosen(body) == "native":
+    chosen = _chosen(body)
+    if chosen == "native":
         native = functools.partial(
             lax.conv_transpose, strides=(stride, stride), padding=padding, dimension_numbers=LAYOUT
         )
         return product(native, x, kernel)
     growth = [max(k - stride, 0) if padding == "VALID" else 0 for k in kernel.shape[:2]]
     sides = tuple(side * stride + more for side, more in zip(x.shape[1:3], growth, strict=True))
-    pads = tuple(lax.padtype_to_pads(sides, kernel.shape[:2], (stride, stride), padding))
-    return product(functools.partial(_spread, stride, pads, sides), x, kernel[::-1, ::-1].swapaxes(2, 3))
+    pads = _pads(lax.padtype_to_pads(sides, kernel.shape[:2], (stride, stride), padding))
+    spread = _as_product if chosen == "products" else _spread
+    return product(functools.partial(spread, stride, pads, sides), x, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
 def depthwise(
@@ -96,7 +104,7 @@ def depthwise(
         lax.padtype_to_pads(sides, kernel.shape[:2], (stride, stride), padding) if isinstance(padding, str) else padding
     )
     pads = _pads((int(low), int(high)) for low, high in given)
-    if _chosen(body) == "native":
+    if _chosen(body) != "cpu":
         return lax.conv_general_dilated(
             x,
             kernel,
@@ -106,13 +114,8 @@ def depthwise(
             feature_group_count=x.shape[-1],
             precision=precision,
         )
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    high, wide = ((side - k) // stride + 1 for side, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
-    parts = [
-        x[:, i : i + (high - 1) * stride + 1 : stride, j : j + (wide - 1) * stride + 1 : stride] * kernel[i, j]
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    ]
+    numbers = itertools.product(*map(range, kernel.shape[:2]))
+    parts = [part * kernel[i, j] for part, (i, j) in zip(_shifted(x, kernel, stride, pads), numbers, strict=True)]
     return sum(parts[1:], parts[0])
 
 
@@ -177,7 +180,7 @@ _TRACED: contextvars.ContextVar[str | None] = contextvars.ContextVar("body", def
 @contextlib.contextmanager
 def with_body(name: str) -> Iterator[None]:
     """Within, what is traced has this body where none is named: for a program that another machine is to run."""
-    token = _TRACED.set(choose("body", name, ("native", "cpu")))
+    token = _TRACED.set(choose("body", name, BODIES))
     try:
         yield
     finally:
@@ -189,7 +192,7 @@ def _chosen(body: str | None) -> str:
     body = body or _TRACED.get()
     if body is None:
         return "cpu" if jax.default_backend() == "cpu" else "native"
-    return choose("body", body, ("native", "cpu"))
+    return choose("body", body, BODIES)
 
 
 def _plain(x: Array, kernel: Array, pads: Pads, stride: int = 1, dilation: int = 1) -> Array:
@@ -219,6 +222,22 @@ def _plain(x: Array, kernel: Array, pads: Pads, stride: int = 1, dilation: int =
     return run(x, kernel)
 
 
+def _shifted(x: Array, kernel: Array, stride: int, pads: Pads) -> list[Array]:
+    """Of every row and column of the kernel the pixels of x (B, H, W, C) that it is laid on: each (B, H', W', C)."""
+    x = jnp.pad(_cropped(x, pads), ((0, 0), *((max(low, 0), max(high, 0)) for low, high in pads), (0, 0)))
+    high, wide = ((side - k) // stride + 1 for side, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+    return [
+        x[:, i : i + (high - 1) * stride + 1 : stride, j : j + (wide - 1) * stride + 1 : stride]
+        for i, j in itertools.product(*map(range, kernel.shape[:2]))
+    ]
+
+
+def _of_patches(stride: int, pads: Pads, x: Array, kernel: Array) -> Array:
+    """`correlate` as one product of patches (B, H', W', k k C) and weights (k k C, F)."""
+    patches = jnp.concatenate(_shifted(x, kernel, stride, pads), -1)
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
 def _cropped(x: Array, pads: Pads) -> Array:
     """x without the pixels that negative padding removes."""
     (top, bottom), (left, right) = pads
@@ -238,13 +257,22 @@ def _spread(stride: int, pads: Pads, sides: tuple[int, int], y: Array, kernel: A
     all of x is a stride-1 convolution with stride^2 C channels, laid out in space afterwards. (Dilating y instead, as
     lax does, multiplies mostly zeros.)
     """
-    blocks = _blocks(kernel, stride)
-    above, beside = (_reach(*side) for side in zip(pads, sides, y.shape[1:3], (stride,) * 2, strict=True))
     if kernel.shape[2] < FEW:
-        x = _summed(y, blocks, above, beside)
-    else:
-        ends = _pads((n - 1 - first, last) for n, (first, last) in zip(blocks.shape[:2], (above, beside), strict=True))
-        x = _plain(y, blocks[::-1, ::-1].swapaxes(2, 3), ends)
+        return _as_product(stride, pads, sides, y, kernel)
+    blocks = _blocks(kernel, stride)
+    reaches = (_reach(*side) for side in zip(pads, sides, y.shape[1:3], (stride,) * 2, strict=True))
+    ends = _pads((n - 1 - first, last) for n, (first, last) in zip(blocks.shape[:2], reaches, strict=True))
+    return _laid_out(stride, pads, sides, _plain(y, blocks[::-1, ::-1].swapaxes(2, 3), ends))
+
+
+def _as_product(stride: int, pads: Pads, sides: Sides, y: Array, kernel: Array) -> Array:
+    """`spread` with the stride-1 convolution as one matrix product, whose parts are shifted and summed."""
+    reaches = (_reach(*side) for side in zip(pads, sides, y.shape[1:3], (stride,) * 2, strict=True))
+    return _laid_out(stride, pads, sides, _summed(y, _blocks(kernel, stride), *reaches))
+
+
+def _laid_out(stride: int, pads: Pads, sides: Sides, x: Array) -> Array:
+    """Blocks of stride x stride pixels (B, h, w, stride^2 C) in their places -> (B, *sides, C)."""
     batch, rows, columns, _ = x.shape
     x = x.reshape(batch, rows, columns, stride, stride, -1).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(batch, rows * stride, columns * stride, -1)
@@ -266,7 +294,7 @@ def _reach(pad: tuple[int, int], side: int, given: int, stride: int) -> tuple[in
 
 
 def _summed(y: Array, blocks: Array, above: tuple[int, int], beside: tuple[int, int]) -> Array:
-    """The same stride-1 convolution as one matrix product, its parts shifted and summed: for few channels."""
+    """The stride-1 convolution of `spread` as one matrix product, its parts shifted and summed."""
     high, wide, channels, features = blocks.shape
     parts = (y.reshape(-1, features) @ blocks.reshape(-1, features).T).reshape(*y.shape[:3], high, wide, channels)
     zero = jnp.zeros((), y.dtype)

@@ -1,0 +1,70 @@
+"""What do guessed labels give a flow? MNIST, 20, 100 and 1,000 visible labels, 3 masks, the same ones in every row.
+
+    fixmatch                the classifier whose guesses are learnt, that of `mnist_systems`; it draws nothing
+    flow_matching           a flow of all images, each with its label or the class that `fixmatch` guesses
+    null                    unlabelled images are told no class: the warning
+    floor                   the labelled images alone
+    dual_pseudo_training    FixMatch's classifier guesses what the flow learns, and then learns what the flow draws
+    mean_flow               draws in one look, of the same guesses, with 100 labels
+    ceiling                 a flow of all labels
+
+Samples are drawn without guidance, the network sees 2 x 2 pixels as one. Lengths are what minutes of an accelerator
+allow; no setting was tuned. Read agreement beside `copying` (below -3: nearer to the training images than test images
+are) and coverage, and FID beside `gan_self_training` in `mnist_label_efficiency`.
+
+Command: python -m experiments.mnist_flow --data-dir DIR, the folder of the IDX files, after `ssl-gen train-features
+mnist --data-dir DIR`; a row's `fixmatch@N` first.
+"""
+
+import dataclasses
+
+from experiments import label_efficiency, mnist_systems
+from experiments.table import Row
+from ssl_gen.methods.diffusion import dual_pseudo_training, flow_matching, mean_flow
+from ssl_gen.runs.options import Options
+
+COUNTS = (20, 100, 1_000)
+DRAWING = Options(dataset="mnist", seeds=3, evaluators=())
+CLASSIFIER = mnist_systems.ROWS["fixmatch"]
+FLOW = flow_matching.Config(steps=10_000, fold=True, widths=(64, 128))
+DUAL = dual_pseudo_training.Config(
+    steps=12_400,
+    warm_up=1_200 / 12_400,  # the updates of fixmatch
+    generation=10_000 / 12_400,  # those of the flow; as many as the warm-up remain
+    samples_per_class=500,
+    fold=True,
+    widths=FLOW.widths,
+    labelled_batch=CLASSIFIER.config.labelled_batch,
+    generated_batch=64,
+    unlabelled_batch=CLASSIFIER.config.unlabelled_batch,
+    threshold=CLASSIFIER.config.threshold,
+    augmentation=CLASSIFIER.config.augmentation,
+    strong=CLASSIFIER.config.strong,
+)
+FLOWS = Row("flow_matching", FLOW, DRAWING, ("cas",))
+METHODS = {
+    "fixmatch": CLASSIFIER,
+    "flow_matching": FLOWS,
+    "null": FLOWS._replace(config=dataclasses.replace(FLOW, unlabelled="null")),
+    "floor": FLOWS._replace(config=dataclasses.replace(FLOW, unlabelled="left_out")),
+    "dual_pseudo_training": Row("dual_pseudo_training", DUAL, DRAWING, ("cas",)),
+}
+MEAN_FLOW = FLOWS._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps, fold=True, widths=FLOW.widths))
+
+
+def with_labeller(row: Row) -> Row:
+    """The row with the guesses of the classifier that saw as many labels, where it learns any."""
+    if getattr(row.config, "unlabelled", None) != "guessed" or row.options.labels == "all":
+        return row
+    return row._replace(options=dataclasses.replace(row.options, labeller=f"fixmatch@{row.options.labels}"))
+
+
+SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": FLOWS})
+SPREAD |= label_efficiency.spread({"mean_flow": MEAN_FLOW}, (100,), {})
+ROWS = {name: with_labeller(row) for name, row in SPREAD.items()}
+BASELINE = "fixmatch"
+METRICS = ("fid", "agreement", "cas", "coverage", "copying_labelled", "copying_unlabelled", "first_error")
+
+if __name__ == "__main__":
+    title = "MNIST, a flow of guessed labels, 20 to 1,000 visible labels, 3 seeds"
+    label_efficiency.main("mnist_flow", ROWS, METRICS, title, {}, BASELINE)
