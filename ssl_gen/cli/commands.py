@@ -39,6 +39,8 @@ class TrainFeatures:
     dataset: Annotated[str, tyro.conf.Positional]  # a name of `ssl-gen list datasets`, folder:PATH or npz:PATH
     data_dir: Path | None = None  # where raw or prepared data lie
     size: int | None = None  # pixels; resize every image to size x size
+    skip_unreadable: bool = False  # leave out files that cannot be read, and count them
+    keep_copies: bool = False  # of a folder or npz: train also on images that equal a test or validation image
     steps: int = 4_000  # updates, of 100 images each
     out: Path | None = None  # the weights file; by default one in the user's cache, where `--features trained` looks
     quiet: bool = False  # no progress bar

@@ -53,17 +53,19 @@ def train_features(
     dataset: str,
     data_dir: Path | None = None,
     size: int | None = None,
+    skip_unreadable: bool = False,
+    keep_copies: bool = False,
     steps: int = FEATURES.steps,
     out: Path | None = None,
     quiet: bool = False,
 ) -> tuple[Path, str, float | None]:
-    """Train the feature net of a data set on all its training labels, and keep it.
+    """Train the feature net of a data set, read as a run with the same options reads it, on all its training labels.
 
     Returns the file, the extractor's name and its test error in percent (None without a test split). The same command
     gives the same weights on the same machine. Raises UserError for wrong data and for a file that cannot be written.
     """
     config = supervised.Config(**{**FEATURES.__dict__, "steps": steps})
-    data = sources.load(dataset, data_dir, size)
+    data = sources.load(dataset, data_dir, size, skip_unreadable, keep_copies)
     print(summary.line(data), flush=True)
     path = out or features.trained_path(data.sha256)
     if path is None:
