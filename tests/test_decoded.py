@@ -10,7 +10,7 @@ from PIL import Image
 from test_folders import picture, read, two_classes
 
 from ssl_gen.core.files import say_once
-from ssl_gen.datasets import decoded, folders
+from ssl_gen.datasets import decoded, disk, folders
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def cache(tmp_path, monkeypatch):
     """An empty cache, in which folders of ten files count as large."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(decoded, "FEWEST", 10)
-    monkeypatch.setattr(decoded, "BLOCK", 3 * 10 * 12 * 3)  # three pictures
+    monkeypatch.setattr(disk, "BLOCK", 3 * 10 * 12 * 3)  # three pictures
     say_once.cache_clear()
     return tmp_path / "cache" / "ssl_gen" / "decoded"
 
@@ -122,11 +122,11 @@ def test_each_block_has_a_hash_of_its_own(tmp_path, cache):
 
 def test_where_there_is_no_room_it_is_said_before_anything_is_written(tmp_path, cache, decodings, capsys, monkeypatch):
     root = two_classes(tmp_path / "pictures")
-    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1024))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1024))
     first = read(root)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "1 KiB left, and decoded images need 4 KiB" in said
-    assert not list(cache.iterdir())
+    assert not list(cache.iterdir()) and not isinstance(first.train_images, np.memmap)
     assert_same(read(root), first)
 
 

@@ -69,7 +69,7 @@ def test_what_a_step_overwrites_counts_once_and_seeds_that_wait_count_their_stat
 
 @pytest.mark.parametrize(("limit", "said"), [(None, None), (2**30, "it fits"), (2**20, "it does not fit")])
 def test_a_device_that_says_what_it_has_is_compared_with(limit, said):
-    cost = Forecast({"a": 1}, 1, 1, [PhaseCost("main", 1, 2**25, None, None)], "1 x chip", "vmap", limit)
+    cost = Forecast({"a": 1}, 1, 1, 1, [PhaseCost("main", 1, 2**25, None, None)], "1 x chip", "vmap", limit)
     assert ("fit" in words(cost)) == (said is not None) and (said or "main") in words(cost)
     assert "32 MiB" in words(cost) and " - " in words(cost)
 

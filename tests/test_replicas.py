@@ -14,6 +14,7 @@ from tiny import SPEC, STEPS, STORE, batch_of, first_rows, numbers, same, some_r
 
 from ssl_gen.core.batching import shard_batch
 from ssl_gen.datasets.batches import Rows
+from ssl_gen.datasets.store import StreamedStore
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.methods import METHODS
 from ssl_gen.reports.records import Stop
@@ -69,8 +70,8 @@ METHOD = make(Config(), SPEC)
 ROWS = some_rows(METHOD, 0, 0, STEPS, seeds=4)
 
 
-def trained(mode, data_parallel=1, fold=False):
-    program = make_replicas(METHOD, STORE, 4, mode, data_parallel, longest=STEPS, fold=fold)
+def trained(mode, data_parallel=1, fold=False, store=STORE):
+    program = make_replicas(METHOD, store, 4, mode, data_parallel, longest=STEPS, fold=fold)
     states = program.init(range(4), first_rows(4))
     states, metrics = program.advance(states, 0, ROWS, STEPS, [True] * 4)
     return program.stack(states), metrics
@@ -101,6 +102,13 @@ def test_replicas_and_batches_are_divided_at_once(mode, fold, reference):
     for one, other in zip(numbers(reference[0]), numbers(states), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(metrics["loss"], reference[1]["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("mode", "data_parallel"), [("loop", 1), ("loop", 2), ("vmap", 1), ("vmap", 2), ("pmap", 1)])
+def test_streamed_images_train_as_those_on_the_device(mode, data_parallel, reference):
+    streamed = trained(mode, data_parallel, fold=True, store=StreamedStore(STORE.images))
+    for one, other in zip(numbers(reference), numbers(streamed), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_metrics_are_means_over_the_steps(single):
@@ -160,8 +168,9 @@ def whole_run(tmp_path_factory):
     )
 
     @functools.cache
-    def run(placement, data_parallel=1):
+    def run(placement, data_parallel=1, store="auto"):
         options = Options(labels="30", seeds=3, replicas=placement, data_parallel=data_parallel, samples=20, quiet=True)
+        options = dataclasses.replace(options, store=store)
         out = tmp_path_factory.mktemp("runs") / "run"
         options = dataclasses.replace(options, out=out, checkpoint_every=2, evaluate_every=6)
         return load.load(train.train("fragile", Config(steps=6), options).folder)
@@ -174,9 +183,11 @@ def whole_run(tmp_path_factory):
 PLACEMENTS = [("vmap", 1), ("pmap", 1), ("loop", 2)]
 
 
-@pytest.mark.parametrize(("mode", "data_parallel"), PLACEMENTS)
-def test_a_whole_run_ends_with_the_same_numbers_in_every_placement(mode, data_parallel, whole_run):
-    one, other = whole_run("loop"), whole_run(mode, data_parallel)
+@pytest.mark.parametrize(
+    ("mode", "data_parallel", "store"), [*((*each, "auto") for each in PLACEMENTS), ("vmap", 1, "stream")]
+)
+def test_a_whole_run_ends_with_the_same_numbers_in_every_placement(mode, data_parallel, store, whole_run):
+    one, other = whole_run("loop"), whole_run(mode, data_parallel, store)
     np.testing.assert_allclose(*(run.metrics["nll"]["per_seed"][:2] for run in (one, other)), rtol=1e-4)
     for x, y in zip(numbers(one.states), numbers(other.states), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)

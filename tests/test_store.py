@@ -1,4 +1,7 @@
-"""The store: images in memory as uint8, fetched by row inside the compiled step, or walked over in blocks."""
+"""Stores: images on a device, fetched by row inside the compiled step, or streamed to it; walked over in blocks."""
+
+import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +10,11 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ssl_gen.core import machine
 from ssl_gen.datasets import store
 from ssl_gen.datasets.batches import Rows
-from ssl_gen.datasets.store import BLOCK, Store, pixels, scaled
-from ssl_gen.types import Batch
+from ssl_gen.datasets.store import AHEAD, BLOCK, Pixels, Read, Store, StreamedStore, open_store, pixels, read, scaled
+from ssl_gen.types import Batch, UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 4, 6, 3), np.uint8)
 STORE = Store(IMAGES)
@@ -90,3 +94,97 @@ def test_every_level_of_grey_is_scaled_and_comes_back(compiled):
     np.testing.assert_allclose(found, np.linspace(-1, 1, 256), atol=1e-6)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(back(found), levels)
+
+
+def steps_of(count):
+    """Rows of `count` steps, each of other images."""
+    return Rows(*(np.stack([(part + i) % 20 for i in range(count)]) for part in ROWS))
+
+
+def test_a_streamed_store_holds_nothing_on_a_device_and_comes_to_the_same_batch():
+    streamed = StreamedStore(IMAGES)
+    assert streamed.resident.nbytes == 0 and not streamed.folds and STORE.folds
+    batch = jax.jit(streamed.fetch)(streamed.resident, streamed.given(ROWS))
+    for found, expected in zip(batch, fetched(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_steps_are_handed_over_in_order_and_a_few_are_read_before_they_are_asked_for():
+    placed, rows = [], steps_of(3 * AHEAD)
+    each = StreamedStore(IMAGES).ahead(rows, lambda given: placed.append(threading.get_ident()) or given)
+    first = next(each)
+    for _ in range(100):
+        if len(placed) > AHEAD:
+            break
+        threading.Event().wait(0.02)
+    assert len(placed) == AHEAD + 1 and threading.get_ident() not in placed
+    for i, given in enumerate([first, *each]):
+        np.testing.assert_array_equal(given.labelled, IMAGES[rows.labelled[i]])
+        np.testing.assert_array_equal(given.rows.unlabelled, rows.unlabelled[i])
+    assert len(placed) == 3 * AHEAD
+
+
+def test_what_goes_wrong_in_reading_ahead_is_raised_where_the_step_is_asked_for():
+    with pytest.raises(IndexError):
+        list(StreamedStore(IMAGES[:10]).ahead(steps_of(2), lambda given: given))
+
+
+def test_pixels_of_part_of_the_rows_are_read_alone():
+    """As a process of several reads those of its own devices."""
+    asked = []
+
+    class Counted(np.ndarray):
+        def __getitem__(self, index):
+            asked.append(np.size(index))
+            return super().__getitem__(index)
+
+    rows = np.arange(12).reshape(3, 4)
+    part = Pixels(IMAGES.view(Counted), rows)
+    assert part.shape == (3, 4, 4, 6, 3)
+    whole = slice(None)
+    found = part[1:2, 2:4, whole, whole, whole]
+    assert asked[0] == 2
+    np.testing.assert_array_equal(found, IMAGES[rows[1:2, 2:4]])
+    given = StreamedStore(IMAGES, lazy=True).given(ROWS)
+    assert isinstance(given, Read) and isinstance(given.labelled, Pixels)
+    np.testing.assert_array_equal(read(given).unlabelled, IMAGES[ROWS.unlabelled])
+
+
+@pytest.mark.parametrize(("free", "kind"), [(None, Store), (2 * IMAGES.nbytes, Store), (IMAGES.nbytes, StreamedStore)])
+def test_images_are_streamed_where_they_take_more_than_half_of_a_devices_free_memory(free, kind, monkeypatch):
+    monkeypatch.setattr(store, "free_memory", lambda device: free)
+    assert type(open_store(IMAGES)) is kind
+    assert type(open_store(IMAGES, "device")) is Store and type(open_store(IMAGES, "stream")) is StreamedStore
+
+
+def test_an_unknown_way_is_named():
+    with pytest.raises(UserError, match="store is 'disk'"):
+        open_store(IMAGES, "disk")
+
+
+@pytest.mark.parametrize(
+    ("most", "now", "available", "expected"),
+    [
+        ("max", "5", 100, 100 * 2**10),
+        ("2048", "1024", 100, 1024),
+        ("999999999", "1024", 1, 2**10),
+        (None, None, None, None),
+    ],
+)
+def test_free_memory_of_a_processor_is_that_of_its_machine_or_of_its_container(
+    most, now, available, expected, tmp_path, monkeypatch
+):
+    files = {"most": most, "now": now, "meminfo": available and f"MemTotal: 9 kB\nMemAvailable:   {available} kB\n"}
+    for name, content in files.items():
+        if content:
+            (tmp_path / name).write_text(content)
+    monkeypatch.setattr(machine, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "CONTAINER", [(tmp_path / "most", tmp_path / "now")])
+    device = types.SimpleNamespace(memory_stats=lambda: None, platform="cpu")
+    assert machine.free_memory(device) == expected
+
+
+def test_free_memory_of_an_accelerator_is_what_jax_may_have_less_what_it_has():
+    stats = {"bytes_limit": 100, "bytes_in_use": 30}
+    assert machine.free_memory(types.SimpleNamespace(memory_stats=lambda: stats, platform="gpu")) == 70
+    assert machine.free_memory(types.SimpleNamespace(memory_stats=lambda: None, platform="gpu")) is None

@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssl_gen.core.files import say_once
+
+if TYPE_CHECKING:
+    import jax
+
+MEMORY = Path("/proc/meminfo")  # of Linux; man 5 proc
+# what a container may have, and has: Linux, cgroup-v2.rst and cgroup-v1/memory.rst
+CONTAINER = [
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+]
 
 
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(device: jax.Device) -> int | None:
+    """Bytes that a device has left for jax, a processor those of its machine or container; None where nothing says."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    if device.platform != "cpu":
+        return None
+    left = [_number(most) - _number(now) for most, now in CONTAINER if _number(most) and _number(now)]
+    found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
+    return min([*left, int(found[1]) * 2**10] if found else left, default=None)
+
+
+def _number(file: Path) -> int:
+    """What stands in a file; 0 where it is not there or says "max"."""
+    try:
+        said = file.read_text().strip()
+    except OSError:
+        return 0
+    return int(said) if said.isdecimal() else 0
 
 
 def cache_folder() -> Path | None:

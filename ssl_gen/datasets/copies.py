@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_gen.datasets.dataset import Dataset, conform, recolour_one
+from ssl_gen.datasets.disk import chosen
 from ssl_gen.datasets.reading import Reading
 
 SIDE = 8  # pixels of a thumbnail, grey, less its mean: a small perceptual hash; ours
@@ -109,5 +110,5 @@ def without_copies(
     ):
         reading.leave_out(why, [names[row] for row in np.flatnonzero(rows).tolist()])
     return dataset._replace(
-        train_images=dataset.train_images[~out], train_labels=dataset.train_labels[~out], reading=reading
+        train_images=chosen(dataset.train_images, ~out), train_labels=dataset.train_labels[~out], reading=reading
     )

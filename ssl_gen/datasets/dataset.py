@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_gen.datasets import stratify
+from ssl_gen.datasets.disk import chosen
 from ssl_gen.types import ImageSpec, UserError
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def hold_out(dataset: Dataset, count: int, seed: int = 0) -> tuple[Dataset, np.n
         )
     shares = stratify.apportion(spare, count)
     rows = stratify.draw_rows(dataset.train_labels, shares, stratify.generator(seed))
-    rest = dataset._replace(
-        train_images=np.delete(dataset.train_images, rows, axis=0), train_labels=np.delete(dataset.train_labels, rows)
-    )
-    return rest, dataset.train_images[rows], dataset.train_labels[rows]
+    rest = np.ones(len(dataset.train_labels), bool)
+    rest[rows] = False
+    left = dataset._replace(train_images=chosen(dataset.train_images, rest), train_labels=dataset.train_labels[rest])
+    return left, dataset.train_images[rows], dataset.train_labels[rows]

@@ -1,11 +1,12 @@
 """Decoded images of a folder, kept on disk: large folders are decoded once, not at each command.
 
     decoded/KEY.u8      images (N, H, W, C) uint8, row after row, nothing else
-    decoded/KEY.json    their shape, which files they are, what their reader met, a SHA-256 a block
+    decoded/KEY.json    their shape, which files they are, what their reader met, a SHA-256 a block of `disk`
 
 KEY is a hash of the files' bytes, in order, and of what decodes them: a folder may be moved, and one whose files
-changed has another key. What is cut or damaged is made again, and where there is no room nothing is kept: that costs
-time and no result.
+changed has another key. Images are written as they are decoded, and mapped when they are read: a folder may be larger
+than memory. What is cut or damaged is made again, and where there is no room nothing is kept: that costs time and no
+result.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,13 +23,12 @@ import PIL
 
 from ssl_gen.core.files import check_seal, read_json, say, say_once, write_json
 from ssl_gen.core.machine import cache_folder
-from ssl_gen.core.wording import size
+from ssl_gen.datasets.disk import Growing, blocks
 from ssl_gen.datasets.reading import Counts, Reading
 from ssl_gen.types import UserError
 
 FORMAT = 1  # of these files, and of how a folder becomes images: one more where pixels change
 FEWEST = 1_000  # files of a folder that is kept: fewer are decoded in a second or two; ours
-BLOCK = 2**24  # bytes, about, of images with a hash of their own; ours
 
 
 class Decoded(NamedTuple):
@@ -74,11 +73,24 @@ def read(key: str) -> Decoded | None:
     return Decoded(images, kept, unread, reading)
 
 
-def write(key: str, decoded: Decoded) -> None:
-    """Keep what was decoded; where there is no room or no right, say so before anything is written, and do not."""
+@contextlib.contextmanager
+def growing(key: str | None, files: int) -> Iterator[Growing]:
+    """Images of as many files, on disk where they will have a key, else in memory; nothing is left of a failure."""
+    folder = _folder() if key else None
+    path = folder / f"{key}.{os.getpid()}.part" if folder else None
+    try:
+        yield Growing(path, files)
+    finally:
+        if path:
+            with contextlib.suppress(OSError):  # its folder may be a file
+                path.unlink(missing_ok=True)
+
+
+def keep(key: str, decoded: Decoded, grown: Growing) -> Decoded:
+    """Give what was decoded on disk its name and account; the same, mapped there. In memory it stays as it is."""
     folder = _folder()
-    if folder is None:
-        return
+    if folder is None or grown.path is None:
+        return decoded
     reading = decoded.reading
     content = {
         "shape": list(decoded.images.shape),
@@ -93,24 +105,14 @@ def write(key: str, decoded: Decoded) -> None:
         },
         "blocks": _hashes(decoded.images),
     }
-    half = _pixels(folder, key).with_name(f"{key}.{os.getpid()}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        room = shutil.disk_usage(folder).free
-        if room < decoded.images.nbytes:
-            needed, left = size(decoded.images.nbytes), size(room)
-            say_once(f"{folder} has {left} left, and decoded images need {needed}: they are decoded at each command")
-            return
-        with open(half, "wb") as file:
-            decoded.images.tofile(file)
-            file.flush()
+        with open(grown.path, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(half, _pixels(folder, key))
+        os.replace(grown.path, _pixels(folder, key))
         write_json(_account(folder, key), content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            half.unlink(missing_ok=True)
         say_once(f"cannot write {folder}: {error.strerror}; decoded images are not kept; set XDG_CACHE_HOME")
+    return decoded
 
 
 def _folder() -> Path | None:
@@ -126,13 +128,6 @@ def _account(folder: Path, key: str) -> Path:
     return folder / f"{key}.json"
 
 
-def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Images in order, about BLOCK bytes at a time."""
-    count = max(1, BLOCK // max(1, images[:1].nbytes))
-    for start in range(0, len(images), count):
-        yield images[start : start + count]
-
-
 def _hashes(images: np.ndarray) -> list[str]:
     """SHA-256 of each block."""
-    return [hashlib.sha256(np.ascontiguousarray(block).data).hexdigest() for block in _blocks(images)]
+    return [hashlib.sha256(np.ascontiguousarray(block).data).hexdigest() for block in blocks(images)]

@@ -10,6 +10,7 @@ import numpy as np
 from ssl_gen.datasets import copies, decoded, stratify
 from ssl_gen.datasets.dataset import DEFAULT_SIDE, HIDDEN, LARGEST, SMALLEST, Dataset, recolour_one, resize_one
 from ssl_gen.datasets.decoded import Decoded
+from ssl_gen.datasets.disk import Growing, chosen
 from ssl_gen.datasets.image_files import Picture, read_picture
 from ssl_gen.datasets.layout import File, lay_out
 from ssl_gen.datasets.names import readable
@@ -61,9 +62,9 @@ def load_folder(
     reading.warn_of_names(names)
     dataset = Dataset(
         name,
-        images[~test],
+        chosen(images, ~test),
         labels[~test],
-        images[test],
+        chosen(images, test),
         labels[test],
         names,
         tuple(sorted(readable(entry.relative_to(root)) for paths in unasked.values() for entry in paths)),
@@ -149,20 +150,20 @@ def _read_images(
     key = decoded.key_of([file.path for file in files], f"{size} {skip_unreadable}")
     found = decoded.read(key) if key else None
     if found is None:
-        found = _decode(files, size, skip_unreadable)
-        if key:
-            decoded.write(key, found)
+        with decoded.growing(key, len(files)) as grown:
+            found = _decode(files, size, skip_unreadable, grown)
+            if key:
+                found = decoded.keep(key, found, grown)
     reading.add(found.reading)
     return found.images, [files[i] for i in found.kept], [files[i].path for i in found.unread]
 
 
-def _decode(files: Sequence[File], size: int | None, skip_unreadable: bool) -> Decoded:
-    """All files, large ones shrunk as they come, to bound memory."""
-    images: list[np.ndarray] = []
+def _decode(files: Sequence[File], size: int | None, skip_unreadable: bool, grown: Growing) -> Decoded:
+    """All files into `grown`, large ones shrunk as they come."""
     kept: list[int] = []
     unread: list[int] = []
     reading = Reading()
-    side = size
+    side, grey = size, 0
     for number, file in enumerate(files):
         picture = _read_or_skip(file.path, skip_unreadable)
         if picture is None:
@@ -171,18 +172,18 @@ def _decode(files: Sequence[File], size: int | None, skip_unreadable: bool) -> D
         reading.take(picture)
         image = picture.pixels
         sides = image.shape[:2]
-        equal = not images or images[0].shape[:2] == sides
+        equal = not kept or grown.shape[:2] == sides
         if side is None and not (equal and min(sides) >= SMALLEST and max(sides) <= LARGEST):
             side = DEFAULT_SIDE
-            images = [resize_one(earlier, side, side) for earlier in images]
-        images.append(image if side is None else resize_one(image, side, side))
+            grown.change(lambda earlier: resize_one(earlier, DEFAULT_SIDE, DEFAULT_SIDE))
+        grown.append(image if side is None else resize_one(image, side, side))
+        grey += image.ndim == 2
         kept.append(number)
-    if not images:
+    if not kept:
         raise UserError(f"None of the {len(files)} files is a readable image: look at them, or give another folder.")
-    grey = sum(image.ndim == 2 for image in images)
-    stacked = np.stack([recolour_one(image, 1 if grey == len(images) else 3) for image in images])
-    reading.conclude(stacked, grey)
-    return Decoded(stacked, kept, unread, reading)
+    images = grown.whole()
+    reading.conclude(images, grey)
+    return Decoded(images, kept, unread, reading)
 
 
 def _fifth(labels: np.ndarray, class_names: tuple[str, ...], root: Path) -> np.ndarray:

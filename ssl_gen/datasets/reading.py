@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_gen.datasets.disk import blocks
 from ssl_gen.datasets.image_files import NARROWED, Picture
 from ssl_gen.datasets.names import readable
 
@@ -67,8 +68,8 @@ class Reading:
 
     def warn_of_constant(self, images: np.ndarray) -> None:
         """Notes images (N, H, W, C) uint8 that show nothing."""
-        flat = images.reshape(len(images), -1)
-        constant = int((flat == flat[:, :1]).all(axis=1).sum()) if len(images) else 0
+        flat = (block.reshape(len(block), -1) for block in blocks(images))
+        constant = sum(int((block == block[:, :1]).all(axis=1).sum()) for block in flat)
         if constant:
             self.warnings.append(f"{constant:,} of {len(images):,} images have one level in every pixel")
 

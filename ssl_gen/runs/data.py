@@ -56,7 +56,7 @@ def load_data(options: Options) -> Data:
     dataset = sources.load(
         options.dataset, options.data_dir, options.size, options.skip_unreadable, options.keep_copies
     )
-    name, source = dataset.name, dataset.sha256
+    name, source, as_read = dataset.name, dataset.sha256, dataset
     if options.missing_pixels:
         dataset = with_missing_pixels(dataset, options.missing_pixels)
     held_out = (dataset.train_images[:0], dataset.train_labels[:0])
@@ -76,7 +76,7 @@ def load_data(options: Options) -> Data:
         raise UserError(
             "--mask.out-of-distribution needs --out-of-distribution-dataset, the data set that those images come from"
         )
-    sha256 = dataset.sha256
+    sha256 = source if dataset is as_read else dataset.sha256
     scheme = dataclasses.replace(options.mask, missing=missing_classes(options.mask.missing, dataset.class_names))
     masks = [
         masking.make_mask(

@@ -31,7 +31,8 @@ class Forecast(NamedTuple):
     """What is known of a run without a step of it."""
 
     parameters: dict[str, int]  # of each player, of one seed
-    images: int  # bytes of the training images, which every device holds
+    images: int  # bytes of the training images
+    resident: int  # bytes of them that every device holds
     state: int  # bytes of all that one seed learns, optimiser states and averages among it
     phases: list[PhaseCost]
     device: str
@@ -49,7 +50,7 @@ def forecast(name: str, config: Any = None, options: Options | None = None) -> F
     method, data = job.compiled.method, job.data
     if method.fit:
         raise UserError(f"{name} is fitted in one go and compiles no step: leave out --dry-run")
-    replicas, states, rows_of = begin(job, min(job.every))
+    replicas, states, rows_of, store = begin(job, min(job.every))
     first = replicas.replica(states, 0)
     alone = size_of(first)
     phases = []
@@ -65,7 +66,8 @@ def forecast(name: str, config: Any = None, options: Options | None = None) -> F
     parameters = {key: sum(leaf.size for leaf in jax.tree.leaves(params)) for key, params in players.items()}
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     device = f"{len(devices)} x {devices[0].device_kind}"
-    return Forecast(parameters, data.dataset.train_images.nbytes, alone, phases, device, replicas.mode, limit)
+    images, resident = data.dataset.train_images.nbytes, store.resident.nbytes
+    return Forecast(parameters, images, resident, alone, phases, device, replicas.mode, limit)
 
 
 def held(memory: Any, mode: str, seeds: int, alone: int) -> int | None:
@@ -99,7 +101,8 @@ def words(found: Forecast) -> str:
         rows.append([phase.name, f"{phase.steps:,}", memory, operations, traffic])
     players = ", ".join(f"{name} {number:,}" for name, number in found.parameters.items())
     said = [text_table(headers, rows), f"parameters: {players}; a seed's state is {size(found.state)}"]
-    said += [f"images: {size(found.images)} on each device; seeds by {found.placement} on {found.device}"]
+    where = "on each device" if found.resident else "streamed, a step's at a time"
+    said += [f"images: {size(found.images)} {where}; seeds by {found.placement} on {found.device}"]
     needed = [phase.memory for phase in found.phases if phase.memory is not None]
     if found.limit is not None and needed:
         fits = "it fits" if max(needed) <= found.limit else "it does not fit"

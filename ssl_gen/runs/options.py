@@ -8,6 +8,7 @@ from typing import Literal
 
 from ssl_gen.core.precision import Asked
 from ssl_gen.datasets import masking
+from ssl_gen.datasets.store import Asked as Streaming
 from ssl_gen.training.replicas import Mode
 from ssl_gen.types import UserError
 
@@ -40,6 +41,9 @@ class Options:
     confident: float = 0.0  # least probability of its likeliest class; a guess below it counts as none
     replicas: Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices
     data_parallel: int = 1  # devices that share each batch
+    # where the training images are: on every device, or in memory or on disk, from where each step's are read ahead.
+    # auto: streamed where they would take more than half of a device's free memory. The numbers are the same
+    store: Streaming = "auto"
     # of convolutions and matrix products in training and after it; all else is float32. auto: bfloat16 on accelerators
     # that have it, else float32
     precision: Asked = "auto"

@@ -46,7 +46,7 @@ def steps_in(minutes: float, name: str, config: Any, options: Options) -> int:
 
 def seconds_a_step(job: train.Job) -> float:
     """The mean over a run's steps, of all its seeds, each phase as often as it comes."""
-    replicas, states, rows = train.begin(job, min(job.every))
+    replicas, states, rows, _ = train.begin(job, min(job.every))
     phases, active = job.compiled.method.phases, [True] * len(job.record.seeds)
     total, first, seconds = sum(phase.steps for phase in phases), 0, 0.0
     for index, phase in enumerate(phases):

@@ -19,7 +19,7 @@ from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.precision import chosen, products_in
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.batches import Rows
-from ssl_gen.datasets.store import Store
+from ssl_gen.datasets.store import Store, open_store
 from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
@@ -82,6 +82,7 @@ class Begun(NamedTuple):
     replicas: Replicas
     states: Tree  # in the replicas' own form
     rows: Callable[[Segment], Rows]
+    store: Store
 
 
 def default_folder(name: str, options: Options) -> Path:
@@ -226,12 +227,13 @@ def open_encoder(name: str, options: Options, data: Data) -> Encoder:
 def begin(job: Job, longest: int) -> Begun:
     """The seeds of a job, in calls of up to `longest` steps."""
     method, data, options = job.compiled.method, job.data, job.options
-    store, seeds = Store(data.dataset.train_images), job.record.seeds
+    seeds, several = job.record.seeds, job.group.count > 1
+    store = open_store(data.dataset.train_images, options.store, several)
     replicas = make_replicas(
-        method, store, len(seeds), options.replicas, options.data_parallel, longest, several=job.group.count > 1
+        method, store, len(seeds), options.replicas, options.data_parallel, longest, several=several
     )
     states = replicas.init(seeds, initial_rows(data))
-    return Begun(replicas, states, feed(data, method.phases, told(method, data, job.labeller)))
+    return Begun(replicas, states, feed(data, method.phases, told(method, data, job.labeller)), store)
 
 
 def train_claimed(job: Job) -> Any:
@@ -257,7 +259,7 @@ def train_claimed(job: Job) -> Any:
             during = evaluators.make(
                 job.asked, job.target, job.record.method, job.compiled, job.data, job.reference(), group.is_main
             )
-            replicas, initial, rows = begin(job, min(*job.every, *(evaluator.every for evaluator in during)))
+            replicas, initial, rows, _ = begin(job, min(*job.every, *(evaluator.every for evaluator in during)))
             if group.is_main:
                 check_room(job.target, initial)
             outcome = loop.train(

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from ssl_gen.core.machine import cores
 from ssl_gen.datasets.batches import Rows
-from ssl_gen.datasets.store import Store
+from ssl_gen.datasets.store import Store, read
 from ssl_gen.training import processes
 from ssl_gen.training.mesh import largest_divisor
 from ssl_gen.training.programs import Replica, Replicas, accumulating, folded, padded, start, zeros
@@ -81,6 +81,12 @@ def make_step_programs(
     compiled = [compile_step(phase) for phase in method.phases]
     compiled_init = jax.jit(first if replicas is None else jax.vmap(first, (0, 0, None)))
 
+    def placed(given: Any) -> Any:
+        """What a step is handed, on the mesh; without one the step takes it from the host, or has it ahead."""
+        if mesh:
+            return put(given, *leading, "data")
+        return given if store.folds else jax.device_put(given)
+
     def begin(state: Replica, phase: int) -> tuple[Replica, Metrics]:
         return state, {name: put(np.zeros(shape, value.dtype), *leading) for name, value in totals[phase].items()}
 
@@ -89,19 +95,19 @@ def make_step_programs(
         with here():
             if fold:
                 return step(carry, resident, put(padded(rows, longest), None, *leading, "data"), steps)
-            for i in range(steps):
-                step_rows = Rows(*(part[i] for part in rows))
-                carry = step(carry, resident, put(step_rows, *leading, "data") if mesh else step_rows)
+            for given in store.ahead(rows, placed):
+                carry = step(carry, resident, given)
         return carry
 
     def lower(state: Replica, phase: int, rows: Rows) -> jax.stages.Lowered:
         with here():
-            rows = padded(Rows(*(part[None] for part in rows)), longest) if fold else rows
-            placed = put(rows, *([None] if fold else []), *leading, "data") if mesh else rows
-            return compiled[phase].lower(begin(state, phase), resident, placed, *([1] if fold else []))
+            if fold:
+                together = padded(Rows(*(part[None] for part in rows)), longest)
+                return compiled[phase].lower(begin(state, phase), resident, put(together, None, *leading, "data"), 1)
+            return compiled[phase].lower(begin(state, phase), resident, placed(store.given(rows)))
 
     def init(seeds: Any, rows: Rows) -> Replica:
-        state = compiled_init(seeds, rows, store.resident)
+        state = compiled_init(seeds, read(store.given(rows)), store.resident)
         return processes.broadcast_tree(state, state) if several else state  # another processor may round otherwise
 
     return StepPrograms(
@@ -209,7 +215,7 @@ def pmapped(
 
     def init(seeds: Sequence[int], rows: Rows) -> Tree:
         first = jax.pmap(within(start(method, store), (0, 0, None)), devices=devices)
-        return first(spread(np.asarray(seeds)), spread(rows), resident)
+        return first(spread(np.asarray(seeds)), spread(store.given(rows)), resident)
 
     def begin(states: Tree, phase: int) -> tuple[Tree, Metrics]:
         return states, spread({name: np.zeros(replicas, value.dtype) for name, value in totals[phase].items()})
@@ -218,7 +224,7 @@ def pmapped(
         if fold:
             folded_rows = spread(padded(Rows(*(part[None] for part in rows)), longest), 1)
             return compiled[phase].lower(begin(states, phase), resident, folded_rows, 1)
-        return compiled[phase].lower(begin(states, phase), resident, spread(rows))
+        return compiled[phase].lower(begin(states, phase), resident, spread(store.given(rows)))
 
     def advance(
         states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]
@@ -227,8 +233,8 @@ def pmapped(
         if fold:
             states, sums = compiled[phase](carry, resident, spread(padded(rows, longest), 1), steps)
         else:
-            for i in range(steps):
-                carry = compiled[phase](carry, resident, spread(Rows(*(part[i] for part in rows))))
+            for given in store.ahead(rows, spread):
+                carry = compiled[phase](carry, resident, given)
             states, sums = carry
         return states, {name: np.asarray(value).reshape(replicas) / steps for name, value in sums.items()}
 

@@ -37,22 +37,22 @@ class Replica(NamedTuple):
     state: State  # the method's own: what is learnt
 
 
-def start(method: Method, store: Store) -> Callable[[Array, Rows, Any], Replica]:
-    """(seed, rows, resident) -> a replica before its first update."""
+def start(method: Method, store: Store) -> Callable[[Array, Any, Any], Replica]:
+    """(seed, what is given for its rows, resident) -> a replica before its first update."""
 
-    def begin(seed: Array, rows: Rows, resident: Any) -> Replica:
-        key = jax.random.key(seed)
-        return Replica(jnp.int32(0), key, able(method.init)(jax.random.fold_in(key, INIT), store.fetch(resident, rows)))
+    def begin(seed: Array, given: Any, resident: Any) -> Replica:
+        key, batch = jax.random.key(seed), store.fetch(resident, given)
+        return Replica(jnp.int32(0), key, able(method.init)(jax.random.fold_in(key, INIT), batch))
 
     return begin
 
 
 def accumulating(phase: Phase, store: Store) -> Callable[..., tuple[Replica, Metrics]]:
-    """(replica, totals), resident, rows of one step -> (replica, totals + metrics)."""
+    """(replica, totals), resident, what is given for the rows of one step -> (replica, totals + metrics)."""
 
-    def step(carry: tuple[Replica, Metrics], resident: Any, rows: Rows) -> tuple[Replica, Metrics]:
+    def step(carry: tuple[Replica, Metrics], resident: Any, given: Any) -> tuple[Replica, Metrics]:
         (count, key, state), totals = carry
-        state, metrics = phase.step(state, jax.random.fold_in(key, count), count, store.fetch(resident, rows))
+        state, metrics = phase.step(state, jax.random.fold_in(key, count), count, store.fetch(resident, given))
         return Replica(count + 1, key, state), {name: totals[name] + value for name, value in metrics.items()}
 
     return step

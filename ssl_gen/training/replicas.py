@@ -65,12 +65,12 @@ def make_replicas(
 ) -> Replicas:
     """Place `replicas` copies of a method on this process's devices, or on those of all processes (`several`).
 
-    `longest` bounds the steps of one `advance`; `fold` None folds
-    steps on accelerators only. Raises UserError where devices or batch sizes do not fit.
+    `longest` bounds the steps of one `advance`; `fold` None folds steps on accelerators only, where the store's may be
+    folded. Raises UserError where devices or batch sizes do not fit.
     """
     devices = jax.devices() if several else jax.local_devices()
     placement = choose_placement(mode, replicas, data_parallel, devices, several)
-    fold = devices[0].platform != "cpu" if fold is None else fold
+    fold = store.folds and (devices[0].platform != "cpu" if fold is None else fold)
     if placement == "pmap" and data_parallel > 1:
         raise UserError("--replicas pmap gives each device its own seeds; with --data-parallel use vmap or loop")
     if placement == "pmap" and several:

@@ -1,0 +1,132 @@
+"""Arrays of images that stay on disk: filled one by one, mapped into memory, chosen from without a copy in memory.
+
+numpy reads what is mapped when it is asked for, and the system gives the pages back when it wants the memory: a data
+set on disk may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ssl_gen.core.files import say_once
+from ssl_gen.core.machine import cache_folder
+from ssl_gen.core.wording import size
+
+BLOCK = 2**24  # bytes, about, of images that are in memory at a time; ours
+
+
+def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Images (N, ...) in order, about BLOCK bytes at a time."""
+    count = max(1, BLOCK // max(1, images[:1].nbytes))
+    for start in range(0, len(images), count):
+        yield images[start : start + count]
+
+
+class Growing:
+    """Images (h, w) or (h, w, 3) uint8 that come one by one, in memory or in a file; N are told of before.
+
+    They are grey, (N, h, w, 1), until the first in RGB comes, which makes all (N, h, w, 3).
+    """
+
+    def __init__(self, path: Path | None, expected: int) -> None:
+        self.path, self.expected = path, expected
+        self.count = 0
+        self.shape: tuple[int, ...] = (0, 0, 1)  # of an image
+        self.waiting: list[np.ndarray] = []  # those that are not in the file yet, all without one
+
+    def append(self, image: np.ndarray) -> None:
+        """One more, of the sides of those before. Raises OSError where the file takes no more."""
+        channels = 3 if image.ndim == 3 or self.shape[2] == 3 else 1
+        if not self.count:
+            self.shape = (*image.shape[:2], channels)
+            self._make_room()
+        elif channels != self.shape[2]:
+            self.change(lambda earlier: np.repeat(earlier, 3, -1))
+        image = image.reshape(*image.shape[:2], -1)
+        self.waiting.append(np.repeat(image, channels // image.shape[2], -1))
+        self.count += 1
+        if self.path and len(self.waiting) * self.waiting[0].nbytes >= BLOCK:
+            self._flush()
+
+    def change(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Each image so far becomes function(image), all of one shape."""
+        if not self.count:
+            return
+        earlier = self.whole()
+        self.shape = function(earlier[0]).shape
+        if self.path is None:
+            self.waiting = [function(image) for image in earlier]
+            return
+        half = self.path.with_name(f"{self.path.name}.changed")
+        with open(half, "wb") as file:
+            for block in blocks(earlier):
+                np.stack([function(image) for image in block]).tofile(file)
+        os.replace(half, self.path)
+
+    def whole(self) -> np.ndarray:
+        """All so far, (N, h, w, C) uint8: mapped where they are in a file."""
+        if self.path is None or not self.count:
+            return np.stack(self.waiting) if self.count else np.empty((0, *self.shape), np.uint8)
+        self._flush()
+        return np.memmap(self.path, np.uint8, "r", shape=(self.count, *self.shape))
+
+    def _flush(self) -> None:
+        if self.path and self.waiting:
+            with open(self.path, "ab") as file:
+                np.stack(self.waiting).tofile(file)
+            self.waiting = []
+
+    def _make_room(self) -> None:
+        """Grow in memory instead, and say why, where the disk will not hold what is expected, or may not be written."""
+        if self.path is None:
+            return
+        needed = self.expected * int(np.prod(self.shape))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            room = shutil.disk_usage(self.path.parent).free
+            if room >= needed:
+                self.path.write_bytes(b"")
+                return
+            left, words = size(room), size(needed)
+            say_once(f"{self.path.parent} has {left} left, and decoded images need {words}: they are kept in memory")
+        except OSError as error:
+            why = f"cannot write {self.path.parent}: {error.strerror}"
+            say_once(f"{why}; decoded images are kept in memory; set XDG_CACHE_HOME")
+        self.path = None
+
+
+def chosen(images: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """images (N, ...), keep (N,) bool -> those kept, in order; of mapped ones no copy in memory.
+
+    Those that lie one after the other are a view; others are copied into a file that goes with this process, or, where
+    the disk does not take it, into memory.
+    """
+    rows = np.flatnonzero(keep)
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return images[rows[0] : rows[-1] + 1]
+    folder = cache_folder()
+    if not isinstance(images, np.memmap) or not len(rows) or folder is None:
+        return images[keep]
+    step = max(1, BLOCK // max(1, images[:1].nbytes))
+    parts = (images[rows[start : start + step]] for start in range(0, len(rows), step))
+    return mapped(parts, (len(rows), *images.shape[1:]), folder)
+
+
+def mapped(parts: Iterable[np.ndarray], shape: tuple[int, ...], folder: Path) -> np.ndarray:
+    """Parts that make up an array of uint8, as one that is mapped from a nameless file, or in memory without room."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free >= np.prod(shape):
+            with tempfile.TemporaryFile(dir=folder) as file:
+                for part in parts:
+                    np.ascontiguousarray(part).tofile(file)
+                file.flush()
+                return np.memmap(file, np.uint8, "r", shape=shape)
+    return np.concatenate(list(parts))

@@ -1,0 +1,122 @@
+"""Images on disk: grown one by one, mapped, and chosen from, with little in memory."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from ssl_gen.datasets import disk
+from ssl_gen.datasets.dataset import Dataset, hold_out, resize_one
+from ssl_gen.datasets.disk import Growing, blocks, chosen
+
+RANDOM = np.random.default_rng(0)
+
+
+def drawn(*shape):
+    return RANDOM.integers(0, 256, shape, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path, monkeypatch):
+    """Blocks of a few images, and a cache of one's own."""
+    monkeypatch.setattr(disk, "BLOCK", 400)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def on_disk(path, images):
+    images.tofile(path)
+    return np.memmap(path, np.uint8, "r", shape=images.shape)
+
+
+@pytest.mark.parametrize("kinds", ["ggg", "rrrrr", "ggggrgr", "rg"])
+def test_what_grows_on_disk_is_what_grows_in_memory_grey_until_there_is_colour(kinds, tmp_path):
+    images = [drawn(8, 9) if kind == "g" else drawn(8, 9, 3) for kind in kinds]
+    memory, file = Growing(None, len(images)), Growing(tmp_path / "half", len(images))
+    for image in images:
+        memory.append(image)
+        file.append(image)
+    assert isinstance(file.whole(), np.memmap) and not isinstance(memory.whole(), np.memmap)
+    for whole in (memory.whole(), file.whole()):
+        assert whole.shape == (len(images), 8, 9, 3 if "r" in kinds else 1)
+        for found, image in zip(whole, images, strict=True):
+            grey_in_each = np.broadcast_to(image.reshape(8, 9, -1), found.shape)
+            np.testing.assert_array_equal(found, grey_in_each)
+
+
+def test_all_that_came_may_change_its_size_and_more_may_come(tmp_path):
+    images = [drawn(8, 9) for _ in range(20)]
+    grown = Growing(tmp_path / "half", 21)
+    for image in images:
+        grown.append(image)
+    grown.change(lambda image: resize_one(image, 4, 4))
+    grown.append(drawn(4, 4, 3))
+    assert grown.whole().shape == (21, 4, 4, 3)
+    np.testing.assert_array_equal(grown.whole()[7, :, :, 0], resize_one(images[7], 4, 4))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["half"]
+
+
+def test_nothing_that_changes_is_nothing(tmp_path):
+    grown = Growing(tmp_path / "half", 3)
+    grown.change(lambda image: image)
+    assert grown.whole().shape[0] == 0
+
+
+def test_growing_on_disk_takes_a_fraction_of_the_memory_of_the_images(tmp_path):
+    def grow(path):
+        grown = Growing(path, 200)
+        for _ in range(200):
+            grown.append(np.zeros((64, 64, 3), np.uint8))
+        return grown.whole()
+
+    def peak(path):
+        tracemalloc.start()
+        try:
+            assert grow(path).nbytes == 200 * 64 * 64 * 3
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(None) > 200 * 64 * 64 * 3 > 10 * peak(tmp_path / "half")
+
+
+def test_rows_that_lie_one_after_the_other_are_a_view():
+    images = drawn(10, 4, 4, 1)
+    found = chosen(images, np.arange(10) >= 4)
+    assert np.shares_memory(found, images)
+    np.testing.assert_array_equal(found, images[4:])
+
+
+def test_other_rows_of_mapped_images_are_mapped_and_leave_no_name(tmp_path):
+    images = on_disk(tmp_path / "images", drawn(50, 4, 4, 3))
+    keep = np.arange(50) % 3 > 0
+    found = chosen(images, keep)
+    assert isinstance(found, np.memmap) and not list((tmp_path / "cache" / "ssl_gen").iterdir())
+    np.testing.assert_array_equal(found, np.asarray(images)[keep])
+    assert not isinstance(chosen(np.asarray(images).copy(), keep), np.memmap)
+    assert len(chosen(images, keep & False)) == 0
+
+
+def test_without_room_they_are_in_memory(tmp_path, monkeypatch):
+    images = on_disk(tmp_path / "images", drawn(50, 4, 4, 3))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    keep = np.arange(50) % 3 > 0
+    found = chosen(images, keep)
+    assert not isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, np.asarray(images)[keep])
+
+
+def test_a_validation_split_of_mapped_images_leaves_mapped_images(tmp_path):
+    images, labels = drawn(40, 4, 4, 1), np.arange(40, dtype=np.int32) % 4
+    data = Dataset("d", on_disk(tmp_path / "images", images), labels, images[:4], labels[:4], tuple("abcd"))
+    rest, held, _ = hold_out(data, 8)
+    assert isinstance(rest.train_images, np.memmap) and len(rest.train_images) == 32 and len(held) == 8
+    both = np.concatenate([rest.train_images, held]).reshape(40, -1)
+    assert {row.tobytes() for row in both} == {row.tobytes() for row in images.reshape(40, -1)}
+
+
+def test_blocks_are_all_images_in_order():
+    images = drawn(23, 5, 5, 1)
+    parts = list(blocks(images))
+    assert len(parts) == 2 and len(parts[0]) == 16
+    np.testing.assert_array_equal(np.concatenate(parts), images)
+    assert list(blocks(images[:0])) == []
