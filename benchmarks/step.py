@@ -7,6 +7,7 @@
     twin     JAX against the PyTorch of `benchmarks/twins.py` (needs `pip install -e '.[bench]'`), interleaved in this
              process so that a busy machine slows both; `ratio` is JAX's rate over PyTorch's
     fold     steps folded into one program over the same steps in a Python loop; `ratio` is seconds over seconds
+    stream   steps whose images are streamed from a file over steps that have them on the device, likewise
 
 Every timing is the median of several, each until its result is there, after a first call that compiles. Work of others
 slows PyTorch's threads more than JAX's: trust a ratio where `load` is low, or on one core (`taskset -c 0 python ...`).
@@ -23,6 +24,7 @@ import os
 import re
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -39,7 +41,7 @@ from ssl_gen.core.gradient import Terms
 from ssl_gen.core.players import Player
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.masking import Scheme, make_mask
-from ssl_gen.datasets.store import Store
+from ssl_gen.datasets.store import Store, StreamedStore
 from ssl_gen.losses.adversarial import judged_fake, judged_real
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.adversarial import feature_matching
@@ -53,10 +55,12 @@ from ssl_gen.training.segments import Segment
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
 SPEC = ImageSpec(28, 28, 1, 10)  # MNIST
+PHOTOGRAPHS = ImageSpec(32, 32, 3, 10)  # CIFAR-10
 LABELS, LONGEST = 100, 100  # visible; steps of one call at most, as in training
 LATENT, RATE = 100, 2e-4  # of the convolutional GAN; Radford et al. 2016, arXiv:1511.06434, sec. 4
 TARGETS = {"dense": 1.8, "convolutional": 0.7}  # JAX's rate over PyTorch's on two quiet cores; ours
 LIMIT = 1.05  # seconds of a folded step over one of the Python loop; ours
+STREAMED = 1 / 0.9  # seconds of a step that reads its images over one that has them; ours
 
 
 class Scale(NamedTuple):
@@ -267,17 +271,39 @@ def compared(times: dict[str, list[float]], steps: int, gflops: dict[str, float]
     return {"steps_per_second": rounded(rates)} | rounded(ratios) | {"product_gflops": rounded(gflops)}
 
 
+def two_ways(kind: str, name: str, train: dict[str, Callable[[int], Tree]], steps: int, repeats: int) -> dict[str, Any]:
+    """A line on k steps made in two ways, {way: train}; `ratio` is the first's seconds over the second's."""
+    times = interleaved({way: functools.partial(call, steps) for way, call in train.items()}, repeats)
+    each = {way: statistics.median(seconds) / steps for way, seconds in times.items()}
+    one, other = times
+    ratios = {"ratio": each[one] / each[other], "ratio_of_fastest": min(times[one]) / min(times[other])}
+    about = {"kind": kind, "name": name, "steps": steps, "seconds_per_step": rounded(each)}
+    return about | rounded(ratios) | machine()
+
+
 def fold_line(name: str, method: Method, scale: Scale) -> dict[str, Any]:
     """k steps of a method's longest phase, with one seed, in one program and in k calls of another."""
     data, steps, calls = random_data(scale.images, 1), scale.steps[2], {}
-    for kind in ("loop", "fold"):
+    for kind in ("fold", "loop"):
         program = make_replicas(method, Store(data.dataset.train_images), 1, "loop", longest=steps, fold=kind == "fold")
         calls[kind] = trainer(program, method, data, program.init([0], initial_rows(data)))
-    times = interleaved({kind: functools.partial(train, steps) for kind, train in calls.items()}, scale.repeats)
-    each = {kind: statistics.median(seconds) / steps for kind, seconds in times.items()}
-    ratios = {"ratio": each["fold"] / each["loop"], "ratio_of_fastest": min(times["fold"]) / min(times["loop"])}
-    about = {"kind": "fold", "name": name, "steps": steps, "seconds_per_step": rounded(each)}
-    return about | rounded(ratios) | {"limit": LIMIT} | machine()
+    return two_ways("fold", name, calls, steps, scale.repeats) | {"limit": LIMIT}
+
+
+def stream_line(name: str, spec: ImageSpec, scale: Scale, **changes: Any) -> dict[str, Any]:
+    """k steps of a method, with one seed, whose images are streamed from a file, and that has them on the device."""
+    module, data, steps = METHODS[name], random_data(scale.images, 1, spec), scale.steps[2]
+    config = module.Config(**preset(module, scale) | changes)
+    method = module.make(config, spec)
+    with tempfile.NamedTemporaryFile() as file:
+        data.dataset.train_images.tofile(file.name)
+        images = np.memmap(file.name, np.uint8, "r", shape=data.dataset.train_images.shape)
+        calls = {}
+        for way, store in (("stream", StreamedStore(images)), ("device", Store(data.dataset.train_images))):
+            program = make_replicas(method, store, 1, "loop", longest=steps)
+            calls[way] = trainer(program, method, data, program.init([0], initial_rows(data)))
+        line = two_ways("stream", f"{name}, {config.network}", calls, steps, scale.repeats)
+    return line | {"limit": STREAMED}
 
 
 def lines(scale: Scale) -> Iterator[dict[str, Any]]:
@@ -292,6 +318,8 @@ def lines(scale: Scale) -> Iterator[dict[str, Any]]:
     else:
         yield from twin_lines(scale)
     yield fold_line("conditional_gan", conditional_gan(scale), scale)
+    yield stream_line("fixmatch", SPEC, scale)
+    yield stream_line("fixmatch", PHOTOGRAPHS, scale, network="wide_resnet", labelled_batch=8, unlabelled_batch=24)
 
 
 def main() -> None:

@@ -60,6 +60,13 @@ def test_a_fold_line_compares_the_seconds_of_a_step():
     assert line["limit"] == step.LIMIT and set(line) >= MACHINE
 
 
+def test_a_stream_line_compares_the_seconds_of_a_step_whose_images_are_read():
+    line = through_json(step.stream_line("supervised", step.SPEC, TINY))
+    seconds = line["seconds_per_step"]
+    assert line["ratio"] == pytest.approx(seconds["stream"] / seconds["device"], rel=1e-3)
+    assert line["kind"] == "stream" and line["name"] == "supervised, mlp" and line["limit"] == step.STREAMED
+
+
 def test_the_convolutional_gan_has_a_step_that_trains_both_players():
     method, batch = step.conditional_gan(TINY), some_batch(0)
     state = jax.eval_shape(method.init, jax.random.key(0), batch)
@@ -85,9 +92,10 @@ def test_a_ratio_is_of_medians_and_is_corrected_for_the_rate_of_matrix_products(
 
 def test_without_pytorch_the_twins_are_skipped_in_one_line(monkeypatch):
     monkeypatch.setattr(step.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(step, "fold_line", lambda *_: {"kind": "fold"})
+    for kind in ("fold", "stream"):
+        monkeypatch.setattr(step, f"{kind}_line", lambda *_, kind=kind, **__: {"kind": kind})
     lines = list(step.lines(TINY._replace(methods=())))
-    assert [line["kind"] for line in lines] == ["twin", "fold"]
+    assert [line["kind"] for line in lines] == ["twin", "fold", "stream", "stream"]
     assert "pip install" in lines[0]["skipped"]
 
 
