@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl_gen.datasets import summary
 from ssl_gen.datasets.dataset import HIDDEN, OUT_OF_DISTRIBUTION, Dataset, hold_out, with_out_of_distribution
 from ssl_gen.datasets.sources import load
 from ssl_gen.types import ImageSpec, UserError
@@ -57,6 +58,12 @@ def test_unlabelled_images_join_the_training_images_as_hidden(tmp_path):
     extra = RANDOM.integers(0, 256, (5, 9, 8, 3), np.uint8)
     data = load(saved(tmp_path, unlabelled_images=extra))
     np.testing.assert_array_equal(data.train_images[data.train_labels == HIDDEN], extra)
+
+
+def test_a_class_without_a_test_array_is_named_too(tmp_path):
+    assert "8 test, none of 2, 3, which no error counts; " in summary.line(
+        load(saved(tmp_path, test_labels=np.arange(8) % 2))
+    )
 
 
 class Trap:

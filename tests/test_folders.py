@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_gen.datasets import summary
 from ssl_gen.datasets.dataset import HIDDEN, Dataset
 from ssl_gen.datasets.image_files import read_picture
 from ssl_gen.datasets.sources import load
+from ssl_gen.runs.options import Options
+from ssl_gen.runs.train import train
 from ssl_gen.types import ImageSpec, UserError
 
 
@@ -251,9 +254,41 @@ def test_a_class_with_nothing_left_after_skipping_is_named(tmp_path):
     assert "Class 'emu'" in refusal(tmp_path, skip_unreadable=True)
 
 
-def test_a_class_of_one_cannot_be_tested(tmp_path):
-    picture(two_classes(tmp_path) / "emu" / "0.png")
-    assert "Class 'emu'" in refusal(tmp_path) and "one labelled image" in refusal(tmp_path)
+def test_a_class_of_one_is_trained_on_and_not_tested_and_the_others_are_split_as_without_it(tmp_path):
+    before = read(two_classes(tmp_path))
+    only = picture(tmp_path / "emu" / "0.png", 300)
+    data = read(tmp_path)
+    assert data.class_names == ("cat", "dog", "emu")
+    np.testing.assert_array_equal(data.train_images[data.train_labels == 2], only[None])
+    np.testing.assert_array_equal(data.test_images, before.test_images)
+    np.testing.assert_array_equal(data.train_images[data.train_labels != 2], before.train_images)
+
+
+def test_where_every_class_has_one_image_nothing_could_be_tested(tmp_path):
+    assert "No class in" in refusal(two_classes(tmp_path, count=1)) and "add a test/" in refusal(tmp_path)
+
+
+def test_the_line_of_what_was_read_names_the_classes_without_a_test_image(tmp_path):
+    assert "0 validation, 2 test; " in summary.line(read(two_classes(tmp_path)))
+    picture(tmp_path / "emu" / "0.png", 300)
+    picture(tmp_path / "yak" / "0.png", 400)
+    assert "0 validation, 2 test, none of emu, yak, which no error counts; " in summary.line(read(tmp_path))
+
+
+def test_a_class_without_a_test_image_has_no_error_and_spoils_none(tmp_path):
+    picture(two_classes(tmp_path / "pictures") / "emu" / "0.png", 300)
+    options = Options(
+        f"folder:{tmp_path / 'pictures'}", labels="all", features="pixels", quiet=True, out=tmp_path / "run"
+    )
+    final = train("linear", None, options).final
+    errors = {name: summary["mean"] for name, summary in final.per_class_error.items()}
+    assert errors["emu"] is None and {errors["cat"], errors["dog"]} <= {0.0, 100.0}  # a test image each
+    metrics = {name: final.metrics[name]["mean"] for name in ("error", "balanced_error", "worst_class_error")}
+    mean, worst = (errors["cat"] + errors["dog"]) / 2, max(errors["cat"], errors["dog"])
+    assert metrics == {"error": mean, "balanced_error": mean, "worst_class_error": worst}
+    assert final.confusion[2] == [0, 0, 0] and "nll" in final.metrics
+    assert not set(final.unmeasured) & {"error", "balanced_error", "worst_class_error", "nll", "calibration_error"}
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_labels_csv_naming_an_absent_file_is_refused(tmp_path):

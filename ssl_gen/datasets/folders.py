@@ -28,11 +28,11 @@ def load_folder(
     unlabelled); optionally inside `train/` and `test/`. What is passed over, `walk` says; order is that of the paths.
 
     Where there is no test/, a fixed stratified fifth of the labelled images is the test set: of a class with n images
-    max(1, n // 5), drawn with seed 0. Images become `size` x `size`; without a size they stay as they are if all are
-    equal with sides in 8..128, else they become 32 x 32. All grey: 1 channel, else 3. Transparent parts become white;
-    of an animation the first frame counts. Training images that copy a test image are left out unless `keep_copies`.
-    Raises UserError for everything that is not so; with `skip_unreadable`, files that are no readable images are left
-    out and listed in `skipped`.
+    max(1, n // 5), drawn with seed 0; a class's only image is trained on. Images become `size` x `size`; without a size
+    they stay as they are if all are equal with sides in 8..128, else they become 32 x 32. All grey: 1 channel, else 3.
+    Transparent parts become white; of an animation the first frame counts. Training images that copy a test image are
+    left out unless `keep_copies`. Raises UserError for everything that is not so; with `skip_unreadable`, files that
+    are no readable images are left out and listed in `skipped`.
     """
     root = Path(path)
     if root.is_file():
@@ -58,7 +58,7 @@ def load_folder(
                 f"Class {class_name!r} in {readable(root)} has no images for training: add some or remove its folder."
             )
     if not layout.split:
-        test = _fifth(labels, names, root)
+        test = _fifth(labels, len(names), root)
     reading.warn_of_names(names)
     dataset = Dataset(
         name,
@@ -186,15 +186,14 @@ def _decode(files: Sequence[File], size: int | None, skip_unreadable: bool, grow
     return Decoded(images, kept, unread, reading)
 
 
-def _fifth(labels: np.ndarray, class_names: tuple[str, ...], root: Path) -> np.ndarray:
-    """labels (N,) -> (N,) bool, the images held out for the test set."""
-    sizes = stratify.sizes(labels, len(class_names))
-    if sizes.min() < 2:
-        lonely = class_names[int(sizes.argmin())]
+def _fifth(labels: np.ndarray, classes: int, root: Path) -> np.ndarray:
+    """labels (N,), of every class at least one -> (N,) bool, the images held out for the test set."""
+    sizes = stratify.sizes(labels, classes)
+    if sizes.max() < 2:
         raise UserError(
-            f"Class {lonely!r} in {readable(root)} has one labelled image, and testing needs one more: add it, or a "
-            "test/."
+            f"No class in {readable(root)} has two labelled images, and testing takes one: label more, or add a test/."
         )
+    counts = np.minimum(np.maximum(1, sizes // HELD_OUT), sizes - 1)  # every class keeps one to learn from
     test = np.zeros(len(labels), bool)
-    test[stratify.draw_rows(labels, np.maximum(1, sizes // HELD_OUT), stratify.generator(0))] = True
+    test[stratify.draw_rows(labels, counts, stratify.generator(0))] = True
     return test

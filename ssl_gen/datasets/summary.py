@@ -31,7 +31,7 @@ def said_of_left_out(left_out: Mapping[str, Sequence[str]]) -> str:
 
 
 def line(dataset: Dataset, validation: int = 0, visible: Sequence[int] = ()) -> str:
-    """What was read, in one line: classes, images, sizes and modes, what was changed, what was left out.
+    """What was read, in one line: classes, images, sizes and modes, what cannot be tested, was changed or left out.
 
     validation: images held out of training; visible (S,): labels that each seed sees.
     """
@@ -44,11 +44,16 @@ def line(dataset: Dataset, validation: int = 0, visible: Sequence[int] = ()) -> 
     train = f"{len(dataset.train_labels):,} training images, {counts.sum():,} labelled, {hidden:,} unlabelled"
     train += f", {strangers:,} of no class" if strangers else ""
     train += f" (each seed sees {' or '.join(f'{n:,}' for n in sorted(set(visible)))} labels)" if visible else ""
+    tests = f"{len(dataset.test_labels):,} test"
+    tested = set(dataset.test_labels.tolist())
+    untested = [name for k, name in enumerate(dataset.class_names) if k not in tested]
+    if tested and untested:
+        tests += f", none of {some(untested, NAMED)}, which no error counts"
     found = f" from files of {listed(reading.sizes)} in {listed(reading.modes)}" if reading.sizes else ""
     changes = listed(reading.changes) or "nothing resized or converted"
     return (
         f"read {readable(dataset.name)}: {count(len(classes), 'class', 'es')}, "
-        f"labelled: {some(classes, NAMED)}; {train}; {validation:,} validation, {len(dataset.test_labels):,} test; "
+        f"labelled: {some(classes, NAMED)}; {train}; {validation:,} validation, {tests}; "
         f"{width} x {height} {'RGB' if channels == 3 else 'grey'}{found}; {changes}; "
         f"{said_of_left_out(reading.left_out)}"
     )

@@ -203,13 +203,13 @@ FIRST_ERROR = Metric(
     {"first_error": PERCENT},
 )
 BALANCED_ERROR = Metric(
-    "test error, percent, mean over classes",
+    "test error, percent, mean over the classes that have test images",
     ("classify",),
     of_test_images("balanced_error", balanced_error),
     {"balanced_error": Number("%", "lower")},
 )
 WORST_CLASS_ERROR = Metric(
-    "test error, percent, of the class that has the largest",
+    "test error, percent, of the class that has the largest, of those with test images",
     ("classify",),
     of_test_images("worst_class_error", worst_class_error),
     {"worst_class_error": Number("%", "lower")},
