@@ -5,6 +5,7 @@ import pytest
 from ssl_gen import cli
 from ssl_gen.methods.classical import supervised
 from ssl_gen.runs import pace, train
+from ssl_gen.runs.data import load_data
 from ssl_gen.runs.options import Options
 from ssl_gen.types import UserError
 
@@ -21,16 +22,25 @@ def slow(monkeypatch):
 def test_the_steps_are_those_that_fill_the_minutes(slow, tmp_path, capsys):
     options = Options(labels="10", out=tmp_path / "run", quiet=True)
     # The clock is looked at once before the first step and once after each: 8 steps in 2 seconds.
-    assert pace.steps_in(10.0, "supervised", SMALL, options) == 2_400
+    assert pace.steps_in(10.0, "supervised", SMALL, options).steps == 2_400
     assert "a step takes 0.25 s here: 2,400 steps, about 10 minutes" in capsys.readouterr().out
-    assert pace.steps_in(0.1, "supervised", SMALL, options) == pace.LEAST
+    assert pace.steps_in(0.1, "supervised", SMALL, options).steps == pace.LEAST
 
 
 def test_a_run_that_was_begun_keeps_its_steps(tmp_path, monkeypatch):
     options = Options(labels="10", out=tmp_path / "run", quiet=True, evaluators=())
     train.train("supervised", SMALL, options)
     monkeypatch.setattr(pace, "seconds_a_step", None)
-    assert pace.steps_in(10.0, "supervised", SMALL, options) == 8
+    assert pace.steps_in(10.0, "supervised", SMALL, options) == pace.Paced(8, None)
+
+
+def test_the_run_is_of_the_data_that_its_steps_were_timed_on_and_they_are_read_once(slow, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(train, "load_data", lambda options: read.append(load_data(options)) or read[-1])
+    options = Options(labels="10", out=tmp_path / "run", quiet=True, evaluators=(), features="pixels")
+    data = pace.steps_in(10.0, "supervised", SMALL, options).data
+    final = train.train("supervised", SMALL, options, data).final
+    assert len(read) == 1 and data is read[0] and final.masks == [mask.sha256 for mask in data.masks]
 
 
 @pytest.mark.parametrize(("steps", "said"), [(7.9, 7), (99.9, 99), (1_234.5, 1_200), (98_765, 98_000)])
@@ -45,13 +55,15 @@ def test_several_processes_are_not_measured():
 
 def test_quick_sees_all_labels_of_small_images_for_as_long_as_was_measured(tmp_path, monkeypatch):
     seen, stopped = [], train.Result(tmp_path, None, "")
-    monkeypatch.setattr(pace, "steps_in", lambda minutes, *asked: seen.append((minutes, asked)) or 9)
+    monkeypatch.setattr(
+        pace, "steps_in", lambda minutes, *asked: seen.append((minutes, asked)) or pace.Paced(9, "data")
+    )
     trained = []
-    monkeypatch.setattr(train, "train", lambda name, config, options: trained.append(config) or stopped)
+    monkeypatch.setattr(train, "train", lambda name, config, options, data: trained.append((config, data)) or stopped)
     words = ["train", "supervised", "--preset", "quick", "--dataset", "digits"]
     cli.main(words)
     cli.main([*words, "--steps", "5"])
-    assert [config.steps for config in trained] == [9, 5]
+    assert [(config.steps, data) for config, data in trained] == [(9, "data"), (5, None)]
     ((minutes, (name, config, options)),) = seen
     assert (minutes, name, config) == (10.0, "supervised", supervised.QUICK)
     assert (options.labels, options.size) == ("all", 32)

@@ -160,17 +160,18 @@ def train(arguments: Sequence[str]) -> int:
     settings = dataclasses.make_dataclass("Settings", fields, frozen=True)
     title = str(module.__doc__).split("\n\n")[0].replace("\n", " ")
     chosen = parse(settings, rest, f"ssl-gen train {name}", f"{title} {module.PAPER}")
-    config = chosen.config
+    config, data = chosen.config, None
     if chosen.steps is not None:
         config = with_steps(name, config, chosen.steps)
     elif chosen_preset == QUICK and not chosen.dry_run and config.steps == default.steps:
-        config = with_steps(name, config, pace.steps_in(pace.MINUTES, name, config, chosen.options))
+        steps, data = pace.steps_in(pace.MINUTES, name, config, chosen.options)
+        config = with_steps(name, config, steps)
     if chosen.dry_run:
         from ssl_gen.runs import forecast
 
         print(forecast.words(forecast.forecast(name, config, chosen.options)))
         return 0
-    result = training.train(name, config, chosen.options)
+    result = training.train(name, config, chosen.options, data)
     if result.is_main:
         report(result)
     if result.final is None:

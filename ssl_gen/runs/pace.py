@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from ssl_gen.core.wording import count
 from ssl_gen.reports import records
 from ssl_gen.runs import train
+from ssl_gen.runs.data import Data
 from ssl_gen.runs.options import Options
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import Tree, UserError
@@ -21,7 +22,14 @@ TIMED = 2.0  # seconds of each phase, at least
 LEAST = 100  # steps, however slow the machine is
 
 
-def steps_in(minutes: float, name: str, config: Any, options: Options) -> int:
+class Paced(NamedTuple):
+    """How many steps, and what they were timed on, for `train` to go on with."""
+
+    steps: int
+    data: Data | None  # None where a run that was begun said the steps
+
+
+def steps_in(minutes: float, name: str, config: Any, options: Options) -> Paced:
     """Steps of all seeds that take about so many minutes here; a run that was begun keeps those that it has.
 
     Some steps of each phase are made, and forgotten. Raises UserError for what does not fit together, as `train` does,
@@ -33,15 +41,16 @@ def steps_in(minutes: float, name: str, config: Any, options: Options) -> int:
     if (folder / "run.json").is_file():
         begun = records.load_run(folder)
         if begun.method == name and "steps" in begun.config:
-            return int(begun.config["steps"])
-    each = seconds_a_step(train.prepare(name, config, options))
+            return Paced(int(begun.config["steps"]), None)
+    job = train.prepare(name, config, options)
+    each = seconds_a_step(job)
     steps = max(LEAST, rounded_down(60 * minutes / each))
     print(
         f"a step takes {each:.2g} s here: {count(steps, 'step')}, about {minutes:.0f} minutes; "
         f"--steps {steps} trains as long elsewhere",
         flush=True,
     )
-    return steps
+    return Paced(steps, job.data)
 
 
 def seconds_a_step(job: train.Job) -> float:

@@ -91,17 +91,18 @@ def default_folder(name: str, options: Options) -> Path:
     return Path("runs") / f"{name}-{names.plain(dataset)}-{options.labels}"
 
 
-def train(name: str, config: Any = None, options: Options | None = None) -> Result:
+def train(name: str, config: Any = None, options: Options | None = None, data: Data | None = None) -> Result:
     """Train a method with every seed, or go on where an earlier call of the same stopped; evaluate; write the record.
 
-    config: the method's own Config (None: its defaults). Raises UserError for wrong settings, for a folder that holds
-    another run or that another process writes to. After SIGTERM or Ctrl-C the state is kept and `final` is None.
+    config: the method's own Config (None: its defaults); data: what `load_data` gave of the same options, where it was
+    called already. Raises UserError for wrong settings, for a folder that holds another run or that another process
+    writes to. After SIGTERM or Ctrl-C the state is kept and `final` is None.
     With `distributed` every process calls it alike, and the main one alone writes; an error of one is one of all.
     """
     options = options or Options()
     group = join() if options.distributed else SINGLE_PROCESS
     with group.failing_together():
-        job = prepare(name, config, options, group)
+        job = prepare(name, config, options, group, data)
         if group.is_main and job.record.read is not None:
             announce(job.record.read)
         held = claimed(job.target) if group.is_main else contextlib.nullcontext()
@@ -119,12 +120,14 @@ def announce(read: ReadRecord) -> None:
         print(text, flush=True)
 
 
-def prepare(name: str, config: Any, options: Options, group: ProcessGroup = SINGLE_PROCESS) -> Job:
-    """All that can be known before training. Raises UserError for what does not fit together."""
+def prepare(
+    name: str, config: Any, options: Options, group: ProcessGroup = SINGLE_PROCESS, data: Data | None = None
+) -> Job:
+    """All that can be known before training; `data` as in `train`. Raises UserError for what does not fit together."""
     module, config, options = find_method(name), checked_config(name, config), checked(options)
     trackers.check(("tensorboard",) if options.tensorboard else (), "--tensorboard")
     trackers.check(options.track)
-    data = load_data(options)
+    data = load_data(options) if data is None else data
     products = chosen(options.precision)
     with products_in(products):
         method: Method = module.make(config, data.spec)
