@@ -252,7 +252,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(capsys, tmp_path):
 def test_a_preset_changes_the_settings_that_a_method_starts_from(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(
-        train, "train", lambda name, config, options: asked.append(config) or train.Result(tmp_path, None, "")
+        train, "train", lambda name, config, options, data: asked.append(config) or train.Result(tmp_path, None, "")
     )
     stopped = 143  # so says a run without a final record
     assert cli.main(["train", "fixmatch", "--preset", "photographs", "--config.threshold", "0.8"]) == stopped
