@@ -14,6 +14,7 @@ from pathlib import Path
 import browser
 import numpy as np
 import pytest
+import test_suggesting
 from PIL import Image
 
 import ssl_gen
@@ -442,6 +443,13 @@ def test_what_cannot_be_reviewed_is_one_line(world, tmp_path, monkeypatch, capsy
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert (tmp_path / "mine.html").read_text() == "a person's"
+
+
+def test_the_folder_is_walked_once(world, tmp_path, monkeypatch):
+    def act():
+        ssl_gen.review(world / "run", world / "pictures", tmp_path / "review.html", next=2)
+
+    assert test_suggesting.scanned(monkeypatch, world / "pictures", act) == [world / "pictures"]
 
 
 def test_of_many_images_the_least_certain_are_shown_and_no_label_is_lost(world, tmp_path, monkeypatch, capsys):

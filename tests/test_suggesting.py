@@ -1,6 +1,7 @@
 """Which images to label next: the densest of each group, the unsure and diverse, and a table that is read back."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -181,6 +182,26 @@ def test_folders_of_classes_and_of_unlabelled_images_are_known(pictures):
     assert found.labelled == {
         f"{k}/{n:02d}.png": k for k, n in (("bright", 0), ("bright", 2), ("dark", 1), ("dark", 3))
     }
+
+
+def scanned(monkeypatch, root, act):
+    """The folders whose entries are listed while something is done, of `root` and below."""
+    seen, scandir = [], os.scandir
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", lambda folder=".": seen.append(folder) or scandir(folder))
+        act()
+    return sorted(folder for folder in seen if str(folder).startswith(str(root)))
+
+
+def test_the_folders_are_walked_once(pictures, monkeypatch):
+    for folder, numbers in {"dark": (1, 3), "unlabelled": range(4, 20)}.items():
+        (pictures / folder).mkdir()
+        for number in numbers:
+            (pictures / f"{number:02d}.png").rename(pictures / folder / f"{number:02d}.png")
+    for number in (0, 2):
+        (pictures / f"{number:02d}.png").unlink()
+    found = scanned(monkeypatch, pictures, lambda: suggest(pictures, 2))
+    assert found == [pictures, pictures / "dark", pictures / "unlabelled"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ssl_gen.datasets.image_files import Picture, read_picture
 from ssl_gen.datasets.layout import File, lay_out
 from ssl_gen.datasets.names import readable
 from ssl_gen.datasets.reading import Reading
-from ssl_gen.datasets.walk import ALWAYS, NO_IMAGE, SUFFIXES, UNREADABLE, is_image, walk
+from ssl_gen.datasets.walk import ALWAYS, NO_IMAGE, SUFFIXES, UNREADABLE, Walk, is_image, walk
 from ssl_gen.types import UserError
 
 HELD_OUT = 5  # one labelled image in five becomes a test image where there is no test folder; ours
@@ -39,7 +39,7 @@ def load_folder(
         raise UserError(f"{readable(path)} is a file: give a folder as folder:PATH, or arrays in a .npz as npz:PATH.")
     if not path or not root.is_dir():
         raise UserError(f"There is no folder {readable(path)!r}: give the path of a folder of images as folder:PATH.")
-    layout, reading = lay_out(root, skip_unreadable), Reading()
+    layout, reading = lay_out(root, walk(root, skip_unreadable)), Reading()
     for why in ALWAYS:
         reading.leave_out(why, [entry.relative_to(root) for entry in layout.passed.get(why, [])])
     unasked = {why: paths for why, paths in layout.passed.items() if why not in ALWAYS}
@@ -94,12 +94,13 @@ def read_to_fit(
     shape: tuple[int, int, int],
     skip_unreadable: bool,
     see: Callable[[np.ndarray], None] = lambda pixels: None,
+    found: Walk | None = None,
 ) -> tuple[list[Path], np.ndarray, Reading]:
     """One image, or all below a folder, brought to shape (H, W, C): paths, images (N, H, W, C), what was left out.
 
-    `see` is shown each as its file has it, (h, w) or (h, w, 3). What is no image is passed over. Raises UserError where
-    the path does not exist, where there is no image, for a folder that cannot be opened and an unreadable image, naming
-    it, unless `skip_unreadable`.
+    `see` is shown each as its file has it, (h, w) or (h, w, 3); `found`: what lies below a folder, where it was walked
+    already. What is no image is passed over. Raises UserError where the path does not exist, where there is no image,
+    for a folder that cannot be opened and an unreadable image, naming it, unless `skip_unreadable`.
     """
     if not path.is_dir() and not path.is_file():
         what = "is no regular file" if path.exists() else "is not there"
@@ -107,7 +108,7 @@ def read_to_fit(
     reading = Reading()
     candidates = [path]
     if path.is_dir():
-        found = walk(path, skip_unreadable)
+        found = found or walk(path, skip_unreadable)
         candidates = found.images
         for why, paths in found.passed.items():
             reading.leave_out(why, [entry.relative_to(path) for entry in paths])

@@ -32,9 +32,15 @@ class Layout(NamedTuple):
     split: bool  # is there a test folder?
 
 
-def lay_out(root: Path, skip_unreadable: bool) -> Layout:
-    """Every file of training and test, by the places they lie in."""
-    found = walk(root, skip_unreadable)
+class Places(NamedTuple):
+    """What was found in a folder, and its files by their places."""
+
+    found: Walk
+    files: list[File]
+
+
+def lay_out(root: Path, found: Walk) -> Layout:
+    """Every file of training and test, of what was found in a folder, by the places they lie in."""
     splits = {
         split: [entry for entry in found.folders if entry.parent == root and readable(entry.name).casefold() == split]
         for split in (TRAIN, TEST)
@@ -98,14 +104,14 @@ def glance(folder: Path) -> list[Path]:
     return list(itertools.islice(folder.iterdir(), GLANCE))
 
 
-def places(root: Path, skip_unreadable: bool) -> list[File]:
-    """The same of a folder in which labels may still be to come: loose images, or folders that mean no label."""
+def places(root: Path, skip_unreadable: bool) -> Places:
+    """Those of a folder in which labels may still be to come: loose images, or folders that mean no label."""
     found = walk(root, skip_unreadable)
     inner = [entry for entry in found.folders if entry.parent == root]
     begun = any(class_of(entry.name, f"The folder {readable(entry)}") is not None for entry in inner)
     if begun or _tables(found, root):
-        return lay_out(root, skip_unreadable).files
-    return [File(image, None, test=False) for image in found.images]
+        return Places(found, lay_out(root, found).files)
+    return Places(found, [File(image, None, test=False) for image in found.images])
 
 
 def _is_split(found: Walk, train: Path) -> bool:

@@ -56,10 +56,15 @@ def review(
     outputs.check_free([out], overwrite)
     found = load(run)
     data = found.record.data
-    known = layout.places(path, skip_unreadable)
+    places = layout.places(path, skip_unreadable)
+    known = places.files
     _check_labels(known, data.class_names, path, found)
     thumbnails: list[np.ndarray] = []
-    seen = look(path, data.spec.shape, skip_unreadable, lambda pixels: thumbnails.append(sprites.thumbnail(pixels)))
+
+    def see(pixels: np.ndarray) -> None:
+        thumbnails.append(sprites.thumbnail(pixels))
+
+    seen = look(path, places, data.spec.shape, skip_unreadable, see)
     probabilities = found.classify(seen.images)
     following = _following(seen, probabilities, found, min(next, most), features, seed)
     rows = page.order(probabilities, following)

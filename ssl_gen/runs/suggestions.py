@@ -65,7 +65,7 @@ def suggest(
     if found and size is not None:
         raise UserError("images are seen as the run sees them: leave out the size")
     shape = found.record.data.spec.shape if found else (size or DEFAULT_SIDE, size or DEFAULT_SIDE, 3)
-    names, images, labels, taken, reading = look(path, shape, skip_unreadable)
+    names, images, labels, taken, reading = look(path, layout.places(path, skip_unreadable), shape, skip_unreadable)
     suggesting.check_enough(taken, count)
     seen = features_of(features, found, images)
     guesses: list[tuple[str, float]] = []
@@ -91,16 +91,17 @@ class Looked(NamedTuple):
 
 def look(
     path: Path,
+    places: layout.Places,
     shape: tuple[int, int, int],
     skip_unreadable: bool,
     see: Callable[[np.ndarray], None] = lambda pixels: None,
 ) -> Looked:
-    """A folder that `folder:` takes, or one of loose images, as images of `shape`; raises UserError as the readers do.
+    """A folder and its places as images of `shape`; raises UserError as the readers do.
 
     `see` is shown each image as its file has it.
     """
-    files, images, reading = folders.read_to_fit(path, shape, skip_unreadable, see)
-    known = {file.path: file for file in layout.places(path, skip_unreadable)}
+    files, images, reading = folders.read_to_fit(path, shape, skip_unreadable, see, places.found)
+    known = {file.path: file for file in places.files}
     labels = [known[file].label if file in known else None for file in files]
     taken = np.array([file in known and (known[file].label is not None or known[file].test) for file in files])
     return Looked(relative(files, path), images, labels, taken, reading)
