@@ -1,5 +1,6 @@
 """--config FILE.toml and --print-config: what is printed is read back, flags win, and what is wrong is one line."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from ssl_gen import cli
 from ssl_gen.cli import settings_file
 from ssl_gen.cli.labelling import Predict, Suggest
+from ssl_gen.core.samplers import NormalLatents
+from ssl_gen.runs import load
 
 TRAIN = ["train", "fixmatch"]
 
@@ -79,6 +82,37 @@ def test_what_is_wrong_with_a_file_is_one_line(capsys, folder, text, said):
     assert cli.main([*TRAIN, "--config", "s.toml"]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.fixture
+def piped():
+    """What can be read once, as the shell's <(...) gives it: a second read finds nothing."""
+    opened = []
+
+    def write(text):
+        source, sink = os.pipe()
+        os.write(sink, text.encode())
+        os.close(sink)
+        opened.append(source)
+        return f"/dev/fd/{source}"
+
+    yield write
+    for source in opened:
+        os.close(source)
+
+
+def test_the_file_is_read_once_and_may_be_a_pipe(capsys, piped):
+    values = tomllib.loads(printed(capsys, *TRAIN, "--config", piped('preset = "photographs"\n[config]\nwidth = 8\n')))
+    assert values["config"]["network"] == "wide_resnet" and values["config"]["width"] == 8
+
+
+def test_so_it_is_where_the_runs_say_which_settings_a_sampler_has(capsys, piped, monkeypatch):
+    monkeypatch.setattr(load, "find_runs", list)
+    monkeypatch.setattr(load, "sampler_of", lambda folder: NormalLatents())
+    values = tomllib.loads(
+        printed(capsys, "sample", "run", "--config", piped("seed = 3\n[sampler]\ntemperature = 0.5\n"))
+    )
+    assert values["run"] == "run" and values["seed"] == 3 and values["sampler"]["temperature"] == 0.5
 
 
 @pytest.mark.parametrize("words", [["--config"], ["--config", "a", "--config", "b"], ["--config", "--quiet"]])

@@ -17,29 +17,33 @@ from ssl_gen.cli import settings_file
 RunFolder = Annotated[Path, tyro.conf.Positional]
 
 
-def parse(
-    kind: Any, arguments: Sequence[str], program: str, description: str | None = None, apart: tuple[str, ...] = ()
+def parse(kind: Any, arguments: Sequence[str], program: str) -> Any:
+    """The arguments, and those of --config FILE, as a `kind`; whatever is wrong becomes one line (UserError)."""
+    return parse_given(kind, settings_file.given(arguments), program)
+
+
+def parse_given(
+    kind: Any, given: settings_file.Given, program: str, description: str | None = None, apart: tuple[str, ...] = ()
 ) -> Any:
-    """The arguments, and those of --config FILE, as a `kind`; whatever is wrong becomes one line (UserError).
+    """The same of words and a file that are told apart.
 
     Of the file the tables named in `apart` are left aside. With --print-config the settings are printed instead.
     """
     from ssl_gen.types import UserError
 
-    words, file, printing = settings_file.split(arguments)
-    given = {}
-    if file:
-        values = {key: value for key, value in settings_file.read(file).items() if key not in apart}
-        given["default"] = settings_file.default(kind, values, file)
+    start = {}
+    if given.file:
+        values = {key: value for key, value in given.values.items() if key not in apart}
+        start["default"] = settings_file.default(kind, values, given.file)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            asked = tyro.cli(kind, args=words, prog=program, description=description, **given)
+            asked = tyro.cli(kind, args=given.words, prog=program, description=description, **start)
     except SystemExit as end:
         if not end.code:
             raise
         raise UserError(one_line(said.getvalue(), program)) from None
-    if printing:
+    if given.printing:
         print(settings_file.printed(asked), end="")
         raise SystemExit(0)
     return asked
@@ -60,34 +64,35 @@ def parse_with_sampler(kind: Any, arguments: Sequence[str], program: str) -> tup
 
     Raises UserError where runs are of methods whose samplers have other settings.
     """
-    asks = any(word.startswith("--sampler") or word in ("-h", "--help") for word in arguments)
-    if not asks and "sampler" not in settings_file.named(arguments):
-        return parse(kind, arguments, program), {}
+    given = settings_file.given(arguments)
+    asks = any(word.startswith("--sampler") or word in ("-h", "--help") for word in given.words)
+    if not asks and "sampler" not in given.values:
+        return parse_given(kind, given, program), {}
     from ssl_gen.runs.load import find_runs, sampler_of
     from ssl_gen.types import UserError
 
-    places = named_runs(kind, arguments, program)
+    places = named_runs(kind, given, program)
     samplers = [sampler_of(folder) for folder in find_runs(places)] if places else []
     if not samplers or not dataclasses.fields(samplers[0]):
-        return parse(kind, arguments, program), {}
+        return parse_given(kind, given, program), {}
     if any(sampler != samplers[0] for sampler in samplers):
         raise UserError("these runs have samplers of different settings: give one at a time")
     field = ("sampler", type(samplers[0]), dataclasses.field(default=samplers[0]))
     extended = dataclasses.make_dataclass(kind.__name__, [field], bases=(kind,), frozen=True)
     extended.__doc__ = kind.__doc__
-    asked = parse(extended, arguments, program)
+    asked = parse_given(extended, given, program)
     return asked, dataclasses.asdict(asked.sampler)
 
 
-def named_runs(kind: Any, arguments: Sequence[str], program: str) -> list[Path]:
+def named_runs(kind: Any, given: settings_file.Given, program: str) -> list[Path]:
     """The folders that stand where a `kind` has its runs; where help is asked for, those that hold a run."""
-    if not {"-h", "--help"}.isdisjoint(arguments):
-        return [Path(word) for word in arguments if (Path(word) / "run.json").is_file()]
-    words, rest = iter(arguments), []
+    if not {"-h", "--help"}.isdisjoint(given.words):
+        return [Path(word) for word in given.words if (Path(word) / "run.json").is_file()]
+    words, rest = iter(given.words), []
     for word in words:
         if not word.startswith("--sampler."):
-            rest += [word] if word != settings_file.PRINT else []
+            rest.append(word)
         elif "=" not in word:
             next(words, None)  # its value
-    asked = parse(kind, rest, program, apart=("sampler",))
+    asked = parse_given(kind, given._replace(words=rest, printing=False), program, apart=("sampler",))
     return list(asked.runs) if hasattr(asked, "runs") else [asked.run]

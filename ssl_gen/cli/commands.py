@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ssl_gen.cli import settings_file
-from ssl_gen.cli.arguments import RunFolder, parse, parse_with_sampler
+from ssl_gen.cli.arguments import RunFolder, parse, parse_given, parse_with_sampler
 from ssl_gen.core import signals
 from ssl_gen.core.wording import count, listed
 
@@ -123,13 +123,14 @@ def train(arguments: Sequence[str]) -> int:
     if name.startswith("-"):
         raise UserError(f"give a method before {name}: ssl-gen train METHOD {name} ...")
     module = find_method(name)
-    if not has_dataset(rest) and (kinds := layout.first_look(Path())):
+    given = settings_file.given(rest)
+    if not has_dataset(given) and (kinds := layout.first_look(Path())):
         raise UserError(
             f"this folder holds pictures, in {listed(kinds)}: --dataset folder:. learns them, --dataset digits the "
             "bundled digits"
         )
     keep_compiled()
-    chosen_preset = named_preset([*rest, *preset_of_file(rest)])
+    chosen_preset = named_preset(given)
     default = preset(name, module, chosen_preset)
     options = Options(labels="all", size=QUICK_SIZE) if chosen_preset == QUICK else Options()
     fields: list[tuple[str, Any, Any]] = [
@@ -159,7 +160,7 @@ def train(arguments: Sequence[str]) -> int:
     ]
     settings = dataclasses.make_dataclass("Settings", fields, frozen=True)
     title = str(module.__doc__).split("\n\n")[0].replace("\n", " ")
-    chosen = parse(settings, rest, f"ssl-gen train {name}", f"{title} {module.PAPER}")
+    chosen = parse_given(settings, given, f"ssl-gen train {name}", f"{title} {module.PAPER}")
     config, data = chosen.config, None
     if chosen.steps is not None:
         config = with_steps(name, config, chosen.steps)
@@ -179,22 +180,18 @@ def train(arguments: Sequence[str]) -> int:
     return 1 if len(result.final.stopped) == len(result.final.seeds) else 0
 
 
-def has_dataset(words: Sequence[str]) -> bool:
+def has_dataset(given: settings_file.Given) -> bool:
     """Is a data set named, or help or a print asked for, which read none?"""
-    asked = ("--dataset", "-h", "--help", settings_file.PRINT)
-    return any(word.partition("=")[0] in asked for word in words) or "dataset" in settings_file.named(words)
+    words = {word.partition("=")[0] for word in given.words}
+    return given.printing or "dataset" in given.values or not words.isdisjoint(("--dataset", "-h", "--help"))
 
 
-def preset_of_file(words: Sequence[str]) -> list[str]:
-    """The preset that the file of --config names, as words."""
-    named = settings_file.named(words).get("preset")
-    return ["--preset", str(named)] if named is not None else []
-
-
-def named_preset(arguments: Sequence[str]) -> str:
-    """The preset that the words of a command name, without one the paper's."""
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    return words[words.index("--preset") + 1] if "--preset" in words[:-1] else PRESETS[0]
+def named_preset(given: settings_file.Given) -> str:
+    """The preset that the words of a command name, or else its file; without one the paper's."""
+    words = [word for argument in given.words for word in argument.split("=", 1)]
+    if "--preset" in words[:-1]:
+        return words[words.index("--preset") + 1]
+    return str(given.values.get("preset", PRESETS[0]))
 
 
 def preset(name: str, module: Any, chosen: str) -> Any:

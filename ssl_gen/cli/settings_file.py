@@ -12,7 +12,7 @@ import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -21,23 +21,33 @@ from ssl_gen.core.plain import revive, to_plain
 FILE, PRINT = "--config", "--print-config"
 
 
-def split(words: Sequence[str]) -> tuple[list[str], Path | None, bool]:
-    """The words of a command without those of this module, the file and whether settings are to be printed.
+class Given(NamedTuple):
+    """The words of a command, and what the file that they name holds."""
 
-    Raises UserError where no file is named, or several.
+    words: list[str]  # but for --config and --print-config
+    file: Path | None
+    values: dict[str, Any]  # of the file, {} without one
+    printing: bool  # are settings to be printed?
+
+
+def given(words: Sequence[str]) -> Given:
+    """The words of a command and of its file, which is read once: it may be a pipe, as of the shell's <(...).
+
+    Raises UserError where --config names no file, or several, or one that cannot be read or is no TOML.
     """
     from ssl_gen.types import UserError
 
     rest, files = [], []
-    given = iter(words)
-    for word in given:
+    each = iter(words)
+    for word in each:
         if word == FILE or word.startswith(f"{FILE}="):
-            files.append(word.partition("=")[2] if "=" in word else next(given, ""))
+            files.append(word.partition("=")[2] if "=" in word else next(each, ""))
         elif word != PRINT:
             rest.append(word)
     if len(files) > 1 or "" in files or any(file.startswith("--") for file in files):
         raise UserError(f"{FILE} takes one file of settings, such as settings.toml")
-    return rest, Path(files[0]) if files else None, PRINT in words
+    file = Path(files[0]) if files else None
+    return Given(rest, file, read(file) if file else {}, PRINT in words)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -50,12 +60,6 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{FILE} {path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path} is no TOML file: {error}") from error
-
-
-def named(words: Sequence[str]) -> dict[str, Any]:
-    """What the file holds that the words of a command name, if they name one."""
-    path = split(words)[1]
-    return read(path) if path else {}
 
 
 def default(kind: Any, values: Mapping[str, Any], path: Path) -> Any:
