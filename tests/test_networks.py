@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ssl_gen.networks import conv, conv9, mlp
+from ssl_gen.networks.feature_matching import generator_and_discriminator
 from ssl_gen.networks.layers import GaussianNoise, WeightNormDense
 from ssl_gen.networks.normalisation import ConditionalBatchNorm, Dense, SpectralNorm
-from ssl_gen.types import UserError
+from ssl_gen.types import ImageSpec, UserError
 
 CLASSES, BATCH, LATENT = 3, 6, 5
 SHAPES = [(8, 8, 1), (28, 28, 1), (33, 47, 3), (16, 100, 2), (128, 128, 3)]
@@ -178,6 +179,21 @@ def test_the_discriminator_of_9_layers_has_those_of_the_official_script(width):
 def test_the_logits_of_the_discriminator_of_9_layers_start_small():
     logits, _ = started(conv9.Discriminator(3, 4), draw(50, 8, 8, 1), None)[0]
     np.testing.assert_allclose(logits.std(0), 0.1, atol=1e-3)
+
+
+def test_the_players_of_feature_matching_are_of_the_sizes_asked_for():
+    """Linen modules are equal where all their fields are."""
+    spec, sizes = ImageSpec(8, 9, 3, 5), ((6,), (7, 8), (0.1, 0.2), 4, 3, (0.3, 0.4, 0.5))
+    assert generator_and_discriminator("mlp", spec, *sizes) == (
+        mlp.Generator((8, 9, 3), 5, hidden=(6,)),
+        mlp.Discriminator(outputs=5, classes=5, hidden=(7, 8), input_noise=0.1, noise=0.2),
+    )
+    assert generator_and_discriminator("conv", spec, *sizes) == (
+        conv.Generator((8, 9, 3), 5, width=4),
+        conv9.Discriminator(outputs=5, width=3, dropout=(0.3, 0.4, 0.5)),
+    )
+    with pytest.raises(UserError, match="network is 'unet'"):
+        generator_and_discriminator("unet", spec, *sizes)
 
 
 def test_the_noise_of_discriminators_is_in_units_of_pixels_in_0_to_1():

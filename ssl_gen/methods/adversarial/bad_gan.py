@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,7 +35,7 @@ from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.adversarial import matching, unsupervised
 from ssl_gen.losses.classification import cross_entropy, entropy
-from ssl_gen.networks import conv, conv9, mlp
+from ssl_gen.networks.feature_matching import Network, generator_and_discriminator
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, NoSettings, Phase, TrainState, Tree
 
 PAPER = "Dai et al. 2017, arXiv:1705.09783"
@@ -47,7 +46,7 @@ class Config:
     steps: int = 1_200_000  # updates; 2000 epochs of 60,000 images, official MNIST script
     labelled_batch: int = 100  # images a step; official MNIST script
     unlabelled_batch: int = 100  # images a step, a multiple, and as many generated; official MNIST script
-    network: Literal["mlp", "conv"] = "mlp"  # official: MNIST dense, SVHN and CIFAR conv
+    network: Network = "mlp"  # official: MNIST dense, SVHN and CIFAR conv
     latent: int = 100  # width of z ~ U(0, 1); official MNIST script
     generator_hidden: tuple[int, ...] = (500, 500)  # units a layer; official MNIST script
     discriminator_hidden: tuple[int, ...] = (1000, 500, 250, 250, 250)  # units a layer; official MNIST script
@@ -92,17 +91,6 @@ def pull_away(features: Array) -> Array:
     return (every_pair - jnp.square(jnp.square(directions).sum(-1)).sum()) / (count * (count - 1))
 
 
-def networks(config: Config, spec: ImageSpec) -> tuple[nn.Module, nn.Module]:
-    """Generator, discriminator."""
-    classes = spec.classes
-    if config.network == "mlp":
-        noise = config.input_noise, config.noise
-        generator = mlp.Generator(spec.shape, classes, config.generator_hidden)
-        return generator, mlp.Discriminator(classes, classes, config.discriminator_hidden, *noise)
-    discriminator = conv9.Discriminator(classes, config.width, config.dropout)
-    return conv.Generator(spec.shape, classes, config.generator_width), discriminator
-
-
 def make(config: Config, spec: ImageSpec) -> Method:
     """Generator and K-class discriminator for images of `spec`; samples are not conditional."""
     check_multiples(config, "labelled_batch", "unlabelled_batch")
@@ -110,7 +98,10 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def adam(rate: float, b1: float) -> optax.GradientTransformation:
         return optax.adam(annealed(rate, config.steps, config.anneal), b1, config.b2)
 
-    g_network, d_network = networks(config, spec)
+    g_network, d_network = generator_and_discriminator(
+        config.network, spec, config.generator_hidden, config.discriminator_hidden,
+        (config.input_noise, config.noise), config.generator_width, config.width, config.dropout,
+    )  # fmt: skip
     generator = Player("generator", g_network, adam(config.generator_rate, 0.0))
     discriminator = Player("discriminator", d_network, adam(config.learning_rate, config.b1), ema=True)
 
