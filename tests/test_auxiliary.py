@@ -1,5 +1,7 @@
 """Maaløe et al. 2016: the terms of SDGM and ADGM where all is linear and normal, in closed form."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,9 @@ from scipy.special import log_softmax, logsumexp
 from tiny import IMAGES, SPEC, tiny
 
 from ssl_gen.augmentation import Augmentation
+from ssl_gen.core.batching import interleave, separate
 from ssl_gen.core.keys import INIT, stream
+from ssl_gen.losses import auxiliary
 from ssl_gen.types import Batch
 
 SCALED = IMAGES.astype(np.float32) / 127.5 - 1
@@ -67,6 +71,17 @@ def expected_cost(name, params, images, labels):
     logits = params["decoder"]["Dense_0"]["bias"]
     log_p_x = (x * logits - np.logaddexp(0, logits)).sum(-1)
     return log_q_a + np.log(K) + divergence - log_p_a - log_p_x
+
+
+def test_each_image_stands_as_often_as_the_auxiliary_is_drawn_and_the_unlabelled_with_every_class():
+    """Images are numbers: 0 and 1 are labelled."""
+    shown = interleave(jnp.arange(2.0), jnp.arange(2.0, 6.0))[:, None, None, None]
+    seen = auxiliary.repeated(shown, jnp.array([2, 0]), 3, K)
+    found = collections.Counter(zip(seen.pairs.ravel().tolist(), seen.labels.tolist(), strict=True))
+    assert found == {(0, 2): 3, (1, 0): 3} | {(image, label): 3 for image in range(2, 6) for label in range(K)}
+    labelled, _ = separate(seen.images, seen.sizes)
+    assert list(zip(labelled.ravel().tolist(), seen.given.tolist(), strict=True)) == [(0, 2)] * 3 + [(1, 0)] * 3
+    np.testing.assert_array_equal(seen.paired(seen.images), seen.pairs)
 
 
 @pytest.mark.parametrize("name", ["sdgm", "adgm"])

@@ -10,6 +10,7 @@ import pytest
 
 from ssl_gen.core.schedules import (
     annealed,
+    clipped,
     decaying,
     kernels,
     linear_ramp,
@@ -97,6 +98,17 @@ def stage(step):
     """Of the paper's eight, the first as long as (3 - 1) / (3^8 - 1) of all updates."""
     ends = (3.0 ** np.arange(1, 9) - 1) / (3.0**8 - 1) * LONG
     return min(int((step >= ends).sum()), 7)
+
+
+def test_a_clipped_gradient_has_the_decay_of_kernels_in_it_and_is_scaled_down_before_its_entries_are_held():
+    params = {"kernel": jnp.array([[2.0, 4.0]]), "bias": jnp.array([1.0])}
+    gradients = {"kernel": jnp.array([[2.0, 2.0]]), "bias": jnp.array([6.0])}
+    optimizer = clipped(optax.sgd(1.0), l2=0.5, norm=3.5, most=2.5)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    # with the decay 3, 4 and 6, of norm sqrt(61); the last one is still above 2.5 when that is 3.5
+    assert 6 * 3.5 / math.sqrt(61) > 2.5
+    np.testing.assert_allclose(updates["kernel"], -np.array([[3.0, 4.0]]) * 3.5 / math.sqrt(61), rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], [-2.5], rtol=1e-6)
 
 
 @pytest.mark.parametrize("step", STEPS[:-1])

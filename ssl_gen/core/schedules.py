@@ -59,6 +59,17 @@ def ramp_down(step: Array, length: float, steps: int) -> Array:
     return jnp.exp(-12.5 * jnp.square(1 - jnp.minimum((steps - step) / length, 1)))
 
 
+def clipped(
+    optimizer: optax.GradientTransformation, l2: float, norm: float, most: float
+) -> optax.GradientTransformation:
+    """An optimiser that sees gradients with L2 of kernels, scaled down to a norm, then each entry within +- `most`.
+
+    Source: Maaløe et al. 2016, arXiv:1602.05473, code.
+    """
+    decay = optax.add_decayed_weights(l2, kernels)
+    return optax.chain(decay, optax.clip_by_global_norm(norm), optax.clip(most), optimizer)
+
+
 Decaying = Literal["adam", "sgd", "airbench"]
 
 

@@ -35,24 +35,15 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen.augmentation import Augmentation, augment
-from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.batching import interleave, shard_batch
 from ssl_gen.core.counts import labelled_share, prior_decay
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import NormalLatents
-from ssl_gen.core.schedules import annealed, kernels, staged
-from ssl_gen.losses.likelihood import (
-    bounds,
-    every_pair,
-    kl_to_prior,
-    labelled_pairs,
-    log_importance,
-    mean_over_classes,
-    normal,
-    pixel_likelihood,
-    reparametrised,
-)
+from ssl_gen.core.schedules import annealed, clipped, staged
+from ssl_gen.losses import auxiliary
+from ssl_gen.losses.likelihood import bounds, kl_to_prior, normal, pixel_likelihood, reparametrised
 from ssl_gen.networks.variational import AuxiliaryAutoencoder
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
@@ -105,62 +96,42 @@ def make(config: Config, spec: ImageSpec) -> Method:
     network = AuxiliaryAutoencoder(shape, classes, config.auxiliary, config.latent, config.hidden, SKIP)
     weight = config.beta / labelled_share(config.labelled_share, spec)
     stages = staged(config.learning_rate, config.steps, 5, 0.75)
-    optimizer = optax.chain(
-        optax.add_decayed_weights(prior_decay(config.l2, spec), kernels),
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.clip(config.clip),
-        optax.adam(annealed(config.learning_rate, config.steps, config.anneal) if config.anneal else stages),
-    )
+    rate = annealed(config.learning_rate, config.steps, config.anneal) if config.anneal else stages
+    optimizer = clipped(optax.adam(rate), prior_decay(config.l2, spec), config.clip_norm, config.clip)
     model = Player("model", network, optimizer)
 
     def init(key: Key, batch: Batch) -> State:
         a, noise = (jnp.zeros((batch.labels.shape[0], width)) for width in (config.auxiliary, config.latent))
         return State(model.init(key, batch.labelled, batch.labels, a, noise, method="initialise"))
 
-    def repeat(rows: Array) -> Array:
-        return jnp.repeat(rows, config.samples, 0)
-
     def step(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         keys = jax.random.split(key, 4)
         images = augment(config.augmentation, keys[0], interleave(batch.labelled, batch.unlabelled))
         images = likelihood.observe(keys[1], images)
-        parts = separate(images, (batch.labelled.shape[0], batch.unlabelled.shape[0]))
-        labelled, unlabelled, given = *(repeat(part) for part in parts), repeat(batch.labels)
-        images, sizes = interleave(labelled, unlabelled), (labelled.shape[0], unlabelled.shape[0])
-        pairs, labels = labelled_pairs(labelled, given, unlabelled, classes)
-        a_noise = shard_batch(jax.random.normal(keys[2], (images.shape[0], config.auxiliary)))
+        seen = auxiliary.repeated(images, batch.labels, config.samples, classes)
+        x, pairs = seen.images, seen.pairs
+        a_noise = shard_batch(jax.random.normal(keys[2], (x.shape[0], config.auxiliary)))
         noise = shard_batch(jax.random.normal(keys[3], (pairs.shape[0], config.latent)))
 
-        def paired(rows: Array) -> Array:
-            """Of all images -> of all pairs of an image and a class."""
-            own, every = separate(rows, sizes)
-            return labelled_pairs(own, given, every, classes)[0]
-
         def loss(params: Tree) -> tuple[Terms, Tree]:
-            (mean, log_variance), stats = model.run(state.model, params, images, method="encode_auxiliary")
+            (mean, log_variance), stats = model.run(state.model, params, x, method="encode_auxiliary")
             a = reparametrised(mean, log_variance, a_noise)
-            logits, stats = model.run(state.model._replace(stats=stats), params, images, a, method="classify")
-            a_pairs, log_q_a = paired(a), paired(normal(a, mean, log_variance))
+            logits, stats = model.run(state.model._replace(stats=stats), params, x, a, method="classify")
+            a_pairs, log_q_a = seen.paired(a), seen.paired(normal(a, mean, log_variance))
             (outputs, p_a, q_z), stats = model.run(
-                state.model._replace(stats=stats), params, pairs, a_pairs, labels, noise
+                state.model._replace(stats=stats), params, pairs, a_pairs, seen.labels, noise
             )
             log_p = normal(a_pairs, *p_a) + likelihood.log_density(pairs, outputs)
             costs = log_q_a + jnp.log(classes) + kl_to_prior(*q_z) - log_p
-            bound, hidden, classification = bounds(costs, jax.nn.log_softmax(logits), given)
+            bound, hidden, classification = bounds(costs, jax.nn.log_softmax(logits), seen.given)
             return {"labelled": bound, "unlabelled": hidden, "classification": weight * classification}, stats
 
         player, metrics = model.descend(state.model, loss)
         return State(player), metrics
 
     def classify(state: State, images: Array) -> Array:
-        mean, log_variance = model.infer(state.model, images, method="encode_auxiliary")
-
-        def at(noise: Array) -> Array:
-            a = reparametrised(mean, log_variance, noise)
-            return jax.nn.log_softmax(model.infer(state.model, images, a, method="classify"))
-
-        log_q = jax.vmap(at)(jax.random.normal(jax.random.key(0), (config.draws, config.auxiliary)))
-        return jax.nn.logsumexp(log_q, 0) - jnp.log(config.draws)
+        noise = jax.random.normal(jax.random.key(0), (config.draws, config.auxiliary))
+        return auxiliary.log_class_probabilities(model, state.model, images, noise)
 
     def encode(state: State, images: Array) -> Array:
         """The mean of q(z | a, x, y) at the mean of q(a | x) and the most probable y."""
@@ -175,15 +146,11 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def log_weight(state: State, observed: Key, key: Key, images: Array) -> Array:
         a_key, z_key = jax.random.split(key)
-        images = likelihood.observe(observed, images)
-        mean, log_variance = model.infer(state.model, images, method="encode_auxiliary")
-        a = reparametrised(mean, log_variance, jax.random.normal(a_key, (images.shape[0], config.auxiliary)))
-        (pairs, labels), a_pairs = every_pair(images, classes), every_pair(a, classes)[0]
-        noise = jax.random.normal(z_key, (pairs.shape[0], config.latent))
-        outputs, p_a, (z_mean, z_log_variance) = model.infer(state.model, pairs, a_pairs, labels, noise)
-        log_p = normal(a_pairs, *p_a) + likelihood.log_density(pairs, outputs)
-        each = log_importance(log_p, z_mean, z_log_variance, noise)
-        return mean_over_classes(each, classes) - normal(a, mean, log_variance)
+        a_noise = jax.random.normal(a_key, (images.shape[0], config.auxiliary))
+        noise = a_noise, jax.random.normal(z_key, (images.shape[0] * classes, config.latent))
+        return auxiliary.log_weight(
+            model, state.model, likelihood, likelihood.observe(observed, images), noise, classes
+        )
 
     phases = (Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step),)
     return Method(
