@@ -155,6 +155,8 @@ def test_a_pretrained_network_is_recorded_kept_and_exported_with_its_weights(fin
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     kept_features.folder.cache_clear()
     save_file(test_vit.timm(test_vit.network()), tmp_path / "vit.safetensors")
+    said = {"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(said))
     asked = {"encoder": str(tmp_path / "vit.safetensors"), "encoder_size": 36}
     folder = train.train("linear", None, finished.options("linear", tmp_path / "run", **asked)).folder
     run = load.load(folder)

@@ -321,6 +321,20 @@ def test_a_hub_name_and_a_package_that_cannot_be_had_are_refused_in_one_line(mon
         features.find_encoder("mobilenet_v2", spec, "digits", "")
 
 
+def test_what_lies_beside_weights_at_the_hub_is_fetched_with_them(monkeypatch, tmp_path):
+    class Hub:
+        @staticmethod
+        def hf_hub_download(repository, file):
+            if file not in ("pytorch_model.bin", "config.json"):
+                raise OSError("no such file")
+            (tmp_path / file).write_text(f"{repository}: {file}")
+            return str(tmp_path / file)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
+    assert sources.find("hf:owner/name") == tmp_path / "pytorch_model.bin"
+    assert (tmp_path / "config.json").read_text() == "owner/name: config.json"
+
+
 # As encoders
 
 

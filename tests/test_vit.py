@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from safetensors.numpy import save_file
 
 from ssl_gen.networks.pretrained import encoders, vit
+from ssl_gen.networks.pretrained.beside import Beside
 from ssl_gen.types import UserError
 
 WIDTH, DEPTH, HIDDEN, PATCH, GRID, HEADS = 128, 2, 20, 4, 3, 2
@@ -160,7 +162,7 @@ def attention(part, queries, others):
 
 ACTIVATIONS = {
     "gelu": lambda x: x * scipy.special.ndtr(x),
-    "quick": lambda x: x / (1 + np.exp(-1.702 * x)),
+    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
     "tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
 }
 
@@ -194,8 +196,11 @@ def scaled(net):
     return net
 
 
-def encoded(weights, images=IMAGES):
-    encoder = encoders.recognise(weights, "random")
+IMAGENET = Beside(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+
+
+def encoded(weights, said, images=IMAGES):
+    encoder = encoders.recognise(weights, "random", said=said)
     assert encoder.settings.kind == "vit"
     return jax.jit(encoders.network(encoder.settings).apply)(encoder.variables, images), encoder
 
@@ -203,7 +208,7 @@ def encoded(weights, images=IMAGES):
 def test_a_plain_transformer_with_its_last_layer():
     net = network()
     head = linear(net["draw"], WIDTH, 7)
-    outputs, encoder = encoded(timm(net) | named("head", head))
+    outputs, encoder = encoded(timm(net) | named("head", head), IMAGENET)
     expected = walk(net, IMAGES)[:, 0]
     np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
     np.testing.assert_allclose(outputs.logits, affine(expected, head), atol=1e-4)
@@ -217,18 +222,18 @@ def test_dinov2_with_registers_in_three_layouts(layout):
     register = {"authors": "register_tokens", "timm": "reg_token"}
     weights = dinov2_hugging_face(net) if layout == "hugging_face" else timm(net, register[layout])
     weights |= {"mask_token": np.zeros((1, WIDTH), np.float32)} if layout == "authors" else {}
-    outputs, encoder = encoded(weights)
+    outputs, encoder = encoded(weights, Beside())
     expected = walk(net, IMAGES, class_position=layout != "timm")[:, 0]
     np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
     assert outputs.logits is None and encoder.settings.network["registers"] == 4
 
 
-@pytest.mark.parametrize("write", [clip_hugging_face, clip_authors])
-def test_the_tower_of_clip_with_its_projection(write):
+@pytest.mark.parametrize(("write", "activation"), [(clip_hugging_face, "quick_gelu"), (clip_authors, "gelu")])
+def test_the_tower_of_clip_with_its_projection(write, activation):
     net = network(patch_bias=False)
     net |= {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)}
-    outputs, encoder = encoded(write(net))
-    expected = walk(net, IMAGES, "quick", 1e-5)[:, 0] @ net["projection"].T
+    outputs, encoder = encoded(write(net), Beside(activation))
+    expected = walk(net, IMAGES, activation, 1e-5)[:, 0] @ net["projection"].T
     np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
     assert encoder.settings.preprocessing.mean[0] == pytest.approx(0.48145466)
 
@@ -236,7 +241,7 @@ def test_the_tower_of_clip_with_its_projection(write):
 def test_the_tower_of_siglip_with_its_pooling():
     net = network(classes_position=False, token=False)
     net |= {"pool": block(net["draw"]), "probe": net["draw"](WIDTH)}
-    outputs, encoder = encoded(siglip_hugging_face(net))
+    outputs, encoder = encoded(siglip_hugging_face(net), Beside())
     tokens = walk(net, IMAGES, "tanh", class_position=False)
     pooled = attention(net["pool"], np.broadcast_to(net["probe"], (2, 1, WIDTH)), tokens)
     pooled = pooled + feed(standardised(pooled, net["pool"]["norm2"], 1e-6), net["pool"], "tanh")
@@ -256,17 +261,100 @@ def test_positions_of_another_grid_are_pillows_bicubic_ones(sides):
 
 def test_a_larger_image_has_more_patches_and_one_that_is_no_multiple_is_refused():
     weights = timm(network())
-    larger = encoders.recognise(weights, "random", 2 * PATCH * GRID)
+    larger = encoders.recognise(weights, "random", 2 * PATCH * GRID, IMAGENET)
     shapes = jax.eval_shape(encoders.network(larger.settings).apply, larger.variables, jnp.zeros((1, 24, 24, 3)))
     assert shapes.features.shape == (1, WIDTH)
     with pytest.raises(UserError, match="13 and patches of 4 pixels: give a multiple of 4"):
-        encoders.recognise(weights, "random", 13)
+        encoders.recognise(weights, "random", 13, IMAGENET)
 
 
 def test_a_transformer_without_one_of_its_blocks_says_which_names_are_missing():
     weights = {name: array for name, array in timm(network()).items() if not name.startswith("blocks.0.mlp")}
     with pytest.raises(UserError, match=r"beside vit of timm or DINO it has 4 missing: blocks\.0\.mlp\.fc1\.weight"):
         encoders.recognise(weights, "random")
+
+
+# What lies beside a file
+
+
+@pytest.fixture
+def lie_beside(tmp_path):
+    """Writes weights and, as JSON, what lies beside them; gives the encoder of the file."""
+
+    def load(weights, **files):
+        save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, tmp_path / "w.safetensors")
+        for name, said in files.items():
+            (tmp_path / f"{name}.json").write_text(said if isinstance(said, str) else json.dumps(said))
+        return encoders.load(tmp_path / "w.safetensors")
+
+    return load
+
+
+def clip(write):
+    net = network(patch_bias=False)
+    return write(net | {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)})
+
+
+@pytest.mark.parametrize(
+    ("write", "files", "activation"),
+    [
+        (clip_hugging_face, {"config": {"model_type": "clip", "vision_config": {"hidden_act": "gelu"}}}, "gelu"),
+        (clip_hugging_face, {"config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu"}}, "quick_gelu"),
+        (clip_hugging_face, {"config": {"model_type": "clip", "vision_config": {"layers": 2}}}, "quick_gelu"),
+        (clip_authors, {"open_clip_config": {"model_cfg": {"embed_dim": 6}}}, "gelu"),
+        (clip_authors, {"open_clip_config": {"model_cfg": {"quick_gelu": True}}}, "quick_gelu"),
+    ],
+)
+def test_what_lies_beside_a_clip_says_its_activation(lie_beside, write, files, activation):
+    assert lie_beside(clip(write), **files).settings.network["activation"] == activation
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config": {"architecture": "vit_x", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.4, 0.5, 0.6]}}},
+        {"config": {"model_type": "x"}, "preprocessor_config": {"image_mean": [0.5] * 3, "image_std": [0.4, 0.5, 0.6]}},
+        {"open_clip_config": {"preprocess_cfg": {"mean": [0.5] * 3, "std": [0.4, 0.5, 0.6]}}},
+    ],
+)
+def test_what_lies_beside_a_transformer_says_how_pixels_are_scaled_and_is_part_of_its_name(lie_beside, files):
+    weights = timm(network())
+    found = lie_beside(weights, **files)
+    assert found.settings.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert found.settings.preprocessing.deviation == (0.4, 0.5, 0.6)
+    other = encoders.recognise(weights, "w", said=IMAGENET)
+    assert other.settings.preprocessing.deviation == (0.229, 0.224, 0.225) and other.name != found.name
+
+
+def test_where_nothing_tells_two_networks_apart_the_file_is_refused_in_one_line_that_says_what_would(lie_beside):
+    for weights, said in (
+        (clip(clip_hugging_face), "with quick GELU .OpenAI's CLIP. or with GELU: put its config.json"),
+        (clip(clip_authors), "open_clip_config.json beside it"),
+        (timm(network()), "ImageNet's mean and deviation .DINO, DeiT. or by 0.5 and 0.5: put its config.json"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            lie_beside(weights)
+        assert "\n" not in str(caught.value)
+    example = str(caught.value).partition("one that reads ")[2].removesuffix(".")
+    assert (
+        lie_beside(timm(network()), config=example).settings
+        == encoders.recognise(timm(network()), "w", said=IMAGENET).settings
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"config": "{"}, "config.json lies beside the weights and cannot be read"),
+        ({"config": {"model_type": "clip", "hidden_act": "relu"}}, "names the activation 'relu': known are quick_gelu"),
+        ({"config": {"pretrained_cfg": {"mean": 0.5, "std": 0.5}}}, "scales pixels by 0.5: three numbers"),
+        ({"preprocessor_config": {"image_mean": [0.5] * 3, "image_std": [0.0, 1, 1]}}, "deviations above 0"),
+    ],
+)
+def test_what_makes_no_sense_beside_a_file_is_one_line(lie_beside, files, said):
+    with pytest.raises(UserError, match=said) as caught:
+        lie_beside(timm(network()), **files)
+    assert "\n" not in str(caught.value)
 
 
 # ResNet-50

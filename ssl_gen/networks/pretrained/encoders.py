@@ -2,7 +2,8 @@
 
 What a network is (kind, sizes, pooling) and how images are brought to it (side, resize mode, antialias, mean,
 deviation) belong to its weights: together they are its `Settings`, which a record keeps, and with the weights they
-make its identity. Which network a file holds is seen by the names of its arrays.
+make its identity. Which network a file holds is seen by the names of its arrays; what these leave open, by what lies
+beside the file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.trees import digest
+from ssl_gen.networks.pretrained import beside
+from ssl_gen.networks.pretrained.beside import Beside
 from ssl_gen.networks.pretrained.families import FAMILIES, Layout, Preprocessing
 from ssl_gen.networks.pretrained.names import Table, placed
 from ssl_gen.networks.pretrained.outputs import Outputs
@@ -101,13 +104,14 @@ def as_settings(plain: dict[str, Any]) -> Settings:
 def load(path: str | Path, size: int | None = None) -> Encoder:
     """The encoder of a file, for images brought to `size` pixels, by default the network's own.
 
-    Raises UserError as `weight_files.read`, and where the arrays are not those of a network of `FAMILIES`.
+    Raises UserError as `weight_files.read` and `beside.read`; where the arrays are not those of a network of
+    `FAMILIES`; and where neither they nor what lies beside the file say which of two networks they are.
     """
     return recognise(read(path, WHAT), path, size)
 
 
-def recognise(weights: Weights, path: str | Path, size: int | None = None) -> Encoder:
-    """The encoder that arrays by name, read from `path`, are. Errors as of `load`."""
+def recognise(weights: Weights, path: str | Path, size: int | None = None, said: Beside | None = None) -> Encoder:
+    """The encoder that arrays by name, read from `path`, are; `said`: what lies beside it. Errors as of `load`."""
     weights = {name: array.astype(np.float32) for name, array in weights.items()}
     candidates = [(kind, layout) for kind, family in FAMILIES.items() for layout in family.layouts]
     tried = [attempt(weights, kind, layout) for kind, layout in candidates]
@@ -118,12 +122,34 @@ def recognise(weights: Weights, path: str | Path, size: int | None = None) -> En
             f"{path} holds no network that is known here ({', '.join(FAMILIES)}); beside {kind} of {layout.source} it "
             f"has {fitting.faults or 'arrays of no size'}."
         )
-    settings = fitting.settings
+    settings = settled(fitting.settings, layout, beside.read(Path(path)) if said is None else said, path)
     if size is not None:
         settings = dataclasses.replace(settings, preprocessing=dataclasses.replace(settings.preprocessing, size=size))
         if "patch" in settings.network:
             check_side(size, settings.network["patch"])
     return Encoder(settings, unflatten_dict(fitting.arrays, sep="/"))
+
+
+def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) -> Settings:
+    """The settings with what is said beside a file. Raises UserError where nothing tells what must be known."""
+    fields, preprocessing, untold = settings.network, settings.preprocessing, layout.untold(settings.network)
+    if said.mean is not None and said.deviation is not None:
+        preprocessing = dataclasses.replace(preprocessing, mean=said.mean, deviation=said.deviation)
+    elif untold == "pixels":
+        mean, deviation = (list(values) for values in (preprocessing.mean, preprocessing.deviation))
+        example = json.dumps({"pretrained_cfg": {"mean": mean, "std": deviation}})
+        raise UserError(
+            f"{path} may want pixels scaled by ImageNet's mean and deviation (DINO, DeiT) or by 0.5 and 0.5: put its "
+            f"{beside.CONFIG} beside it, or one that reads {example}."
+        )
+    if untold == "activation":
+        if said.activation is None:
+            raise UserError(
+                f"{path} may have been trained with quick GELU (OpenAI's CLIP) or with GELU: put its {beside.CONFIG} "
+                f"or {beside.OPEN_CLIP} beside it."
+            )
+        fields = fields | {"activation": said.activation}
+    return dataclasses.replace(settings, network=fields, preprocessing=preprocessing)
 
 
 class Attempt(NamedTuple):

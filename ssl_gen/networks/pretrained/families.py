@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import numpy as np
@@ -18,6 +18,7 @@ from ssl_gen.networks.pretrained.vit import VisionTransformer
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of pixels in [0, 1]; torchvision
 HEADS = {1152: 16}  # width -> heads of attention, where they are not of 64 numbers: SigLIP so400m
+Untold = Literal["activation", "pixels"]  # what no array tells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Layout(NamedTuple):
     preprocessing: Preprocessing  # size 0: the family says
     ignored: str = "(?!)"  # names of what is no part of the network, a pattern
     fixed: Mapping[str, Any] = MappingProxyType({})  # fields that no array tells
+    # the fields -> what files of this layout differ in, and what lies beside a file must tell
+    untold: Callable[[dict[str, Any]], Untold | None] = lambda fields: None
 
 
 class Family(NamedTuple):
@@ -90,6 +93,16 @@ def transformer_size(fields: dict[str, Any]) -> int:
     return 224 if fields["scaled"] else math.isqrt(fields["positions"]) * fields["patch"]
 
 
+def pixels_untold(fields: dict[str, Any]) -> Untold | None:
+    """timm has transformers of ImageNet's mean (DINO, DeiT) and of 0.5; those with scales (DINOv2) have the former."""
+    return None if fields["scaled"] else "pixels"
+
+
+def activation_untold(fields: dict[str, Any]) -> Untold | None:
+    """OpenAI trained with quick GELU, most who came after with GELU."""
+    return "activation"
+
+
 DINO = Preprocessing(0, "cubic", True, *IMAGENET)
 CLIP = Preprocessing(0, "cubic", True, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 SIGLIP = Preprocessing(0, "cubic", True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -128,10 +141,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "vit": Family(
         (
-            Layout("timm or DINO", vit_names.timm, DINO, "mask_token"),
+            Layout("timm or DINO", vit_names.timm, DINO, "mask_token", untold=pixels_untold),
             Layout("DINOv2 at Hugging Face", vit_names.dinov2_hugging_face, DINO, r"embeddings\.mask_token"),
-            Layout("CLIP at Hugging Face", vit_names.clip_hugging_face, CLIP, TEXT, QUICK),
-            Layout("CLIP's authors", vit_names.clip_authors, CLIP, OPEN, QUICK),
+            Layout("CLIP at Hugging Face", vit_names.clip_hugging_face, CLIP, TEXT, QUICK, activation_untold),
+            Layout("CLIP's authors", vit_names.clip_authors, CLIP, OPEN, QUICK, activation_untold),
             Layout("SigLIP at Hugging Face", vit_names.siglip_hugging_face, SIGLIP, TEXT, TANH),
         ),
         VisionTransformer,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
 
+from ssl_gen.networks.pretrained import beside
 from ssl_gen.types import UserError
 
 PACKAGES = {  # name -> package and the file in it
@@ -42,7 +44,10 @@ def packaged(name: str) -> Path:
 
 
 def fetched(repository: str) -> Path:
-    """The file of a repository of Hugging Face, from its cache or fetched. Raises UserError where it cannot be had."""
+    """The file of a repository of Hugging Face, from its cache or fetched, and what there is to lie beside it.
+
+    Raises UserError where the file cannot be had.
+    """
     try:
         hub: Any = importlib.import_module("huggingface_hub")
     except ImportError as error:
@@ -50,9 +55,14 @@ def fetched(repository: str) -> Path:
     said = ""
     for file in FILES:
         try:
-            return Path(hub.hf_hub_download(repository, file))
+            path = Path(hub.hf_hub_download(repository, file))
         except Exception as error:  # its own errors, those of three HTTP libraries, OSError, ValueError
             said = said or " ".join(str(error).split())[:150]
+            continue
+        for name in beside.FILES:
+            with contextlib.suppress(Exception):  # the same; what is needed and lacks, `encoders.settled` says
+                hub.hf_hub_download(repository, name)
+        return path
     raise UserError(
         f"{HUB}{repository} is not in the cache of huggingface_hub and cannot be fetched ({said}): give a file"
     )

@@ -1,0 +1,83 @@
+"""What lies beside a file of weights and says what no array tells: an activation, how pixels are scaled.
+
+Hugging Face's config.json and preprocessor_config.json, timm's config.json, open_clip's open_clip_config.json. Whoever
+has weights without one, and knows, can write one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssl_gen.types import UserError
+
+CONFIG, PREPROCESSOR, OPEN_CLIP = "config.json", "preprocessor_config.json", "open_clip_config.json"
+FILES = (CONFIG, PREPROCESSOR, OPEN_CLIP)
+ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}  # Hugging Face's -> ours
+Colour = tuple[float, float, float]
+
+
+class Beside(NamedTuple):
+    """What was said, None for what was not."""
+
+    activation: str | None = None  # of a tower of CLIP
+    mean: Colour | None = None  # of pixels in [0, 1]
+    deviation: Colour | None = None
+
+
+def read(weights: Path) -> Beside:
+    """What lies beside a file of weights. Raises UserError for what is there and makes no sense."""
+    said = {name: _settings(weights.parent / name) for name in FILES}
+    activation = _activation(weights.parent, said)
+    timm, processor = _part(said[CONFIG], "pretrained_cfg"), said[PREPROCESSOR]
+    clip = _part(said[OPEN_CLIP], "preprocess_cfg")
+    ways = [
+        (weights.parent / CONFIG, timm.get("mean"), timm.get("std")),
+        (weights.parent / PREPROCESSOR, processor.get("image_mean"), processor.get("image_std")),
+        (weights.parent / OPEN_CLIP, clip.get("mean"), clip.get("std")),
+    ]
+    for path, mean, deviation in ways:
+        if mean is not None and deviation is not None:
+            return Beside(activation, _colour(path, mean, -math.inf), _colour(path, deviation, 0))
+    return Beside(activation)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """An object of a file, {} where there is none. Raises UserError for anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} lies beside the weights and cannot be read: mend it, or move it away.") from error
+    return said if isinstance(said, dict) else {}
+
+
+def _part(said: dict[str, Any], name: str) -> dict[str, Any]:
+    part = said.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _activation(folder: Path, said: dict[str, dict[str, Any]]) -> str | None:
+    """Of a tower of CLIP. What is not said of one is its library's default: quick GELU, but GELU in open_clip."""
+    config = said[CONFIG]
+    if str(config.get("model_type", "")).startswith("clip"):
+        name = (_part(config, "vision_config") or config).get("hidden_act", "quick_gelu")
+        if name not in ACTIVATIONS:
+            raise UserError(f"{folder / CONFIG} names the activation {name!r}: known are {', '.join(ACTIVATIONS)}.")
+        return ACTIVATIONS[name]
+    if "model_cfg" in said[OPEN_CLIP]:
+        return "quick_gelu" if _part(said[OPEN_CLIP], "model_cfg").get("quick_gelu") else "gelu"
+    return None
+
+
+def _colour(path: Path, values: Any, above: float) -> Colour:
+    """Three numbers, each above another one. Raises UserError for anything else."""
+    if not isinstance(values, list) or len(values) != 3:
+        raise UserError(f"{path} scales pixels by {values!r}: three numbers are needed, of red, green and blue.")
+    if not all(isinstance(value, (int, float)) and above < value < math.inf for value in values):
+        raise UserError(f"{path} scales pixels by {values!r}: give finite numbers, and deviations above 0.")
+    red, green, blue = map(float, values)
+    return red, green, blue
