@@ -11,8 +11,8 @@ With s a discriminator's logit, x a real image and g a generated one:
 
 Sources, in this order: Goodfellow et al. 2014, arXiv:1406.2661, sec. 3; Mao et al. 2017, arXiv:1611.04076, eq. 9; Lim
 and Ye 2017, arXiv:1705.02894; Arjovsky et al. 2017, arXiv:1701.07875; Jolicoeur-Martineau 2019, arXiv:1807.00734. Two
-of them need a penalty to train at all, `penalties`: Wasserstein that of Gulrajani et al. 2017, arXiv:1704.00028, eq. 3,
-the relativistic R1 and R2 (Huang et al. 2024, "R3GAN", arXiv:2501.05441, sec. 3).
+of them need a penalty to train at all, and `Game` adds it: Wasserstein that of Gulrajani et al. 2017, arXiv:1704.00028,
+eq. 3, the relativistic R1 and R2 (Huang et al. 2024, "R3GAN", arXiv:2501.05441, sec. 3).
 """
 
 from __future__ import annotations
@@ -112,24 +112,15 @@ def gradient_penalty(judge: Judge, real: Array, fake: Array, shares: Array) -> A
     return jnp.square(slopes - 1).mean()
 
 
-def penalties(
-    loss: Loss, judge: Judge, real: Array, fake: Array, shares: Array, lipschitz: float, gamma: float
-) -> Terms:
-    """The penalty that a loss needs, by name, weighted; none for most: images (B, H, W, C) twice, shares (B,) -> ().
-
-    wasserstein: lipschitz times `gradient_penalty`. relativistic: gamma / 2 times E |d s / d x|^2 over the real images
-    (R1) and over the generated (R2).
-    """
-    if loss == "wasserstein":
-        return {"gradient_penalty": lipschitz * gradient_penalty(judge, real, fake, shares)}
-    if loss == "relativistic":
-        r1, r2 = (gamma / 2 * squared_slopes(judge, images).mean() for images in (real, fake))
-        return {"r1": r1, "r2": r2}
-    return {}
-
-
 NoisyJudge = Callable[[Array, Key], tuple[Array, Tree]]  # images (B, H, W, C), key of its noise -> outputs (B, O) whose
 # first is the logit s, and the untrained collections after them
+
+
+def judged_with_slopes(judge: NoisyJudge, images: Array, key: Key) -> tuple[Array, Array, Tree]:
+    """Outputs (B, O), |d s / d x|^2 (B,) and the collections after them: one pass over images (B, H, W, C) for all."""
+    outputs, pull, stats = jax.vjp(lambda images: judge(images, key), images, has_aux=True)
+    (gradient,) = pull(jnp.zeros_like(outputs).at[:, 0].set(1))
+    return outputs, jnp.square(gradient).sum((1, 2, 3)), stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +135,8 @@ class Game:
 
     loss: Loss
     augmentation: Augmentation
-    lipschitz: float  # weight of the wasserstein loss's penalty
-    gamma: float  # weight of R1 and R2, halved, in the relativistic loss
+    lipschitz: float  # weight of the wasserstein loss's penalty, `gradient_penalty`
+    gamma: float | Array  # weight of R1 and R2, E |d s / d x|^2 of real and of generated images, halved: relativistic
 
     def discriminator_terms(
         self, judge: NoisyJudge, real: Array, fake: Array, key: Key
@@ -154,15 +145,19 @@ class Game:
         augment_key, judge_key, slope_key, share_key = jax.random.split(key, 4)
         sizes = real.shape[0], fake.shape[0]
         images = augment(self.augmentation, augment_key, interleave(real, fake))
-        outputs, stats = judge(images, judge_key)
-        terms = discriminator_terms(self.loss, *separate(outputs[:, 0], sizes))
-        shares = shard_batch(jax.random.uniform(share_key, (real.shape[0],)))
-        real, fake = separate(images, sizes)
-
-        def score(images: Array) -> Array:
-            return judge(images, slope_key)[0][:, 0]
-
-        terms |= penalties(self.loss, score, real, fake, shares, self.lipschitz, self.gamma)
+        if self.loss == "relativistic":
+            outputs, slopes, stats = judged_with_slopes(judge, images, judge_key)
+            r1, r2 = (self.gamma / 2 * part.mean() for part in separate(slopes, sizes))
+            penalties = {"r1": r1, "r2": r2}
+        else:
+            outputs, stats = judge(images, judge_key)
+            penalties = {}
+        terms = discriminator_terms(self.loss, *separate(outputs[:, 0], sizes)) | penalties
+        if self.loss == "wasserstein":
+            shares = shard_batch(jax.random.uniform(share_key, (real.shape[0],)))
+            real, fake = separate(images, sizes)
+            penalty = gradient_penalty(lambda images: judge(images, slope_key)[0][:, 0], real, fake, shares)
+            terms["gradient_penalty"] = self.lipschitz * penalty
         return terms, separate(outputs, sizes), stats
 
     def generator_terms(self, judge: NoisyJudge, fake: Array, real: Array, keys: Key) -> tuple[Terms, Array]:
