@@ -27,6 +27,7 @@ RECORDED: dict[str, dict[str, Any]] = {
 # a U-Net of a size that a CPU gets through, and no earlier run's guesses
 SMALL_NETWORK = {"widths": (32, 64, 64), "attention": ()}
 RECORDED |= {name: SMALL_NETWORK | {"unlabelled": "null"} for name in ("flow_matching", "edm", "mean_flow")}
+RECORDED |= {"r3gan": {"width": 32, "unlabelled": "null"}}
 RECORDED |= {"dual_pseudo_training": SMALL_NETWORK | {"flow_batch": 20, "samples_per_class": 10}}
 
 

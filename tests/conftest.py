@@ -29,9 +29,9 @@ def group(nodeid):
     return module + re.split(r"[\]-]", test.partition("[")[2])[0]  # test_replicas_are_single_runs[m1-pmap] is of m1
 
 
-# A U-Net takes long to compile: where programs of its own are needed `flow_matching` stands for the methods that have
-# one, and the others are among the slow tests.
-U_NETS = ("edm", "mean_flow", "dual_pseudo_training")
+# Where programs of its own are needed `flow_matching` stands for the methods that have a U-Net, which takes long to
+# compile, and `gan` for `r3gan`, whose loss it has here; the others are among the slow tests.
+STOOD_FOR = ("edm", "mean_flow", "dual_pseudo_training", "r3gan")
 OWN_PROGRAMS = (
     "test_each_term_of_each_loss_has_a_gradient_at_initialisation",
     "test_replicas_are_single_runs",
@@ -43,7 +43,7 @@ OWN_PROGRAMS = (
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if getattr(item, "originalname", None) in OWN_PROGRAMS and item.callspec.params["name"] in U_NETS:
+        if getattr(item, "originalname", None) in OWN_PROGRAMS and item.callspec.params["name"] in STOOD_FOR:
             item.add_marker(pytest.mark.slow)
 
 

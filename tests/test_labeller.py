@@ -152,7 +152,7 @@ def test_what_does_not_go_with_a_labeller_is_answered_in_one_line(finished, caps
     flow, given = "flow_matching", ("--labeller", finished("linear"))
     out = ("--seeds", "2", "--out", tmp_path / "run")
     assert "supervised with these settings takes none" in complaint(capsys, "supervised", *given, *out)
-    for name in ("edm", "mean_flow"):
+    for name in ("edm", "mean_flow", "r3gan"):
         assert f"{name} learns labels that an earlier run guessed: give --labeller RUN" in complaint(capsys, name, *out)
         assert "takes none" in complaint(capsys, name, *given, "--config.unlabelled", "left_out", *out)
     assert "dual_pseudo_training with these settings takes none" in complaint(

@@ -12,6 +12,7 @@ from ssl_gen.core.schedules import (
     annealed,
     clipped,
     decaying,
+    half_cosine,
     kernels,
     linear_ramp,
     partly_cosine,
@@ -43,6 +44,12 @@ def test_a_partly_cosine_rate_begins_whole_and_ends_at_a_fifth():
     assert schedule(0) == 0.5
     assert schedule(100) == pytest.approx(0.5 * math.sin(math.pi / 16))  # cos(7 pi / 16)
     assert schedule(50) == pytest.approx(0.5 * math.cos(7 * math.pi / 32))
+
+
+def test_a_number_goes_from_one_value_to_another_along_half_a_cosine_and_stays():
+    schedule = half_cosine(0.9, 0.99, 100)
+    found = [float(schedule(jnp.int32(step))) for step in (0, 25, 50, 100, 1_000)]
+    np.testing.assert_allclose(found, [0.9, 0.99 - 0.09 * (1 + math.sqrt(0.5)) / 2, 0.945, 0.99, 0.99], rtol=1e-6)
 
 
 def test_kernels_are_what_has_two_axes_or_more():

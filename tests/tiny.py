@@ -59,6 +59,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "discriminator_steps": 1,
         "averaging": 0.5,
     },
+    "r3gan": {"network": "mlp", "blocks": 1, "augmentation": Augmentation()},  # moved images: as in s3gan
     "gan": {"loss": "relativistic", "averaging": 0.5},
     "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2, "network": "mlp", "noise": 0.1},
     "m1": {"first": 0.5, "least_deviation": 0.0},

@@ -68,9 +68,9 @@ BOUNDS: dict[str, Bounds] = {
     "epsilon": Bounds(0, 1e3, above=True),  # norm of an image's change
     "power_iterations": Bounds(1, 100),
     # optimisers
-    **dict.fromkeys(("learning_rate", "classifier_rate", "adversarial_rate", "generator_rate"), RATE),
+    **dict.fromkeys(("learning_rate", "classifier_rate", "adversarial_rate", "generator_rate", "final_rate"), RATE),
     **dict.fromkeys(("supervised_rate", "fine_tuning_rate", "warm_up_rate"), RATE),
-    **dict.fromkeys(("b1", "b2", "decay"), PART),
+    **dict.fromkeys(("b1", "b2", "final_b2", "decay"), PART),
     "eps_root": SHARE,
     "lookahead": Bounds(0, 10_000),  # updates; 0: none
     **dict.fromkeys(("clip", "clip_norm"), Bounds(0, 1e9, above=True)),  # of gradients
@@ -87,7 +87,7 @@ BOUNDS: dict[str, Bounds] = {
         ("samples_weight", "unlabelled_weight", "warm_up_balance", "alpha", "beta", "denoising", "fidelity"), WEIGHT
     ),
     **dict.fromkeys(("temperature", "deviations"), Bounds(0, 1_000, above=True)),
-    **dict.fromkeys(("anchor_weight", "rotation", "generator_rotation", "pull_away"), WEIGHT),
+    **dict.fromkeys(("anchor_weight", "rotation", "generator_rotation", "pull_away", "final_gamma"), WEIGHT),
     "concentration": Bounds(0.5, 1_000),  # of Beta(a, a)
     "views": Bounds(1, 64),
     "mixing_groups": BATCH,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,12 @@ def preceded(rate: float, updates: int, later: optax.ScalarOrSchedule) -> optax.
 def partly_cosine(rate: float, updates: int) -> optax.Schedule:
     """A learning rate that falls along cos(7 pi t / 16 T), to a fifth; Sohn et al. 2020, arXiv:2001.07685, sec. 2.4."""
     return lambda step: rate * jnp.cos(7 * math.pi / 16 * step / max(updates, 1))
+
+
+def half_cosine(first: float, last: float, updates: int) -> Callable[[Any], Array]:
+    """A number that goes from one value to another along half a cosine, and stays there after so many updates."""
+    share = optax.cosine_decay_schedule(1.0, max(updates, 1))
+    return lambda step: last + (first - last) * share(step)
 
 
 def triangular(rate: float, updates: int) -> optax.Schedule:

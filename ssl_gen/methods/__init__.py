@@ -1,6 +1,6 @@
 """Every method by name; a method is a module with `Config`, `make(config, spec)` and `PAPER`."""
 
-from ssl_gen.methods.adversarial import bad_gan, conditional_gan, feature_matching, gan, s3gan, sgan, triple_gan
+from ssl_gen.methods.adversarial import bad_gan, conditional_gan, feature_matching, gan, r3gan, s3gan, sgan, triple_gan
 from ssl_gen.methods.classical import (
     gaussian_mixture,
     k_means,
@@ -63,6 +63,7 @@ METHODS = {
     "bad_gan": bad_gan,
     "triple_gan": triple_gan,
     "s3gan": s3gan,
+    "r3gan": r3gan,
     "vae": vae,
     "m1": m1,
     "m2": m2,
