@@ -321,11 +321,15 @@ def record(
     metrics: Sequence[str],
     path: Path | None = None,
 ) -> None:
-    """Write experiments/NAME.json and, where the rows make curves, figures into docs; or all beside another `path`."""
+    """Write experiments/NAME.json and, where entries of several numbers of labels make curves, figures into docs.
+
+    All beside another `path`, where one is given.
+    """
     docs = DOCS if path is None else path.parent
     path = HERE / f"{name}.json" if path is None else path
     path.write_text(json.dumps(to_be_tracked(entries, rows, baseline, metrics), indent=1) + "\n")
-    if all("@" in key for key in rows):
+    counts = {entry.name.rpartition("@")[2] for entry in entries} - {"all"}
+    if all("@" in key for key in rows) and len(counts) > 1:
         full = compared.chosen(entries, shown(entries, metrics))
         print("figures:", *(figure.name for figure in page.draw(entries, full, docs, name)))
 

@@ -16,8 +16,8 @@ told decides what is learnt:
 
     guessed     the class that the classifier of an earlier run guesses, `--labeller RUN` (You et al. 2023,
                 arXiv:2302.10586, stage 2); with `--labels all` none is guessed, and it is the ceiling
-    null        no class. A warning: what is told a class is a few images, which the field learns by heart
-    left_out    they are not seen: the floor
+    null        no class. A warning: few images are told a class, and the field hardly obeys (digits, 50 labels: 10 %)
+    left_out    they are not seen: the floor, which learns the few images by heart
 
 Without `--labeller`, then, choose null or left_out.
 
