@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from experiments import tracked
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.plain import to_plain
+from ssl_gen.core.precision import Asked
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching, triple_gan
 from ssl_gen.methods.classical import supervised
@@ -119,6 +120,7 @@ class Place(NamedTuple):
 
     data_dir: Path | None = None
     data_parallel: int | None = None  # None: each row's own
+    precision: Asked | None = None  # likewise
     group: ProcessGroup = SINGLE_PROCESS
     interrupted: int = 0  # exit status of what a signal stopped
 
@@ -135,8 +137,13 @@ def placed(name: str, row: Row, folder: Path, place: Place) -> Options:
     options = dataclasses.replace(row.options, out=folder / name, data_dir=place.data_dir, **earlier)
     if not hasattr(row.config, "steps"):
         return options
-    count = row.options.data_parallel if place.data_parallel is None else place.data_parallel
-    return dataclasses.replace(options, distributed=place.group.count > 1, data_parallel=count)
+    own = row.options
+    return dataclasses.replace(
+        options,
+        distributed=place.group.count > 1,
+        data_parallel=own.data_parallel if place.data_parallel is None else place.data_parallel,
+        precision=place.precision or own.precision,
+    )
 
 
 def train(rows: Mapping[str, Row], folder: Path, place: Place = ONE_PROCESS) -> dict[str, Entry]:
@@ -233,6 +240,7 @@ def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[st
     parser.add_argument("--out", type=Path, help=f"where the runs go; by default runs/{name}")
     parser.add_argument("--data-dir", type=Path, help="where raw or prepared data lie, for sets that need it")
     parser.add_argument("--data-parallel", type=int, metavar="D", help="devices that share each batch of every row")
+    parser.add_argument("--precision", choices=get_args(Asked), help="of products, of every row; records say it")
     parser.add_argument("--distributed", action="store_true", help="as of `ssl-gen train METHOD --help`")
     parser.add_argument("--record", action="store_true", help=f"write the results to experiments/{name}.json")
     return parser.parse_args(arguments)
@@ -275,7 +283,8 @@ def main(
             print(title, flush=True)
         wanted = {key: row for key, row in chosen.items() if key not in known}
         with group.failing_together():
-            place = Place(asked.data_dir, asked.data_parallel, group, 0 if asked.index is None else AGAIN)
+            interrupted = 0 if asked.index is None else AGAIN
+            place = Place(asked.data_dir, asked.data_parallel, asked.precision, group, interrupted)
             new = train(wanted, folder, place)
         if asked.only is not None or asked.index is not None or not group.is_main:
             return
