@@ -1,10 +1,12 @@
 """Images on disk: grown one by one, mapped, and chosen from, with little in memory."""
 
+import errno
 import tracemalloc
 
 import numpy as np
 import pytest
 
+from ssl_gen.core.files import say_once
 from ssl_gen.datasets import disk
 from ssl_gen.datasets.dataset import Dataset, hold_out, resize_one
 from ssl_gen.datasets.disk import Growing, blocks, chosen
@@ -79,6 +81,46 @@ def test_growing_on_disk_takes_a_fraction_of_the_memory_of_the_images(tmp_path):
     assert peak(None) > 200 * 64 * 64 * 3 > 10 * peak(tmp_path / "half")
 
 
+def full_after(writes, monkeypatch):
+    """A disk that takes so many more arrays, and then half of one."""
+    write = np.ndarray.tofile
+    left = [writes]
+
+    class Disk(np.ndarray):
+        def tofile(self, file):
+            left[0] -= 1
+            if left[0] < 0:
+                file.write(self.tobytes()[: self.nbytes // 2])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(self, file)
+
+    stack = np.stack
+    monkeypatch.setattr(disk.np, "stack", lambda images: stack(images).view(Disk))
+    return Disk
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_disk_that_fills_up_on_the_way_costs_no_image_and_is_said(writes, tmp_path, monkeypatch, capsys):
+    say_once.cache_clear()
+    full_after(writes, monkeypatch)
+    images, grown = [drawn(8, 9) for _ in range(20)], Growing(tmp_path / "half", 20)
+    for image in images:
+        grown.append(image)
+    assert grown.path is None and "No space left on device" in capsys.readouterr().err
+    np.testing.assert_array_equal(grown.whole()[..., 0], np.array(images))
+
+
+def test_a_disk_that_fills_up_while_all_change_costs_no_image(tmp_path, monkeypatch):
+    images, grown = [drawn(8, 9) for _ in range(20)], Growing(tmp_path / "half", 20)
+    for image in images:
+        grown.append(image)
+    grown.whole()
+    full_after(1, monkeypatch)
+    grown.change(lambda image: image[:4])
+    assert grown.path is None and [path.name for path in tmp_path.iterdir()] == ["half"]
+    np.testing.assert_array_equal(grown.whole()[..., 0], np.array(images)[:, :4])
+
+
 def test_rows_that_lie_one_after_the_other_are_a_view():
     images = drawn(10, 4, 4, 1)
     found = chosen(images, np.arange(10) >= 4)
@@ -102,6 +144,22 @@ def test_without_room_they_are_in_memory(tmp_path, monkeypatch):
     keep = np.arange(50) % 3 > 0
     found = chosen(images, keep)
     assert not isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, np.asarray(images)[keep])
+
+
+def test_on_a_disk_that_fills_up_on_the_way_they_are_all_in_memory(tmp_path, monkeypatch):
+    images = on_disk(tmp_path / "images", drawn(50, 4, 4, 3))
+    kept, taken = blocks, iter([True, False])
+
+    class Block(np.ndarray):
+        def tofile(self, file):
+            if not next(taken):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk, "blocks", lambda *given: (block.view(Block) for block in kept(*given)))
+    keep = np.arange(50) % 3 > 0
+    found = chosen(images, keep)
+    assert not isinstance(found, np.memmap) and not list(taken)
     np.testing.assert_array_equal(found, np.asarray(images)[keep])
 
 

@@ -6,11 +6,10 @@ set on disk may be larger than memory.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +21,18 @@ from ssl_gen.core.wording import size
 BLOCK = 2**24  # bytes, about, of images that are in memory at a time; ours
 
 
-def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Images (N, ...) in order, about BLOCK bytes at a time."""
-    count = max(1, BLOCK // max(1, images[:1].nbytes))
-    for start in range(0, len(images), count):
-        yield images[start : start + count]
+def blocks(images: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Images (N, ...), or those of rows (M,), in order, about BLOCK bytes at a time."""
+    count, size = max(1, BLOCK // max(1, images[:1].nbytes)), len(images) if rows is None else len(rows)
+    for start in range(0, size, count):
+        part = slice(start, start + count)
+        yield images[part if rows is None else rows[part]]
 
 
 class Growing:
-    """Images (h, w) or (h, w, 3) uint8 that come one by one, in memory or in a file; N are told of before.
+    """Images (h, w) or (h, w, 3) uint8 that come one by one, in memory or in a file, if the disk takes it.
 
-    They are grey, (N, h, w, 1), until the first in RGB comes, which makes all (N, h, w, 3).
+    expected: how many. They are grey, (N, h, w, 1), until the first in RGB comes, which makes all (N, h, w, 3).
     """
 
     def __init__(self, path: Path | None, expected: int) -> None:
@@ -42,7 +42,7 @@ class Growing:
         self.waiting: list[np.ndarray] = []  # those that are not in the file yet, all without one
 
     def append(self, image: np.ndarray) -> None:
-        """One more, of the sides of those before. Raises OSError where the file takes no more."""
+        """One more, of the sides of those before."""
         channels = 3 if image.ndim == 3 or self.shape[2] == 3 else 1
         if not self.count:
             self.shape = (*image.shape[:2], channels)
@@ -59,16 +59,20 @@ class Growing:
         """Each image so far becomes function(image), all of one shape."""
         if not self.count:
             return
-        earlier = self.whole()
+        earlier, path = self.whole(), self.path
         self.shape = function(earlier[0]).shape
-        if self.path is None:
-            self.waiting = [function(image) for image in earlier]
-            return
-        half = self.path.with_name(f"{self.path.name}.changed")
-        with open(half, "wb") as file:
-            for block in blocks(earlier):
-                np.stack([function(image) for image in block]).tofile(file)
-        os.replace(half, self.path)
+        if path is not None:
+            half = path.with_name(f"{path.name}.changed")
+            try:
+                with open(half, "wb") as file:
+                    for block in blocks(earlier):
+                        np.stack([function(image) for image in block]).tofile(file)
+                os.replace(half, path)
+                return
+            except OSError as error:
+                half.unlink(missing_ok=True)
+                self._leave(error)
+        self.waiting = [function(image) for image in earlier]
 
     def whole(self) -> np.ndarray:
         """All so far, (N, h, w, C) uint8: mapped where they are in a file."""
@@ -78,10 +82,23 @@ class Growing:
         return np.memmap(self.path, np.uint8, "r", shape=(self.count, *self.shape))
 
     def _flush(self) -> None:
-        if self.path and self.waiting:
+        if not self.path or not self.waiting:
+            return
+        written = self.count - len(self.waiting)
+        try:
             with open(self.path, "ab") as file:
                 np.stack(self.waiting).tofile(file)
             self.waiting = []
+        except OSError as error:
+            whole = np.fromfile(self.path, np.uint8, written * int(np.prod(self.shape)))
+            self.waiting = [*whole.reshape(written, *self.shape), *self.waiting]
+            self._leave(error)
+
+    def _leave(self, error: OSError) -> None:
+        """Go on in memory, and say why: the file takes no more."""
+        why = f"cannot write {self.path and self.path.parent}: {error.strerror}"
+        say_once(f"{why}; decoded images are kept in memory; set XDG_CACHE_HOME")
+        self.path = None
 
     def _make_room(self) -> None:
         """Grow in memory instead, and say why, where the disk will not hold what is expected, or may not be written."""
@@ -96,10 +113,9 @@ class Growing:
                 return
             left, words = size(room), size(needed)
             say_once(f"{self.path.parent} has {left} left, and decoded images need {words}: they are kept in memory")
+            self.path = None
         except OSError as error:
-            why = f"cannot write {self.path.parent}: {error.strerror}"
-            say_once(f"{why}; decoded images are kept in memory; set XDG_CACHE_HOME")
-        self.path = None
+            self._leave(error)
 
 
 def chosen(images: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -114,19 +130,15 @@ def chosen(images: np.ndarray, keep: np.ndarray) -> np.ndarray:
     folder = cache_folder()
     if not isinstance(images, np.memmap) or not len(rows) or folder is None:
         return images[keep]
-    step = max(1, BLOCK // max(1, images[:1].nbytes))
-    parts = (images[rows[start : start + step]] for start in range(0, len(rows), step))
-    return mapped(parts, (len(rows), *images.shape[1:]), folder)
-
-
-def mapped(parts: Iterable[np.ndarray], shape: tuple[int, ...], folder: Path) -> np.ndarray:
-    """Parts that make up an array of uint8, as one that is mapped from a nameless file, or in memory without room."""
-    with contextlib.suppress(OSError):
+    shape = len(rows), *images.shape[1:]
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(folder).free >= np.prod(shape):
-            with tempfile.TemporaryFile(dir=folder) as file:
-                for part in parts:
-                    np.ascontiguousarray(part).tofile(file)
-                file.flush()
-                return np.memmap(file, np.uint8, "r", shape=shape)
-    return np.concatenate(list(parts))
+        if shutil.disk_usage(folder).free < np.prod(shape):
+            return images[keep]
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for block in blocks(images, rows):
+                block.tofile(file)
+            file.flush()
+            return np.memmap(file, np.uint8, "r", shape=shape)
+    except OSError:
+        return images[keep]
