@@ -32,7 +32,8 @@ def free_memory(device: jax.Device) -> int | None:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     if device.platform != "cpu":
         return None
-    left = [_number(most) - _number(now) for most, now in CONTAINER if _number(most) and _number(now)]
+    numbers = [(_number(most), _number(now)) for most, now in CONTAINER]
+    left = [most - now for most, now in numbers if most and now]
     found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
     return min([*left, int(found[1]) * 2**10] if found else left, default=None)
 

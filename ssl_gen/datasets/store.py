@@ -68,8 +68,8 @@ class Store:
 
     def ahead(self, rows: Rows, place: Callable[[Any], Any]) -> Iterator[Any]:
         """What each of the steps of rows (steps, ...) is handed, in order, put by `place` to where it trains."""
-        for i in range(len(rows.labels)):
-            yield place(self.given(Rows(*(part[i] for part in rows))))
+        for one in step_by_step(rows):
+            yield place(self.given(one))
 
     def fetch(self, resident: Array, given: Any) -> Batch:
         """What a device holds and what one step is handed -> Batch, scaled to [-1, 1]; inside jit.
@@ -77,6 +77,11 @@ class Store:
         In a data-parallel run the batch is divided over the devices.
         """
         return batch_of(resident[given.labelled], resident[given.unlabelled], given)
+
+
+def step_by_step(rows: Rows) -> Iterator[Rows]:
+    """Rows of some steps (steps, ...) -> those of each (...), in order."""
+    return (Rows(*parts) for parts in zip(*rows, strict=True))
 
 
 class Pixels:
@@ -126,13 +131,13 @@ class StreamedStore(Store):
     def ahead(self, rows: Rows, place: Callable[[Any], Any]) -> Iterator[Any]:
         """As of `Store`; AHEAD steps are read and placed by threads while earlier ones train."""
 
-        def ready(i: int) -> Any:
-            return place(self.given(Rows(*(part[i] for part in rows))))
+        def ready(one: Rows) -> Any:
+            return place(self.given(one))
 
         waiting: deque[Future] = deque()
         with ThreadPoolExecutor(READERS) as readers:
-            for i in range(len(rows.labels)):
-                waiting.append(readers.submit(ready, i))
+            for one in step_by_step(rows):
+                waiting.append(readers.submit(ready, one))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:

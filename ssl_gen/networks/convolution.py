@@ -1,7 +1,8 @@
-"""Convolution and transposed convolution: one interface, three bodies, chosen by platform.
+"""Convolution and transposed convolution: one interface, three bodies, of which the platform chooses one.
 
 The `native` body is lax's own operation, for GPU and TPU. The `products` body is matrix products of patches, which stay
-products, one for each replica, under `vmap` over weights, where a native convolution becomes a grouped one.
+products, one for each replica, under `vmap` over weights, where a native convolution becomes a grouped one; it is used
+where it is named, as by `benchmarks/accelerator.py`.
 
 XLA on CPU has a fast library for plain forward convolutions, and rewrites the *gradients* into that form only at times:
 not that of a transposed convolution's weights (a layer 9 to 20 times slower), none inside `scan` or `while` (16 to 28
