@@ -32,12 +32,10 @@ SHARED = ("steps", "labelled_batch", "unlabelled_batch", "width", "dropout", "au
 
 def like_fixmatch(config: type, **own: Any) -> Any:
     """A method's settings with those of `fixmatch` that have nothing to do with which guesses it learns."""
-    return config(**{name: getattr(FIXMATCH, name) for name in SHARED}, **own)
+    return table.like(config, FIXMATCH, SHARED, **own)
 
 
-NOISY_STUDENT = noisy_student.Config(
-    **{name: getattr(FIXMATCH, name) for name in SHARED if name != "augmentation"}, averaging=FIXMATCH.averaging
-)
+NOISY_STUDENT = like_fixmatch(noisy_student.Config, averaging=FIXMATCH.averaging)
 ROWS = {
     "floor": Row("supervised", digits_demo.CLASSIFIER, TWENTY),
     "augmented_floor": Row("supervised", dataclasses.replace(digits_demo.CLASSIFIER, augmentation=MOVED), TWENTY),

@@ -63,16 +63,8 @@ OTHERS = {
     "mean_flow": DRAWING._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps)),
 }
 
-
-def with_labeller(row: Row) -> Row:
-    """The row with the guesses of the classifier that saw as many labels, where it learns any."""
-    if getattr(row.config, "unlabelled", None) != "guessed" or row.options.labels == "all":
-        return row
-    return row._replace(options=dataclasses.replace(row.options, labeller=f"label_spreading@{row.options.labels}"))
-
-
 SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": DRAWING}) | label_efficiency.spread(OTHERS, (50,), {})
-ROWS = {name: with_labeller(row) for name, row in SPREAD.items()}
+ROWS = {name: label_efficiency.with_labeller(row, "label_spreading") for name, row in SPREAD.items()}
 BASELINE = "floor"
 COPYING = ("copying_labelled", "copying_unlabelled")
 METRICS = ("fid", "agreement_svc", "coverage", *COPYING, "deviation_ratio", "first_error")

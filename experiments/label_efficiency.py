@@ -29,6 +29,13 @@ def spread(methods: Mapping[str, Row], counts: Sequence[int], references: Mappin
     }
 
 
+def with_labeller(row: Row, name: str) -> Row:
+    """The row with the guesses of the row `name` of as many labels, where it learns guesses."""
+    if getattr(row.config, "unlabelled", None) != "guessed" or row.options.labels == "all":
+        return row
+    return row._replace(options=dataclasses.replace(row.options, labeller=f"{name}@{row.options.labels}"))
+
+
 def tiny(rows: Mapping[str, Row]) -> dict[str, Row]:
     """Few steps, two seeds and the two smallest numbers of labels, on bundled digits with features that are at hand."""
     counts = sorted({int(name.rpartition("@")[2]) for name in rows if not name.endswith("@all")})[:TINY_COUNTS]

@@ -51,17 +51,9 @@ METHODS = {
 }
 MEAN_FLOW = FLOWS._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps, fold=True, widths=FLOW.widths))
 
-
-def with_labeller(row: Row) -> Row:
-    """The row with the guesses of the classifier that saw as many labels, where it learns any."""
-    if getattr(row.config, "unlabelled", None) != "guessed" or row.options.labels == "all":
-        return row
-    return row._replace(options=dataclasses.replace(row.options, labeller=f"fixmatch@{row.options.labels}"))
-
-
 SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": FLOWS})
 SPREAD |= label_efficiency.spread({"mean_flow": MEAN_FLOW}, (100,), {})
-ROWS = {name: with_labeller(row) for name, row in SPREAD.items()}
+ROWS = {name: label_efficiency.with_labeller(row, "fixmatch") for name, row in SPREAD.items()}
 BASELINE = "fixmatch"
 METRICS = ("fid", "agreement", "cas", "coverage", "copying_labelled", "copying_unlabelled", "first_error")
 

@@ -40,10 +40,8 @@ def same(name: str, **changes: object) -> Row:
 
 def like_fixmatch(config: type, **own: Any) -> Row:
     """A method with the settings of `fixmatch` that it has too, but for which guesses it learns."""
-    fixmatch = mnist_systems.ROWS["fixmatch"].config
-    names = {field.name for field in dataclasses.fields(config)}
-    shared = {name: getattr(fixmatch, name) for name in SHARED if name in names}
-    return Row(config.__module__.rpartition(".")[2], config(**shared | own), TWENTY)
+    shared = table.like(config, mnist_systems.ROWS["fixmatch"].config, SHARED, **own)
+    return Row(config.__module__.rpartition(".")[2], shared, TWENTY)
 
 
 ROWS = {

@@ -80,6 +80,12 @@ class Row(NamedTuple):
     metrics: tuple[str, ...] = ()  # measured besides the usual ones
 
 
+def like(config: type, other: Any, names: Sequence[str], **own: Any) -> Any:
+    """A method's settings: those named of another method's that it has too, and its own."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    return config(**{name: getattr(other, name) for name in names if name in fields} | own)
+
+
 def of_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
     """Of all options those that numbers depend on; of a run whose latents or guesses are seen, its row."""
     without = [] if options.get("labeller") else ["guesses", "confident"]  # of nothing
