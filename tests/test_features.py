@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from test_folders import picture, two_classes
 
 from ssl_gen import cli
+from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features, proxy_classifier
 from ssl_gen.evaluation.features import Architecture
 from ssl_gen.runs import train
@@ -26,6 +28,27 @@ def trained(tmp_path_factory):
     _, name, error = proxy_classifier.train_features("digits", steps=2, out=path, quiet=True)
     assert 0 <= error <= 100
     return path, name
+
+
+@pytest.mark.parametrize("keep_copies", [False, True])
+def test_a_folder_is_read_as_a_run_with_the_same_options_reads_it(keep_copies, tmp_path, monkeypatch):
+    """Or the run, which finds the net by the images, would find none."""
+    for place in ("train", "test"):
+        two_classes(tmp_path / "pictures" / place, size=(8, 8))
+    picture(tmp_path / "pictures" / "train" / "cat" / "other.png", 200, size=(8, 8))
+    picture(tmp_path / "pictures" / "train" / "dog" / "other.png", 201, size=(8, 8))
+    asked = []
+    net = proxy_classifier.train_classifier
+    monkeypatch.setattr(
+        proxy_classifier, "train_classifier", lambda images, *rest: asked.append(len(images)) or net(images, *rest)
+    )
+    name = f"folder:{tmp_path / 'pictures'}"
+    path, _, _ = proxy_classifier.train_features(
+        name, steps=1, out=tmp_path / "net", keep_copies=keep_copies, quiet=True
+    )
+    assert asked == [12 if keep_copies else 2]
+    data = sources.load(name, keep_copies=keep_copies)
+    assert features.description(path)["sha256"] == data.sha256
 
 
 @pytest.fixture(scope="module")
