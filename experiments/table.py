@@ -48,7 +48,8 @@ TINY_STEPS = 20  # with --tiny: enough to pass through every part
 # Options that say where and how a row runs, and change no number
 WHERE: tuple[str, ...] = ("out", "data_dir", "replicas", "data_parallel", "store", "distributed", "checkpoint_every")
 WHERE += ("evaluators", "tensorboard", "track", "quiet")
-EARLIER = ("encoder", "labeller")  # options that name another run; in a Row, a row above it, or a packaged encoder
+# Options that name another run: in a Row a row above it, or a packaged encoder
+EARLIER = ("encoder", "labeller", "suggested_by")
 DENSITIES = tuple(each.Config for each in (adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan))
 # Settings that are younger than records, at the values that change nothing: with them a row is the one it was before
 LATER: Mapping[type, Mapping[str, Any]] = {
@@ -76,7 +77,7 @@ class Row(NamedTuple):
 
     method: str
     config: Any
-    options: Options  # `encoder` and `labeller` are names of other rows, or `encoder` one of `sources.PACKAGES`
+    options: Options  # those of EARLIER are names of other rows, or `encoder` one of `sources.PACKAGES`
     metrics: tuple[str, ...] = ()  # measured besides the usual ones
 
 

@@ -224,6 +224,7 @@ PINNED = {
         "5b98ac6795b089f42aa248d6798919feb95070307575a1f7af6cfe02d4a10fdc",
     ),
     "typical": ({"kind": "typical"}, "8064746899921aa2cb52a7d4851a784d40a6d3137c2612aa90266645d4636840"),
+    "suggested": ({"kind": "suggested"}, "ab4779134146bf703783fb23303654c7290e753e90551eeb9d9fa2e855733c8b"),
 }
 
 
@@ -233,7 +234,8 @@ def test_a_mask_is_the_one_that_its_first_version_made(name):
     own = np.arange(200) * 3 // 2 % 5
     labels = np.concatenate([own, np.full(10, HIDDEN), np.full(150, OUT_OF_DISTRIBUTION)]).astype(np.int32)
     images = np.arange(360)[:, None] % 23 * 11 + np.random.default_rng(0).integers(0, 3, (360, 4))
-    made = make_mask("set", labels, tuple("01234"), 23, Scheme(**scheme), 7, "ab", images.astype(np.uint8))
+    images, chosen = images.astype(np.uint8), np.arange(3, 118, 5)
+    made = make_mask("set", labels, tuple("01234"), 23, Scheme(**scheme), 7, "ab", images, chosen)
     assert made.sha256 == digest
 
 

@@ -19,6 +19,7 @@ from ssl_gen.datasets.dataset import HIDDEN, OUT_OF_DISTRIBUTION
 from ssl_gen.datasets.suggesting import typical_rows
 from ssl_gen.types import UserError
 
+Kind = Literal["stratified", "uniform", "long_tailed", "typical", "suggested"]
 DROPPED = -3  # inside this module: an image that pool_imbalance takes out of training
 
 
@@ -26,8 +27,9 @@ DROPPED = -3  # inside this module: an image that pool_imbalance takes out of tr
 class Scheme:
     """How labels are chosen; the parts compose."""
 
-    # labels a class: equal, by chance, decreasing (these look at the labels that they then hide), of typical images
-    kind: Literal["stratified", "uniform", "long_tailed", "typical"] = "stratified"
+    # labels a class: equal, by chance, decreasing (these look at the labels that they then hide), of typical images, or
+    # of those that an earlier run is least sure of (--suggested-by)
+    kind: Kind = "stratified"
     imbalance: float = 1.0  # long_tailed: visible labels of the first (most frequent) class over those of the last
     pool_imbalance: float = 1.0  # images of the first class over those of the last, in the whole pool; 1 leaves it
     noise: float = 0.0  # fraction of the visible labels that are replaced by a wrong class, in [0, 1)
@@ -71,11 +73,13 @@ def make_mask(
     seed: int,
     data_sha256: str,
     images: np.ndarray | None = None,
+    chosen: np.ndarray | None = None,
 ) -> Mask:
     """The mask with `budget` visible labels in all (None: all there are) of labels (N,), for a run of seed `seed`.
 
     Labels are 0..K-1, HIDDEN or OUT_OF_DISTRIBUTION. A seed of the scheme's own stands in place of the run's. `typical`
     looks at images (N, H, W, C), and at no label: it chooses those whose pixels `suggesting.typical_rows` would.
+    `suggested` is of the rows `chosen` (budget,), ascending.
 
     In this order: with `pool_imbalance` the images of class k are thinned out to a share of imbalance^(-k / (K - 1));
     visible labels are drawn from those; some are replaced (`noise`); the pool is all of those images, also those whose
@@ -93,7 +97,11 @@ def make_mask(
     labels, classes, seed = np.asarray(labels), len(class_names), scheme.seed_of(seed)
     _check(labels, classes, budget, scheme, seed)
     known = _thin(labels, class_names, scheme, stratify.generator(seed, 0))
-    rows = _choose(known, class_names, budget, scheme, stratify.generator(seed, 1), images)
+    if scheme.kind == "suggested":
+        assert chosen is not None and len(chosen) == budget, "suggested images are chosen by a run"
+        rows = chosen
+    else:
+        rows = _choose(known, class_names, budget, scheme, stratify.generator(seed, 1), images)
     visible = np.full(len(labels), HIDDEN, np.int32)
     visible[rows] = _add_noise(labels[rows], classes, scheme, stratify.generator(seed, 2))
     pool = _make_pool(labels, known, rows, scheme, stratify.generator(seed, 3))

@@ -86,6 +86,7 @@ class MaskRecord:
     sha256: str  # over data and visible labels
     visible: int  # labels
     pool: int  # unlabelled images
+    rows: list[int] | None = None  # of the labels, where an earlier run chose them
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ssl_gen.evaluation import densities
 from ssl_gen.reports.records import RunRecord
 from ssl_gen.runs.options import Options, budget
 from ssl_gen.training.segments import Segment
-from ssl_gen.types import ImageSpec, Phase, UserError
+from ssl_gen.types import ImageSpec, Phase, UserError, able
 
 LAST_SEED = 2**31 - 1  # a key's seed is an int32 on its way to the device
 INITIAL = 500  # images of a kind for data-dependent initialisation; Salimans et al. 2016, code
@@ -46,8 +46,15 @@ class Data(NamedTuple):
         return self.dataset.train_images[densities.shown_rows(mask.labels, mask.pool)]
 
 
-def load_data(options: Options) -> Data:
-    """Images, validation split and one mask a seed. Raises UserError for all that does not fit together."""
+# of a data set and its seeds the rows (L,) that are labelled, one a seed: of the masks that a run chooses
+Choose = Callable[[Dataset, Sequence[int]], list[np.ndarray]]
+
+
+def load_data(options: Options, choose: Choose | None = None) -> Data:
+    """Images, validation split and one mask a seed; `choose` for `--mask.kind suggested`, see `runs/rounds.py`.
+
+    Raises UserError for all that does not fit together.
+    """
     if options.seeds < 1:
         raise UserError(f"--seeds is at least 1, not {options.seeds}")
     if not 0 <= options.first_seed <= LAST_SEED + 1 - options.seeds:
@@ -56,7 +63,7 @@ def load_data(options: Options) -> Data:
     dataset = sources.load(
         options.dataset, options.data_dir, options.size, options.skip_unreadable, options.keep_copies
     )
-    name, source, as_read = dataset.name, dataset.sha256, dataset
+    source, as_read = dataset.sha256, dataset
     if options.missing_pixels:
         dataset = with_missing_pixels(dataset, options.missing_pixels)
     held_out = (dataset.train_images[:0], dataset.train_labels[:0])
@@ -77,10 +84,20 @@ def load_data(options: Options) -> Data:
             "--mask.out-of-distribution needs --out-of-distribution-dataset, the data set that those images come from"
         )
     sha256 = source if dataset is as_read else dataset.sha256
+    masks = make_masks(options, dataset, sha256, seeds, choose)
+    return Data(dataset, seeds, masks, held_out, strangers, source)
+
+
+def make_masks(
+    options: Options, dataset: Dataset, sha256: str, seeds: Sequence[int], choose: Choose | None
+) -> list[masking.Mask]:
+    """One mask a seed, of a data set with this digest."""
     scheme = dataclasses.replace(options.mask, missing=missing_classes(options.mask.missing, dataset.class_names))
+    own = seeds if options.mask.seed is None else seeds[:1]
+    chosen = [None] * len(own) if options.mask.kind != "suggested" else able(choose)(dataset, own)
     masks = [
         masking.make_mask(
-            name.split(":")[0],
+            dataset.name.split(":")[0],
             dataset.train_labels,
             dataset.class_names,
             budget(options.labels),
@@ -88,10 +105,16 @@ def load_data(options: Options) -> Data:
             seed,
             sha256,
             dataset.train_images,
+            rows,
         )
-        for seed in (seeds if options.mask.seed is None else seeds[:1])
+        for seed, rows in zip(own, chosen, strict=True)
     ]
-    return Data(dataset, seeds, masks * (len(seeds) // len(masks)), held_out, strangers, source)
+    return masks * (len(seeds) // len(masks))
+
+
+def recorded(record: RunRecord) -> Choose:
+    """The choice that stands in the record of a run, of its seeds."""
+    return lambda dataset, seeds: [np.array(mask.rows, np.int64) for mask in record.masks]
 
 
 def missing_classes(asked: Sequence[int], names: Sequence[str]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from ssl_gen.metrics import classification
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports.records import FinalRecord, RunRecord, load_both, load_run
 from ssl_gen.runs.blueprint import blueprint
-from ssl_gen.runs.data import Data, load_data
+from ssl_gen.runs.data import Data, load_data, recorded
 from ssl_gen.runs.options import Options
 from ssl_gen.training.checkpoints import read_newest
 from ssl_gen.training.programs import Replica
@@ -202,7 +202,7 @@ def data_of(run: Run, **changes: Any) -> tuple[Options, Data]:
         options = dataclasses.replace(from_plain(Options, run.record.options), **changes)
     except ValueError as error:
         raise UserError(f"the options in {run.folder / 'run.json'} do not fit this version: {error}") from error
-    data = load_data(options)
+    data = load_data(options, recorded(run.record))
     if data.dataset.sha256 != run.record.data.sha256:
         raise UserError(f"{options.dataset} is not the data that {run.folder} was trained on: its hash differs")
     return options, data

@@ -31,6 +31,9 @@ class Options:
     features: str = "auto"  # what samples are compared by: pixels, random, trained or a weights file
     samples: int | None = None  # drawn for the metrics; by default as many as test images, 1,000 to 10,000
     mask: masking.Scheme = masking.Scheme()  # how labels are chosen
+    # the folder of a run whose labels, seed by seed, --mask.kind suggested goes on from: the images that it is least
+    # sure of are labelled next, up to --labels in all, as `ssl-gen suggest` would ask
+    suggested_by: str | None = None
     missing_pixels: float = 0.0  # share lost of every image, tests too; the pixel's mean over training stands in
     # what a method that is fitted in one go sees instead of pixels: the latents of a run (its folder), or features:
     # random, trained, a weights file, mobilenet_v2 or efficientnet_lite0 (extra pretrained), hf:OWNER/NAME

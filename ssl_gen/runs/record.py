@@ -22,6 +22,7 @@ from ssl_gen.core import chips
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import stratify, summary
 from ssl_gen.datasets.dataset import HIDDEN
+from ssl_gen.datasets.masking import Mask
 from ssl_gen.datasets.reading import Reading
 from ssl_gen.evaluation.evaluated import Evaluated, abilities, averaged, measure
 from ssl_gen.evaluation.inference import Compiled, probabilities
@@ -197,7 +198,7 @@ def describe(
         ),
         labels=options.labels if options.labels == "all" else int(options.labels),
         mask=to_plain(options.mask),
-        masks=[MaskRecord(m.name, m.sha256, m.visible, len(m.pool)) for m in data.masks],
+        masks=[describe_mask(mask, options.mask.kind == "suggested") for mask in data.masks],
         seeds=data.seeds,
         options=to_plain(options),
         steps=sum(phase.steps for phase in method.phases),
@@ -215,6 +216,12 @@ def describe(
         products=products,
         read=describe_reading(data),
     )
+
+
+def describe_mask(mask: Mask, chosen: bool) -> MaskRecord:
+    """A mask, and which images it shows the labels of where no seed tells."""
+    rows = np.flatnonzero(mask.labels >= 0).tolist() if chosen else None
+    return MaskRecord(mask.name, mask.sha256, mask.visible, len(mask.pool), rows)
 
 
 def describe_reading(data: Data) -> ReadRecord:

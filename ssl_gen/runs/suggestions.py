@@ -107,16 +107,16 @@ def look(
     return Looked(relative(files, path), images, labels, taken, reading)
 
 
-def features_of(asked: str | None, run: Run | None, images: np.ndarray) -> np.ndarray:
-    """What sees images (N, H, W, C) -> (N, F) float32."""
-    return np.asarray(_seen(asked, run, images), np.float32).reshape(len(images), -1)
+def features_of(asked: str | None, run: Run | None, images: np.ndarray, replica: int | None = None) -> np.ndarray:
+    """What sees images (N, H, W, C) -> (N, F) float32; of a run's replicas by default the first that did not stop."""
+    return np.asarray(_seen(asked, run, images, replica), np.float32).reshape(len(images), -1)
 
 
-def _seen(asked: str | None, run: Run | None, images: np.ndarray) -> np.ndarray:
+def _seen(asked: str | None, run: Run | None, images: np.ndarray, replica: int | None) -> np.ndarray:
     """images (N, H, W, C) -> (N, ...)."""
     encode = run.compiled.method.encode if run else None
     if asked is None and run and encode:
-        state = everywhere(run.states[run.trained_replica()])
+        state = everywhere(run.states[run.trained_replica(replica)])
         return mapped(functools.partial(lambda state, images: encode(state, scaled(images)), state), images)
     height, width, channels = images.shape[1:]
     extractor = find_encoder(asked or "pixels", ImageSpec(height, width, channels, 1), "these images", "")

@@ -39,6 +39,7 @@ from ssl_gen.runs.load import is_final, load
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.pictures import draw_grid
 from ssl_gen.runs.record import conclude, describe
+from ssl_gen.runs.rounds import chooser
 from ssl_gen.training import loop, trackers
 from ssl_gen.training.checkpoints import newest_whole, open_checkpoints
 from ssl_gen.training.log import Log, NullLog, text_of
@@ -127,7 +128,7 @@ def prepare(
     module, config, options = find_method(name), checked_config(name, config), checked(options)
     trackers.check(("tensorboard",) if options.tensorboard else (), "--tensorboard")
     trackers.check(options.track)
-    data = load_data(options) if data is None else data
+    data = load_data(options, chooser(options)) if data is None else data
     products = chosen(options.precision)
     with products_in(products):
         method: Method = module.make(config, data.spec)
