@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -124,3 +125,11 @@ def png(shapes: Sequence[Shape], size: tuple[int, int]) -> Image.Image:
                 ImageDraw.Draw(stencil).polygon(corners, round(255 * shape.opacity))
                 page.paste(shape.colour, (0, 0), stencil)
     return page.resize((SCALE * size[0], SCALE * size[1]), Image.Resampling.LANCZOS)
+
+
+def save(shapes: Sequence[Shape], size: tuple[int, int], described: str, path: Path) -> list[Path]:
+    """Write PATH.svg, with `described` for a screen reader, and PATH.png, and return both."""
+    written = [path.with_name(f"{path.name}{kind}") for kind in (".svg", ".png")]
+    written[0].write_text(svg(shapes, size, described, alone=True) + "\n")
+    png(shapes, size).save(written[1], optimize=True)
+    return written

@@ -1,4 +1,4 @@
-"""Label efficiency: a metric against the number of visible labels, one figure a metric.
+"""A metric against the number of visible labels, or another number that runs differ by; one figure a metric.
 
 A method is a curve with markers at the numbers of labels it was trained with, and a band from its lowest to its highest
 mask. A run with all labels (a ceiling) is a horizontal rule from edge to edge. Colours are those of Okabe and Ito
@@ -34,7 +34,7 @@ class Point(NamedTuple):
     """One run in a figure."""
 
     name: str  # of its method: what its curve is called
-    labels: int | str  # a number, or "all"
+    labels: float | str  # a number, of labels or what else it is drawn against; or "all"
     metrics: Mapping[str, Summary]  # by full name
 
 
@@ -54,13 +54,14 @@ class Figure(NamedTuple):
     rules: list[curves.Line]
     shapes: list[drawing.Shape]
     size: tuple[int, int]
+    against: str  # what lies along the axis
 
     @property
     def title(self) -> str:
         """What the figure shows, in words."""
         number = number_of(self.metric)
         unit = f" ({number.unit})" if number.from_zero else ""
-        return f"{short(self.metric)}{unit} against visible labels"
+        return f"{short(self.metric)}{unit} against {self.against}"
 
 
 def short(metric: str) -> str:
@@ -74,7 +75,7 @@ def short(metric: str) -> str:
 
 def has_curves(points: Sequence[Point]) -> bool:
     """Was any method trained with two numbers of labels or more?"""
-    counts: dict[str, set[int | str]] = {}
+    counts: dict[str, set[float | str]] = {}
     for point in points:
         if point.labels != "all":
             counts.setdefault(point.name, set()).add(point.labels)
@@ -113,13 +114,16 @@ def _line(name: str, points: Sequence[Point], metric: str) -> curves.Line | None
     return curves.Line(name, "", positions, *np.array([values[labels] for labels in counts]).T)
 
 
-def _position(labels: int | str) -> float:
+def _position(labels: float | str) -> float:
     """A number of labels on the axis of a line; a rule, which is of all labels, has no place on it."""
     return 0.0 if labels == "all" else float(labels)
 
 
-def figure(points: Sequence[Point], metric: str) -> Figure | None:
-    """A metric of several runs, by its full name; None where no run with a number of labels has it."""
+def figure(points: Sequence[Point], metric: str, against: str = "visible labels") -> Figure | None:
+    """A metric of several runs, by its full name; None where no run with a number of labels has it.
+
+    against: what the points' numbers are, in words; they are above 0.
+    """
     lines: list[curves.Line] = []
     rules: list[curves.Line] = []
     styles = looks(points)
@@ -131,8 +135,8 @@ def figure(points: Sequence[Point], metric: str) -> Figure | None:
     if not lines:
         return None
     vertical = curves.axis([*lines, *rules], from_zero=number_of(metric).from_zero)
-    counts = sorted({int(count) for line in lines for count in line.steps})
-    drawn = _frame(vertical, counts, metric)
+    counts = sorted({float(count) for line in lines for count in line.steps})
+    drawn = _frame(vertical, counts, metric, against)
     # Bands first, then rules, lines and markers: what is narrow stays on top.
     for line in lines:
         drawn += _band(line, vertical, counts, styles[line.name, False])
@@ -146,10 +150,10 @@ def figure(points: Sequence[Point], metric: str) -> Figure | None:
         (f"{rule.name}{', all labels' if rule.name in named else ''}", styles[rule.name, True]) for rule in rules
     ]
     legend, height = _legend(entries)
-    return Figure(metric, lines, rules, drawn + legend, (WIDTH, TOP + PLOT + BOTTOM + height))
+    return Figure(metric, lines, rules, drawn + legend, (WIDTH, TOP + PLOT + BOTTOM + height), against)
 
 
-def _across(labels: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+def _across(labels: np.ndarray, counts: Sequence[float]) -> np.ndarray:
     """Numbers of labels -> x, on a logarithmic axis with a margin to each side."""
     low, high = np.log10(counts[0]), np.log10(counts[-1])
     inner = WIDTH - LEFT - RIGHT
@@ -162,7 +166,7 @@ def _up(values: np.ndarray | float, vertical: curves.Axis) -> np.ndarray:
     return TOP + PLOT * (1 - vertical.place(values))
 
 
-def _frame(vertical: curves.Axis, counts: Sequence[int], metric: str) -> list[drawing.Shape]:
+def _frame(vertical: curves.Axis, counts: Sequence[float], metric: str, against: str) -> list[drawing.Shape]:
     """Grid, ticks at the numbers of labels there are, and what the axes are."""
     right, foot = WIDTH - RIGHT, TOP + PLOT
     unit = number_of(metric).unit
@@ -179,11 +183,11 @@ def _frame(vertical: curves.Axis, counts: Sequence[int], metric: str) -> list[dr
         if x - last >= 34:  # or the numbers would touch
             shapes.append(drawing.Text(float(x), foot + 18, curves.short(count), scatter.SOFT, SMALL, "middle"))
             last = x
-    shapes.append(drawing.Text((LEFT + right) / 2, foot + 36, "visible labels", scatter.INK, LARGE, "middle"))
+    shapes.append(drawing.Text((LEFT + right) / 2, foot + 36, against, scatter.INK, LARGE, "middle"))
     return shapes
 
 
-def _band(line: curves.Line, vertical: curves.Axis, counts: Sequence[int], style: Looks) -> list[drawing.Shape]:
+def _band(line: curves.Line, vertical: curves.Axis, counts: Sequence[float], style: Looks) -> list[drawing.Shape]:
     """From the lowest to the highest mask; a lone point has a bar instead."""
     x, low, high = _across(line.steps, counts), _up(line.low, vertical), _up(line.high, vertical)
     if len(x) == 1:
@@ -192,7 +196,7 @@ def _band(line: curves.Line, vertical: curves.Axis, counts: Sequence[int], style
     return [drawing.Area(outline, style.colour, 0.14)]
 
 
-def _curve(line: curves.Line, vertical: curves.Axis, counts: Sequence[int], style: Looks) -> list[drawing.Shape]:
+def _curve(line: curves.Line, vertical: curves.Axis, counts: Sequence[float], style: Looks) -> list[drawing.Shape]:
     """The line of the means and a marker at each."""
     assert style.corners is not None  # a curve has markers
     places = np.stack([_across(line.steps, counts), _up(line.mean, vertical)], -1)
@@ -231,7 +235,7 @@ def described(figure_: Figure) -> str:
     said = []
     for line in (*figure_.lines, *figure_.rules):
         values = [
-            f"{curves.short(mean)} at {'all' if count == 0 else int(count)}"
+            f"{curves.short(mean)} at {'all' if count == 0 else f'{count:.10g}'}"
             for count, mean in zip(line.steps, line.mean, strict=True)
         ]
         said.append(f"{line.name}: {', '.join(values)}")

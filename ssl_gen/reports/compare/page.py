@@ -191,8 +191,6 @@ def draw(entries: Sequence[Entry], metrics: Sequence[str], folder: Path, name: s
     """Write the figures as FOLDER/NAME_METRIC.svg and .png, and return their paths; none where there is no curve."""
     written = []
     for each in figures(entries, metrics):
-        path = folder / f"{name}_{efficiency.short(each.metric)}.svg"
-        path.write_text(drawing.svg(each.shapes, each.size, efficiency.described(each), alone=True) + "\n")
-        drawing.png(each.shapes, each.size).save(path.with_suffix(".png"), optimize=True)
-        written += [path, path.with_suffix(".png")]
+        path = folder / f"{name}_{efficiency.short(each.metric)}"
+        written += drawing.save(each.shapes, each.size, efficiency.described(each), path)
     return written
