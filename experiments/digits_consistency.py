@@ -8,6 +8,8 @@
     soft_match                all guesses, weighted by how sure the network is of the others
     ada_match                 a threshold relative to how sure the network is of the labelled images; aligned
     noisy_student             guesses above a low threshold of a network that is done learning, by a new one; twice
+    label_spreading           a graph of near images, which stays as it is
+    noisy_student_of_graph    noisy_student whose first teacher learns what the graph guesses
 
 Network, steps, batches, rate and both augmentations are those of `fixmatch` in `digits_robustness`, as is the EMA that
 guesses, but in `ada_match`, which guesses by the network itself, and in `noisy_student`, a fifth of whose steps train
@@ -23,6 +25,7 @@ from experiments import digits_demo, table
 from experiments.digits_demo import MOVED
 from experiments.digits_robustness import FIXMATCH
 from experiments.table import Row
+from ssl_gen.methods.classical import label_spreading
 from ssl_gen.methods.self_training import ada_match, flex_match, free_match, noisy_student, soft_match, uda
 from ssl_gen.runs.options import Options
 
@@ -46,6 +49,12 @@ ROWS = {
     "soft_match": Row("soft_match", like_fixmatch(soft_match.Config, teacher="average"), TWENTY),
     "ada_match": Row("ada_match", like_fixmatch(ada_match.Config), TWENTY),
     "noisy_student": Row("noisy_student", NOISY_STUDENT, TWENTY),
+    "label_spreading": Row("label_spreading", label_spreading.Config(), TWENTY),
+    "noisy_student_of_graph": Row(
+        "noisy_student",
+        dataclasses.replace(NOISY_STUDENT, first_teacher="guessed"),
+        dataclasses.replace(TWENTY, labeller="label_spreading"),
+    ),
 }
 BASELINE = "augmented_floor"
 METRICS = ("worst_class_error",)

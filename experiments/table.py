@@ -25,7 +25,7 @@ from ssl_gen.core.precision import Asked
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching, triple_gan
 from ssl_gen.methods.classical import supervised
-from ssl_gen.methods.self_training import meta_pseudo_labels, pseudo_label
+from ssl_gen.methods.self_training import meta_pseudo_labels, noisy_student, pseudo_label
 from ssl_gen.methods.variational import adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan
 from ssl_gen.networks.pretrained.sources import PACKAGES
 from ssl_gen.reports import tables
@@ -57,6 +57,7 @@ LATER: Mapping[type, Mapping[str, Any]] = {
     supervised.Config: {"optimizer": "adam", "lookahead": 0, "label_smoothing": 0.0, "alternating_flip": False},
     pseudo_label.Config: {"optimizer": "adam"},
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
+    noisy_student.Config: {"first_teacher": "labelled"},
     meta_pseudo_labels.Config: {"sharpened_mask": False, "label_smoothing": 0.0},
     triple_gan.Config: {
         "warm_up_balance": None,

@@ -7,7 +7,7 @@ import pytest
 from tiny import batch_at, same, tiny
 
 from ssl_gen.core.keys import INIT, stream
-from ssl_gen.methods.self_training.noisy_student import Config, starts, taught
+from ssl_gen.methods.self_training.noisy_student import Config, starts, taught, told
 from ssl_gen.types import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -42,3 +42,23 @@ def test_a_student_becomes_the_teacher_of_a_new_one_when_its_turn_is_over_and_th
         moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.student.params, before.student.params)
         # one step of Adam moves a weight by its rate; another draw of the first weights by far more
         assert (max(jax.tree.leaves(moved)) > 0.1) == (at == second)
+
+
+def test_only_images_that_are_told_a_class_are_learnt_by_it():
+    logits, labels = RANDOM.normal(size=(4, 3)), np.array([2, -1, 0, -1])
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = -(np.log(p[0, 2]) + np.log(p[2, 0])) / 2
+    np.testing.assert_allclose(told(jnp.asarray(logits, jnp.float32), jnp.asarray(labels)), expected, rtol=1e-5)
+    assert float(told(jnp.asarray(logits), jnp.full(4, -1))) == 0
+
+
+def test_the_first_teacher_learns_an_earlier_runs_guesses_where_it_is_to_and_no_student_does():
+    made = tiny("noisy_student", first_teacher="guessed")
+    method = made.method
+    assert method.told == "guessed" and tiny("noisy_student").method.told == "nothing"
+    for phase, learns in zip(method.phases, (True, False), strict=True):
+        batch = batch_at(method, method.phases.index(phase))
+        state, step = jax.jit(method.init)(stream(0, INIT), batch), jax.jit(phase.step)
+        shifted = batch._replace(guesses=(jnp.maximum(batch.guesses, 0) + 1) % 3)
+        first, other = (step(state, stream(0, 1), jnp.int32(1), each)[0] for each in (batch, shifted))
+        assert same(first, other) != learns

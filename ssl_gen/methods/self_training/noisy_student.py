@@ -10,13 +10,19 @@ A(.) a strong augmentation and n dropout, T the teacher without either, q = T(. 
 A student starts anew and becomes the next one's teacher; the EMA of each teaches, and that of the latest student
 classifies: as one that knows nothing until the first begins. Here a student is as large as its teacher (the paper: as
 large or larger), q is asked for at every step (the paper: once), and classes of guesses are not balanced.
+
+With first_teacher "guessed", ours, the first teacher learns beside the labels what the classifier of an earlier run
+guesses, `--labeller RUN`, above `--confident`: a graph or a linear layer on features of a pretrained network, say, that
+knows much from few labels and stays as it is, while the network goes on from there,
+
+    L_T  = - E_(x,y) log p(y | A(x); n) - E_(u told yh) log p(yh | A(u); n)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +31,7 @@ import optax
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
 from ssl_gen.core.gradient import Terms
-from ssl_gen.core.options import check_multiples
+from ssl_gen.core.options import check_multiples, choose
 from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import Decaying, decaying
 from ssl_gen.losses.classification import cross_entropy
@@ -33,6 +39,7 @@ from ssl_gen.losses.thresholds import confident
 from ssl_gen.networks import classifiers
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree, UserError
 
+FirstTeacher = Literal["labelled", "guessed"]
 PAPER = "Xie et al. 2020, arXiv:1911.04252"
 
 
@@ -40,6 +47,7 @@ PAPER = "Xie et al. 2020, arXiv:1911.04252"
 class Config:
     steps: int = 3_600  # updates in all; ours, for MNIST
     warm_up: float = 0.2  # share of the steps that train the first teacher; ours
+    first_teacher: FirstTeacher = "labelled"  # what it learns from; guessed: of an earlier run, too; ours
     iterations: int = 2  # students, one after the other, of as many steps each; paper: 3
     labelled_batch: int = 32  # images a step; ours; official SVHN script: 128
     unlabelled_batch: int = 160  # images a step, a multiple; official SVHN script: 5 times the labelled ones
@@ -76,6 +84,13 @@ def taught(logits: Array, guesses: Array, threshold: float) -> Array:
     return jnp.where(kept, nats, 0.0).sum() / jnp.maximum(kept.sum(), 1)
 
 
+def told(logits: Array, labels: Array) -> Array:
+    """CE of images that are told a class: logits (U, K), labels (U,), negative for none -> () nats; 0 without one."""
+    kept = labels >= 0
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    return jnp.where(kept, nats, 0.0).sum() / jnp.maximum(kept.sum(), 1)
+
+
 def starts(config: Config) -> tuple[int, ...]:
     """The step at which each student begins; raises UserError where one would have no step."""
     first = round(config.warm_up * config.steps)
@@ -94,6 +109,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     optimizers = [decaying(config.optimizer, config.learning_rate, updates, config.l2) for updates in (first, longest)]
     teacher = Player("teacher", network, optimizers[0], ema=True)
     student = Player("student", network, optimizers[1], ema=True)
+    by_guesses = choose("first_teacher", config.first_teacher, get_args(FirstTeacher)) == "guessed"
 
     def init(key: Key, batch: Batch) -> State:
         keys = jax.random.split(key)
@@ -101,14 +117,19 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     def train_teacher(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
         augment_key, dropout_key, ema_key = jax.random.split(key, 3)
-        images = augment(config.strong, augment_key, batch.labelled)
+        seen = interleave(batch.labelled, batch.unlabelled) if by_guesses else batch.labelled
+        images = augment(config.strong, augment_key, seen)
 
         def loss(params: Tree) -> tuple[Terms, Tree]:
             logits, stats = teacher.run(state.teacher, params, images, rngs={"dropout": dropout_key})
-            return {"supervised": cross_entropy(logits, batch.labels)}, stats
+            if not by_guesses:
+                return {"supervised": cross_entropy(logits, batch.labels)}, stats
+            labelled, unlabelled = separate(logits, (batch.labelled.shape[0], batch.unlabelled.shape[0]))
+            guessed = told(unlabelled, jnp.asarray(batch.guesses))
+            return {"supervised": cross_entropy(labelled, batch.labels), "guesses": guessed}, stats
 
         player, metrics = teacher.descend(state.teacher, loss)
-        player = teacher.average(player, config.averaging, step, batch.labelled, rngs={"dropout": ema_key})
+        player = teacher.average(player, config.averaging, step, seen, rngs={"dropout": ema_key})
         return state._replace(teacher=player), metrics
 
     def train_student(state: State, key: Key, step: Array, batch: Batch) -> tuple[State, Metrics]:
@@ -139,7 +160,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return jax.nn.log_softmax(student.infer(state.student, images))
 
     phases = (
-        Phase("teacher", first, config.labelled_batch, 0, train_teacher),
+        Phase("teacher", first, config.labelled_batch, config.unlabelled_batch if by_guesses else 0, train_teacher),
         Phase("students", config.steps - first, config.labelled_batch, config.unlabelled_batch, train_student),
     )
-    return Method(init, phases, classify=classify)
+    return Method(init, phases, classify=classify, told="guessed" if by_guesses else "nothing")
