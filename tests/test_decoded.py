@@ -10,14 +10,15 @@ from PIL import Image
 from test_folders import picture, read, two_classes
 
 from ssl_gen.core.files import say_once
-from ssl_gen.datasets import decoded, disk, folders
+from ssl_gen.datasets import decoded, disk, folders, kept
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """An empty cache, in which folders of ten files count as large."""
+    """An empty cache, in which folders of ten files count as large, and of whose data sets nothing else is kept."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(decoded, "FEWEST", 10)
+    monkeypatch.setattr(kept, "through", lambda origin, make: make(disk.in_memory))
     monkeypatch.setattr(disk, "BLOCK", 3 * 10 * 12 * 3)  # three pictures
     say_once.cache_clear()
     return tmp_path / "cache" / "ssl_gen" / "decoded"

@@ -31,6 +31,7 @@ Semi-supervised image generation: many images, few labels.
 
 commands:
   train METHOD       train with one or several seeds; the same command again resumes
+  prepare DATASET    read a large data set before it is trained on, so that each start is quick
   evaluate RUN       measure a finished run again, or by other metrics
   train-features D   train the net whose features compare the images of a data set
   sample RUN         draw images from a run's generator
@@ -51,6 +52,7 @@ COMMANDS = {  # name -> the module of `cli` that its function stands in
         ("train", "evaluate", "train-features", "sample", "latents", "export", "compare", "list"), "commands"
     ),
     **dict.fromkeys(("predict", "suggest", "review"), "labelling"),
+    "prepare": "preparing",
 }
 
 FUNCTIONS = {"list": "listing"}  # of those that are not called as their command

@@ -26,9 +26,9 @@ class Rows(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def permutation(size: int, seed: int, stream: str, phase: int, epoch: int) -> np.ndarray:
-    """One epoch's order of `size` rows, (size,) int."""
+    """One epoch's order of `size` rows, (size,) int32."""
     source = np.random.SeedSequence([seed, STREAMS[stream], phase, epoch])
-    return np.random.Generator(np.random.Philox(source)).permutation(size)
+    return np.random.Generator(np.random.Philox(source)).permutation(size).astype(np.int32)
 
 
 def epochs_slice(size: int, seed: int, stream: str, phase: int, start: int, count: int) -> np.ndarray:

@@ -8,13 +8,13 @@ taken for one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_gen.datasets.dataset import Dataset, conform, recolour_one
-from ssl_gen.datasets.disk import chosen
+from ssl_gen.datasets.disk import blocks, chosen
 from ssl_gen.datasets.reading import Reading
 
 SIDE = 8  # pixels of a thumbnail, grey, less its mean: a small perceptual hash; ours
@@ -25,6 +25,7 @@ FLAT = 1.0  # levels of contrast below which an image shows too little to tell a
 # With these, of 15,000 MNIST training images at most 1 was taken for a near copy of 20, 500 or 5,000 test images (with
 # 0.2, 0.5, 0.5 up to 40), and of photographs saved as JPEG (quality 75) 22 of 24 were found.
 BLOCK = 1_000  # training images that are compared at a time with all test images; ours
+MOST = 10_000_000  # distances at a time; ours
 
 
 class Copies(NamedTuple):
@@ -36,33 +37,37 @@ class Copies(NamedTuple):
 
 def find_exact(images: np.ndarray, tests: np.ndarray) -> np.ndarray:
     """images (N, H, W, C), tests (T, H, W, C) uint8 -> (N,) bool: which images equal a test image."""
-    known = {_digest(test) for test in tests}
-    return np.array([_digest(image) in known for image in images], bool)
+    known = set(_digests(tests))
+    return np.array([digest in known for digest in _digests(images)], bool)
 
 
 def find_copies(images: np.ndarray, tests: np.ndarray) -> Copies:
     """images (N, H, W, C), tests (T, H, W, C) uint8 of one shape -> those that copy a test image."""
     exact = find_exact(images, tests)
     near = np.zeros(len(images), bool)
-    tests = np.array(list({_digest(test): test for test in tests}.values()))
-    known = _thumbnails(tests)
+    rows = np.array(list({digest: row for row, digest in enumerate(_digests(tests))}.values()))  # each once
+    known = np.concatenate([_thumbnails(block) for block in blocks(tests, rows)])
     contrast = known.std(axis=1)
-    for start in range(0, len(images), BLOCK):
-        block = _thumbnails(images[start : start + BLOCK])
+    count = min(BLOCK, max(1, MOST // len(known)))
+    for start in range(0, len(images), count):
+        block = _thumbnails(images[start : start + count])
         square = (block**2).sum(1)[:, None] + (known**2).sum(1) - 2 * block @ known.T
         distances = np.sqrt(np.maximum(square, 0) / SIDE**2)
         best = distances.argmin(axis=1)
         nearest = distances.min(axis=1)
         np.put_along_axis(distances, best[:, None], np.inf, axis=1)
         close = (nearest <= NEAR * contrast[best]) & (nearest <= RATIO * distances.min(axis=1))
-        for row in np.flatnonzero(close & (contrast[best] >= FLAT) & ~exact[start : start + BLOCK]):
-            test, image = _grey(tests[best[row]]), _grey(images[start + row])
+        for row in np.flatnonzero(close & (contrast[best] >= FLAT) & ~exact[start : start + count]):
+            test, image = _grey(tests[rows[best[row]]]), _grey(images[start + row])
             near[start + row] = (image - test).std() <= NEAR_PIXELS * test.std()
     return Copies(exact, near)
 
 
-def _digest(image: np.ndarray) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+def _digests(images: np.ndarray) -> Iterator[bytes]:
+    """Of each image, in order."""
+    for block in blocks(images):
+        for image in np.ascontiguousarray(block):
+            yield hashlib.blake2b(image.data, digest_size=16).digest()
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:

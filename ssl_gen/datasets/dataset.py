@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ssl_gen.datasets import stratify
-from ssl_gen.datasets.disk import chosen
+from ssl_gen.datasets.disk import Empty, chosen, in_memory
 from ssl_gen.types import ImageSpec, UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ HIDDEN = -1  # label of an image whose class is not known
 OUT_OF_DISTRIBUTION = -2  # label of an image that belongs to no class
 SMALLEST, LARGEST = 8, 128  # pixels; the sides the networks are built for
 DEFAULT_SIDE = 32  # pixels; for mixed sizes when none is asked for; ours
+
+
+class Known(NamedTuple):
+    """What was computed over a whole data set."""
+
+    sha256: str
+    of: tuple[Any, ...]  # class names and arrays: another set that was made of this one has others
 
 
 class Dataset(NamedTuple):
@@ -32,6 +39,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     skipped: tuple[str, ...] = ()  # files left out because they could not be read
     reading: Reading | None = None  # what its reader met on the way, where it kept an account
+    known: Known | None = None
 
     @property
     def spec(self) -> ImageSpec:
@@ -39,14 +47,25 @@ class Dataset(NamedTuple):
         return ImageSpec(height, width, channels, len(self.class_names))
 
     @property
+    def hashed(self) -> tuple[Any, ...]:
+        """What `sha256` is over: not `name`, so that a folder may be moved."""
+        return self.class_names, self.train_images, self.train_labels, self.test_images, self.test_labels
+
+    @property
     def sha256(self) -> str:
-        """Hex digest over class names, images and labels; not over `name`, so that a folder may be moved."""
+        """Hex digest over class names, images and labels; computed once where the set says that it is known."""
+        if self.known is not None and all(a is b for a, b in zip(self.known.of, self.hashed, strict=True)):
+            return self.known.sha256
         digest = hashlib.sha256("\0".join(self.class_names).encode())
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+        for array in self.hashed[1:]:
             kind = "u1" if array.dtype == np.uint8 else "<i4"  # the same bytes on every machine
             digest.update(f"{array.shape}{kind}".encode())
             digest.update(np.ascontiguousarray(array, kind).data)
         return digest.hexdigest()
+
+    def hash_known(self) -> Dataset:
+        """The same, whose `sha256` is not computed again."""
+        return self._replace(known=Known(self.sha256, self.hashed))
 
 
 def check_sides(height: int, width: int, what: str) -> None:
@@ -76,25 +95,25 @@ def recolour_one(image: np.ndarray, channels: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).convert("L"))[..., None]
 
 
-def conform(images: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+def conform(images: np.ndarray, height: int, width: int, channels: int, empty: Empty = in_memory) -> np.ndarray:
     """images (N, h, w, c) uint8 -> (N, height, width, channels); returned as they are where they fit already."""
     if images.shape[1:] == (height, width, channels):
         return images
-    fitted = np.empty((len(images), height, width, channels), np.uint8)
+    fitted = empty((len(images), height, width, channels))
     for row, image in enumerate(images):
         fitted[row] = resize_one(recolour_one(image, channels), height, width)
     return fitted
 
 
-def resize(dataset: Dataset, size: int) -> Dataset:
+def resize(dataset: Dataset, size: int, empty: Empty = in_memory) -> Dataset:
     """The data set with every image at `size` x `size`, antialiased."""
     channels = dataset.spec.channels
     if dataset.reading is not None and dataset.train_images.shape[1:3] != (size, size):
         count = len(dataset.train_labels) + len(dataset.test_labels)
         dataset.reading.changes[f"resized to {size} x {size}"] += count
     return dataset._replace(
-        train_images=conform(dataset.train_images, size, size, channels),
-        test_images=conform(dataset.test_images, size, size, channels),
+        train_images=conform(dataset.train_images, size, size, channels, empty),
+        test_images=conform(dataset.test_images, size, size, channels, empty),
     )
 
 

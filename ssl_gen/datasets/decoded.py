@@ -24,7 +24,7 @@ import PIL
 from ssl_gen.core.files import check_seal, read_json, say, say_once, write_json
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.datasets.disk import Growing, blocks
-from ssl_gen.datasets.reading import Counts, Reading
+from ssl_gen.datasets.reading import Reading
 from ssl_gen.types import UserError
 
 FORMAT = 1  # of these files, and of how a folder becomes images: one more where pixels change
@@ -61,12 +61,11 @@ def read(key: str) -> Decoded | None:
     try:
         content = read_json(_account(folder, key))
         check_seal(_account(folder, key), content)
-        images = np.memmap(_pixels(folder, key), np.uint8, "r", shape=tuple(content["shape"]))
+        images = _mapped(folder, key, tuple(content["shape"]))
         if _pixels(folder, key).stat().st_size != images.nbytes or _hashes(images) != content["blocks"]:
             raise ValueError("a SHA-256 differs")
-        kept, unread, met = content["kept"], content["unread"], content["reading"]
-        sizes, modes, changes = (Counts(met[name]) for name in ("sizes", "modes", "changes"))
-        reading = Reading({}, sizes, modes, changes, list(met["warnings"]), met["dark"])
+        kept, unread = content["kept"], content["unread"]
+        reading = Reading.of_plain({"left_out": {}} | content["reading"])  # which older accounts do not have
     except (OSError, ValueError, KeyError, TypeError, UserError):
         say(f"{_pixels(folder, key)} was cut or changed since it was written: the folder is decoded again")
         return None
@@ -91,24 +90,18 @@ def keep(key: str, decoded: Decoded, grown: Growing) -> Decoded:
     folder = _folder()
     if folder is None or grown.path is None:
         return decoded
-    reading = decoded.reading
     content = {
         "shape": list(decoded.images.shape),
         "kept": decoded.kept,
         "unread": decoded.unread,
-        "reading": {
-            "sizes": dict(reading.sizes),
-            "modes": dict(reading.modes),
-            "changes": dict(reading.changes),
-            "warnings": reading.warnings,
-            "dark": reading.dark,
-        },
+        "reading": decoded.reading.plain(),
         "blocks": _hashes(decoded.images),
     }
     try:
         with open(grown.path, "rb") as file:
             os.fsync(file.fileno())
         os.replace(grown.path, _pixels(folder, key))
+        decoded = decoded._replace(images=_mapped(folder, key, decoded.images.shape))
         write_json(_account(folder, key), content)
     except OSError as error:
         say_once(f"cannot write {folder}: {error.strerror}; decoded images are not kept; set XDG_CACHE_HOME")
@@ -122,6 +115,10 @@ def _folder() -> Path | None:
 
 def _pixels(folder: Path, key: str) -> Path:
     return folder / f"{key}.u8"
+
+
+def _mapped(folder: Path, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.memmap(_pixels(folder, key), np.uint8, "r", shape=shape)
 
 
 def _account(folder: Path, key: str) -> Path:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ssl_gen.core.files import say_once
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.core.wording import size
 
+Empty = Callable[[tuple[int, ...]], np.ndarray]  # shape -> an array of uint8 that is to be filled
 BLOCK = 2**24  # bytes, about, of images that are in memory at a time; ours
 
 
@@ -27,6 +29,56 @@ def blocks(images: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.nd
     for start in range(0, size, count):
         part = slice(start, start + count)
         yield images[part if rows is None else rows[part]]
+
+
+def in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """An `Empty` array."""
+    return np.empty(shape, np.uint8)
+
+
+def in_folder(folder: Path) -> Empty:
+    """Makes `Empty` arrays in files of a folder, mapped; in memory, and says why, where the disk has no room for one.
+
+    The room is taken before anything is written: to write what is mapped on a full disk would end the process.
+    """
+
+    def empty(shape: tuple[int, ...]) -> np.ndarray:
+        needed = int(np.prod(shape))
+        try:
+            path = folder / f"{uuid.uuid4().hex}.u8"
+            with open(path, "xb") as file:
+                left = shutil.disk_usage(folder).free
+                if left < needed:
+                    say_once(f"{folder} has {size(left)} left, and images need {size(needed)}: they are kept in memory")
+                    return in_memory(shape)
+                if needed:
+                    os.posix_fallocate(file.fileno(), 0, needed)
+        except OSError as error:
+            say_once(f"cannot write {folder}: {error.strerror}; images are kept in memory; set XDG_CACHE_HOME")
+            return in_memory(shape)
+        return np.memmap(path, np.uint8, "r+", shape=shape) if needed else in_memory(shape)
+
+    return empty
+
+
+def joined(parts: Sequence[np.ndarray], empty: Empty) -> np.ndarray:
+    """Images (N_i, H, W, C) of one shape, one part after the other."""
+    whole, start = empty((sum(map(len, parts)), *parts[0].shape[1:])), 0
+    for block in (block for part in parts for block in blocks(part)):
+        whole[start : start + len(block)] = block
+        start += len(block)
+    return whole
+
+
+def mapped_from(array: np.ndarray) -> tuple[Path, int] | None:
+    """The file that an array is mapped from, row after row, and its first byte there; None for others."""
+    root = array
+    while isinstance(root.base, np.memmap):
+        root = root.base
+    if not isinstance(root, np.memmap) or root.filename is None or not array.flags.c_contiguous:
+        return None
+    first, start = (each.__array_interface__["data"][0] for each in (array, root))
+    return Path(root.filename), root.offset + first - start
 
 
 class Growing:

@@ -1,8 +1,13 @@
-"""Arrays in a .npz file, read without ever unpickling."""
+"""Arrays in a .npz file, read without ever unpickling, images a block at a time.
+
+Of a large file the images go onto the disk (`datasets/kept.py`), also where they are not compressed: a file of the
+user's that is written anew while a run has it mapped would end the run.
+"""
 
 from __future__ import annotations
 
 import lzma
+import math
 import re
 import struct
 import zipfile
@@ -13,6 +18,7 @@ import numpy as np
 
 from ssl_gen.datasets import copies
 from ssl_gen.datasets.dataset import HIDDEN, Dataset
+from ssl_gen.datasets.disk import Empty, blocks, in_memory, joined
 from ssl_gen.datasets.names import readable
 from ssl_gen.datasets.reading import Reading
 from ssl_gen.types import UserError
@@ -20,6 +26,7 @@ from ssl_gen.types import UserError
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 KERAS_KEYS = ("x_train", "y_train", "x_test", "y_test")
 UNLABELLED = re.compile(r"(x_|images_)?unlab(elled|eled)?(_images|_x)?")  # any letters; names.NO_LABEL has the words
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # What zipfile, numpy and the decoders under them raise for a file that is damaged, encrypted or lies about its size.
 DAMAGE = (
     *(OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError, OverflowError),
@@ -27,7 +34,7 @@ DAMAGE = (
 )
 
 
-def load_npz(name: str, path: str, keep_copies: bool = False) -> Dataset:
+def load_npz(name: str, path: str, keep_copies: bool = False, empty: Empty = in_memory) -> Dataset:
     """Keys train_images, train_labels, test_images, test_labels (or x_train, y_train, x_test, y_test), and optionally
     unlabelled_images (also unlabeled_images, x_unlabelled ...), which join the training images with HIDDEN labels.
 
@@ -42,7 +49,7 @@ def load_npz(name: str, path: str, keep_copies: bool = False) -> Dataset:
     if not file.is_file():
         raise UserError(f"There is no file {readable(path)!r}: give the path of a .npz file as npz:PATH.")
     shown = readable(path)
-    arrays, keys = _arrays(file, shown)
+    arrays, keys = _arrays(file, shown, empty)
     train_images, test_images = _images(shown, keys[0], arrays), _images(shown, keys[2], arrays)
     train_labels = _labels(shown, keys[1], arrays, len(train_images), lowest=HIDDEN)
     test_labels = _labels(shown, keys[3], arrays, len(test_images), lowest=0)
@@ -59,19 +66,28 @@ def load_npz(name: str, path: str, keep_copies: bool = False) -> Dataset:
     for key in arrays.keys() - set(keys):
         unlabelled = _images(shown, key, arrays)
         _same_shape(shown, train_images, unlabelled, key)
-        train_images = np.concatenate([train_images, unlabelled])
+        train_images = joined([train_images, unlabelled], empty)
         train_labels = np.concatenate([train_labels, np.full(len(unlabelled), HIDDEN, np.int32)])
         rows += [f"{key}[{row}]" for row in range(len(unlabelled))]
     _same_shape(shown, train_images, test_images, keys[2])
     reading = Reading()
-    reading.warn_of_constant(np.concatenate([train_images, test_images]))
+    reading.warn_of_constant(train_images, test_images)
     names = tuple(map(str, range(classes)))
     dataset = Dataset(name, train_images, train_labels, test_images, test_labels, names, reading=reading)
     fits = len(train_images) and len(test_images) and min(train_images.shape[1:]) > 0
     return copies.without_copies(dataset, rows) if fits and not keep_copies else dataset
 
 
-def _arrays(file: Path, shown: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def size_of(path: str) -> int:
+    """Bytes of the arrays of a file, unpacked; 0 of one that is no archive, which `load_npz` will say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except DAMAGE:
+        return 0
+
+
+def _arrays(file: Path, shown: str, empty: Empty) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays, and the four keys that they go by: ours or those of Keras."""
     try:
         archive = np.load(file, allow_pickle=False)
@@ -79,12 +95,34 @@ def _arrays(file: Path, shown: str) -> tuple[dict[str, np.ndarray], tuple[str, .
             raise UserError(f"{shown} holds a single array: save the four named arrays with numpy.savez.")
         with archive:
             keys = _check_keys(archive.files, shown)
-            return {key: archive[key] for key in archive.files}, keys
+            with zipfile.ZipFile(file) as members:
+                return {key: _array(archive, members, key, empty) for key in archive.files}, keys
     except DAMAGE as error:
         reason = (
             "it holds Python objects, which are never unpickled" if "allow_pickle" in str(error) else "it is damaged"
         )
         raise UserError(f"{shown} cannot be read as .npz ({reason}): save plain arrays with numpy.savez.") from error
+
+
+def _array(archive: np.lib.npyio.NpzFile, members: zipfile.ZipFile, key: str, empty: Empty) -> np.ndarray:
+    """One array of an archive of members. Raises some of DAMAGE."""
+    name = f"{key}.npy"
+    if name not in members.namelist():
+        return np.asarray(archive[key])
+    with members.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in HEADERS:
+            return np.asarray(archive[key])
+        shape, by_column, kind = HEADERS[version](member)
+        if kind != np.uint8 or len(shape) < 3 or by_column or not all(shape):  # no images, or none
+            return np.asarray(archive[key])
+        if math.prod(shape) > members.getinfo(name).file_size:
+            raise ValueError("it is shorter than it says")
+        array = empty(shape)
+        for block in blocks(array):
+            block[...] = np.frombuffer(member.read(block.nbytes), np.uint8).reshape(block.shape)
+        member.read(1)  # behind the last byte the archive's checksum is compared
+    return array
 
 
 def _check_keys(found: list[str], shown: str) -> tuple[str, ...]:

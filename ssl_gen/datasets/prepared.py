@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_gen.datasets.dataset import DEFAULT_SIDE, HIDDEN, Dataset, check_sides, recolour_one, resize_one
+from ssl_gen.datasets.disk import Empty, in_memory
 from ssl_gen.types import UserError
 
 UNLABELLED = "unlabelled"  # the split STL-10 is known for
 
 
-def load_prepared(name: str, data_dir: str | Path | None, size: int | None, known: tuple[str, ...] = ()) -> Dataset:
+def load_prepared(
+    name: str,
+    data_dir: str | Path | None,
+    size: int | None,
+    known: tuple[str, ...] = (),
+    empty: Empty = in_memory,
+) -> Dataset:
     """The set `name` ("cifar10", "imagenet_resized/64x64"), prepared in `data_dir` (None: where tensorflow-datasets
     keeps its sets); if it is not, it is prepared first, out of raw files in `data_dir` or by download.
 
@@ -35,12 +43,10 @@ def load_prepared(name: str, data_dir: str | Path | None, size: int | None, know
         raise UserError(f"{name} has the splits {', '.join(splits)}: train and test (or validation) are needed.")
     shape = _target(name, features["image"].shape, size)
     classes = features["label"].num_classes
-    train_images, train_labels = _read_split(name, builder, "train", shape, classes)
-    if UNLABELLED in splits:
-        extra = _read_split(name, builder, UNLABELLED, shape, classes)[0]
-        train_images = np.concatenate([train_images, extra])
-        train_labels = np.concatenate([train_labels, np.full(len(extra), HIDDEN, np.int32)])
-    test_images, test_labels = _read_split(name, builder, test, shape, classes)
+    own = ["train", *([UNLABELLED] if UNLABELLED in splits else [])]
+    train_images, train_labels = _read_splits(name, builder, own, shape, classes, empty)
+    train_labels[builder.info.splits["train"].num_examples :] = HIDDEN
+    test_images, test_labels = _read_splits(name, builder, [test], shape, classes, empty)
     if np.any(test_labels == HIDDEN):
         raise UserError(f"The {test} split of {name} comes without labels, so nothing can be measured on it.")
     names = tuple(builder.info.features["label"].names or map(str, range(classes)))
@@ -122,21 +128,20 @@ def _target(name: str, shape: tuple[int | None, int | None, int], size: int | No
     return height, width, channels
 
 
-def _read_split(
-    name: str, builder: Any, split: str, shape: tuple[int, int, int], classes: int
+def _read_splits(
+    name: str, builder: Any, splits: Sequence[str], shape: tuple[int, int, int], classes: int, empty: Empty
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(images (N, H, W, C) uint8, labels (N,) int32, HIDDEN where the record names no class)."""
+    """(images (N, H, W, C) uint8, labels (N,) int32, HIDDEN where the record names no class), split after split."""
     try:
-        records = builder.as_data_source(split)
+        sources = [builder.as_data_source(split) for split in splits]
     except NotImplementedError as error:
         raise UserError(
             f"{name} in {builder.data_dir} is prepared as {builder.info.file_format.value}, not as array_record: "
             "delete that folder to prepare it again, or give another --data-dir."
         ) from error
-    images = np.empty((len(records), *shape), np.uint8)
-    labels = np.empty(len(records), np.int32)
-    for row in range(len(records)):
-        record = records[row]
+    count = sum(map(len, sources))
+    images, labels = empty((count, *shape)), np.empty(count, np.int32)
+    for row, record in enumerate(source[i] for source in sources for i in range(len(source))):
         images[row] = resize_one(recolour_one(record["image"], shape[-1]), *shape[:2])
         labels[row] = record["label"]
     return images, np.where((labels >= 0) & (labels < classes), labels, HIDDEN).astype(np.int32)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,18 @@ class Reading:
         self.warnings += other.warnings
         self.dark += other.dark
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        counted = {name: dict(getattr(self, name)) for name in ("sizes", "modes", "changes")}
+        return vars(self) | counted
+
+    @classmethod
+    def of_plain(cls, content: Mapping[str, Any]) -> Reading:
+        """What `plain` gave. Raises KeyError, TypeError or ValueError where it is not that."""
+        sizes, modes, changes = (Counts(content[name]) for name in ("sizes", "modes", "changes"))
+        left_out = {why: list(names) for why, names in content["left_out"].items()}
+        return cls(left_out, sizes, modes, changes, list(content["warnings"]), int(content["dark"]))
+
     def conclude(self, images: np.ndarray, grey: int) -> None:
         """Compares what was met with images (N, H, W, C) uint8, of which `grey` had one channel."""
         height, width, channels = images.shape[1:]
@@ -66,12 +79,13 @@ class Reading:
                 "and come out black or nearly so: data of 8 to 14 bits in 16? Stretch them to 0 .. 65535 first"
             )
 
-    def warn_of_constant(self, images: np.ndarray) -> None:
-        """Notes images (N, H, W, C) uint8 that show nothing."""
-        flat = (block.reshape(len(block), -1) for block in blocks(images))
+    def warn_of_constant(self, *parts: np.ndarray) -> None:
+        """Notes images, (N, H, W, C) uint8 each part, that show nothing."""
+        flat = (block.reshape(len(block), -1) for images in parts for block in blocks(images))
         constant = sum(int((block == block[:, :1]).all(axis=1).sum()) for block in flat)
         if constant:
-            self.warnings.append(f"{constant:,} of {len(images):,} images have one level in every pixel")
+            total = sum(map(len, parts))
+            self.warnings.append(f"{constant:,} of {total:,} images have one level in every pixel")
 
     def warn_of_names(self, class_names: Sequence[str]) -> None:
         """Notes classes that differ in nothing but capitals and spaces."""

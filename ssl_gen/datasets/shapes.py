@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from ssl_gen.datasets import stratify
 from ssl_gen.datasets.dataset import DEFAULT_SIDE, Dataset, check_sides
+from ssl_gen.datasets.disk import Empty, in_memory
 from ssl_gen.types import UserError
 
 DEFAULT_COUNT = 5000  # training images; ours
 SEED = 0
+BLOCK = 1_000  # images that are drawn at a time; ours
 PATTERN = re.compile(r"shapes(?::(\d+)(?:x(\d+)(?:x(\d+))?)?)?(?::(\d+))?")
 
 
@@ -49,42 +53,94 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
-def render(shape: str, count: int, height: int, width: int, channels: int, random: np.random.Generator) -> np.ndarray:
-    """(count, height, width, channels) uint8: one shape each, at a random place, size, colour and background.
+class Looks(NamedTuple):
+    """What is drawn of n images, each its own."""
+
+    radius: np.ndarray  # (n, 1, 1) float32, pixels
+    centre: np.ndarray  # (2, n, 1, 1) float32, pixels down and right
+    background: np.ndarray  # (n, 1, 1, C) levels
+    colour: np.ndarray  # (n, 1, 1, C) levels
+
+
+def looks(count: int, height: int, width: int, channels: int, random: np.random.Generator) -> Looks:
+    """A random place, size, colour and background each.
 
     The radius is 0.28 to 0.45 of the shorter side and the shape stays inside the image; every channel of its colour
-    differs from the background by at least 96 of 255 levels; edges are antialiased.
+    differs from the background by at least 96 of 255 levels.
     """
     radius = random.uniform(0.28, 0.45, (count, 1, 1)).astype(np.float32) * min(height, width)
     room = np.stack([height - 2 * radius, width - 2 * radius])
     centre = radius + random.uniform(0, 1, (2, count, 1, 1)).astype(np.float32) * room
-    v = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - centre[0]) / radius
-    u = (np.arange(width, dtype=np.float32) + 0.5 - centre[1]) / radius
-    coverage = np.clip(0.5 - SHAPES[shape](u, v) * radius, 0, 1)[..., None]
     background = random.integers(0, 256, (count, 1, 1, channels))
     # A step of 96 to 160 around the circle of 256 levels is a difference of at least 96 either way.
     colour = (background + random.integers(96, 161, background.shape)) % 256
-    image = background.astype(np.float32) + coverage * (colour - background).astype(np.float32)
+    return Looks(radius, centre, background.astype(np.int16), colour.astype(np.int16))
+
+
+def draw(shape: str, of: Looks, height: int, width: int) -> np.ndarray:
+    """(n, height, width, C) uint8, edges antialiased."""
+    v = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - of.centre[0]) / of.radius
+    u = (np.arange(width, dtype=np.float32) + 0.5 - of.centre[1]) / of.radius
+    coverage = np.clip(0.5 - SHAPES[shape](u, v) * of.radius, 0, 1)[..., None]
+    image = of.background.astype(np.float32) + coverage * (of.colour - of.background).astype(np.float32)
     return np.rint(image).astype(np.uint8)
 
 
-def split(count: int, height: int, width: int, channels: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
-    """(images (N, H, W, C) uint8, labels (N,) int32), classes as equal as `count` allows and in random order."""
+def render(shape: str, count: int, height: int, width: int, channels: int, random: np.random.Generator) -> np.ndarray:
+    """(count, height, width, channels) uint8: one shape each, with a look of its own."""
+    return draw(shape, looks(count, height, width, channels, random), height, width)
+
+
+def split(
+    count: int, height: int, width: int, channels: int, stream: int, empty: Empty = in_memory
+) -> tuple[np.ndarray, np.ndarray]:
+    """(images (N, H, W, C) uint8, labels (N,) int32), classes as equal as `count` allows and in random order.
+
+    Looks are drawn class by class, images in order: a large set is written to disk from its start to its end.
+    """
     random = stratify.generator(SEED, stream)
     labels = random.permutation(np.arange(count, dtype=np.int32) % len(SHAPES))
-    images = np.empty((count, height, width, channels), np.uint8)
-    for k, shape in enumerate(SHAPES):
+    every = Looks(
+        np.empty((count, 1, 1), np.float32),
+        np.empty((2, count, 1, 1), np.float32),
+        np.empty((count, 1, 1, channels), np.int16),
+        np.empty((count, 1, 1, channels), np.int16),
+    )
+    for k in range(len(SHAPES)):
         rows = np.flatnonzero(labels == k)
-        images[rows] = render(shape, len(rows), height, width, channels, random)
+        own = looks(len(rows), height, width, channels, random)
+        every.radius[rows], every.centre[:, rows] = own.radius, own.centre
+        every.background[rows], every.colour[rows] = own.background, own.colour
+    images = empty((count, height, width, channels))
+    few = True if count <= 100 * BLOCK else None  # which take a moment: no bar
+    for start in tqdm(range(0, count, BLOCK), "drawing shapes", unit=f"{BLOCK:,} images", disable=few):
+        block = labels[start : start + BLOCK]
+        for k, shape in enumerate(SHAPES):
+            rows = start + np.flatnonzero(block == k)
+            own = Looks(every.radius[rows], every.centre[:, rows], every.background[rows], every.colour[rows])
+            images[rows] = draw(shape, own, height, width)
     return images, labels
 
 
-def make_dataset(name: str, size: int | None) -> Dataset:
-    """`shapes[:HEIGHT[xWIDTH[xCHANNELS]]][:COUNT]`; COUNT training images (5,000) and a fifth as many test images.
+class Size(NamedTuple):
+    """Of a set."""
 
-    Training and test images are different draws of one seeded generator. Where the name gives no sides, images are
-    `size` x `size` (32). Raises UserError where the name cannot be read, sides are outside 8..128, channels are not 1
-    or 3, or COUNT is below 50 (ten classes, five to one).
+    height: int
+    width: int
+    channels: int
+    images: int  # for training; a fifth as many for tests
+
+    @property
+    def nbytes(self) -> int:
+        """Of all images."""
+        return self.height * self.width * self.channels * (self.images + self.images // 5)
+
+
+def size_of(name: str, side: int | None) -> Size:
+    """What `shapes[:HEIGHT[xWIDTH[xCHANNELS]]][:COUNT]` asks for; `side` (32) squared where the name gives no sides.
+
+    Raises UserError where the name cannot be read, sides are outside 8..128, channels are not 1 or 3, or COUNT is below
+    50 (ten classes, five to one).
     """
     match = PATTERN.fullmatch(name)
     if match is None:
@@ -92,7 +148,7 @@ def make_dataset(name: str, size: int | None) -> Dataset:
             f"{name!r} is no shapes data set: write shapes, shapes:32, shapes:64x64x1 or shapes:32x32x3:5000."
         )
     height, width, channels, count = (int(group) if group else None for group in match.groups())
-    height = height if height is not None else size or DEFAULT_SIDE
+    height = height if height is not None else side or DEFAULT_SIDE
     width = width if width is not None else height
     channels = channels if channels is not None else 3
     count = count if count is not None else DEFAULT_COUNT
@@ -101,6 +157,15 @@ def make_dataset(name: str, size: int | None) -> Dataset:
         raise UserError(f"{name} asks for {channels} channels: 1 (grey) or 3 (RGB) can be drawn.")
     if count < 5 * len(SHAPES):
         raise UserError(f"{name} asks for {count} images: give {5 * len(SHAPES)} or more.")
-    train = split(count, height, width, channels, stream=0)
-    test = split(count // 5, height, width, channels, stream=1)
+    return Size(height, width, channels, count)
+
+
+def make_dataset(name: str, side: int | None, empty: Empty = in_memory) -> Dataset:
+    """The set of a name, see `size_of`: COUNT training images (5,000) and a fifth as many test images.
+
+    Training and test images are different draws of one seeded generator.
+    """
+    height, width, channels, count = size_of(name, side)
+    train = split(count, height, width, channels, 0, empty)
+    test = split(count // 5, height, width, channels, 1, empty)
     return Dataset(name, *train, *test, tuple(SHAPES))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 
-from ssl_gen.datasets import copies, folders, idx, npz, prepared, shapes, stratify
+from ssl_gen.datasets import copies, decoded, folders, idx, kept, npz, prepared, shapes, stratify
 from ssl_gen.datasets.dataset import Dataset, check_sides, resize
+from ssl_gen.datasets.disk import Empty, in_memory
+from ssl_gen.datasets.kept import Origin
+from ssl_gen.datasets.walk import NO_IMAGE, walk
 from ssl_gen.types import UserError
 
 DIGITS_TEST = 500  # images held out for testing; ours
@@ -24,6 +29,7 @@ class Asked(NamedTuple):
     size: int | None  # pixels
     skip_unreadable: bool
     keep_copies: bool
+    empty: Empty = in_memory  # where the images that a reader makes go
 
 
 class Source(NamedTuple):
@@ -32,6 +38,7 @@ class Source(NamedTuple):
     meaning: str
     load: Callable[[Asked], Dataset]
     goes_on: bool = False  # may more stand after a colon?
+    origin: Callable[[Asked], Origin | None] = lambda asked: None  # of one that is large enough to be kept
 
 
 def load(
@@ -50,13 +57,36 @@ def load(
     four IDX files in `data_dir` (or `data_dir/name`) where they are there, else through tensorflow-datasets, whose
     order of images is another. Raises UserError for all that cannot be loaded.
     """
+    asked = ask(name, data_dir, size, skip_unreadable, keep_copies)
+    return kept.through(origin(asked), lambda empty: _read(asked._replace(empty=empty)))._replace(name=name)
+
+
+def ask(name: str, data_dir: str | Path | None, size: int | None, skip_unreadable: bool, keep_copies: bool) -> Asked:
+    """A data set as `load` is asked for it. Raises UserError for a size and a folder that cannot be."""
     if size is not None:
         check_sides(size, size, "The size asked for")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UserError(f"There is no folder {data_dir} to look for data in: make it, or give another --data-dir.")
-    dataset = _load_by_name(Asked(name, _path(name, data_dir), data_dir, size, skip_unreadable, keep_copies))
+    return Asked(name, _path(name, data_dir), data_dir, size, skip_unreadable, keep_copies)
+
+
+def origin(asked: Asked) -> Origin | None:
+    """Where a large set comes from, which is then kept on disk; None for the others."""
+    source = _source(asked.name)
+    found = prepared_origin(asked) if source is None else source.origin(asked)
+    if found is None:
+        return None
+    flags = [flag for flag in ("skip_unreadable", "keep_copies") if getattr(asked, flag)]
+    how = [] if asked.size is None else [f"at {asked.size} x {asked.size}"]
+    return Origin(", ".join([found.place, *how, *flags]), f"{found.stamp} {PIL.__version__}")
+
+
+def _read(asked: Asked) -> Dataset:
+    """A set from its source."""
+    name, size = asked.name, asked.size
+    dataset = _load_by_name(asked)
     if size is not None:
-        dataset = resize(dataset, size)
+        dataset = resize(dataset, size, asked.empty)
     check_sides(dataset.spec.height, dataset.spec.width, f"An image of {name}")
     if not len(dataset.train_labels) or not len(dataset.test_labels):
         raise UserError(f"{name} has {len(dataset.train_labels)} training and {len(dataset.test_labels)} test images.")
@@ -74,11 +104,19 @@ def _path(name: str, data_dir: str | Path | None) -> str:
     return str(Path(data_dir or "", Path(place).expanduser())) if place else ""
 
 
-def _load_by_name(asked: Asked) -> Dataset:
-    kind, colon, _ = asked.name.partition(":")
+def _source(name: str) -> Source | None:
+    """None for a set of tensorflow-datasets that is not listed."""
+    kind, colon, _ = name.partition(":")
     for key, source in DATASETS.items():
-        if key == asked.name or (colon and source.goes_on and key.partition(":")[0] == kind):
-            return source.load(asked)
+        if key == name or (colon and source.goes_on and key.partition(":")[0] == kind):
+            return source
+    return None
+
+
+def _load_by_name(asked: Asked) -> Dataset:
+    source = _source(asked.name)
+    if source is not None:
+        return source.load(asked)
     try:
         return _prepared(asked)
     except UserError as error:
@@ -91,7 +129,7 @@ def _load_by_name(asked: Asked) -> Dataset:
 
 def _prepared(asked: Asked) -> Dataset:
     """A set of tensorflow-datasets."""
-    return prepared.load_prepared(asked.name, asked.data_dir, asked.size, tuple(DATASETS))
+    return prepared.load_prepared(asked.name, asked.data_dir, asked.size, tuple(DATASETS), asked.empty)
 
 
 def _idx(asked: Asked) -> Dataset:
@@ -121,6 +159,43 @@ def digits() -> Dataset:
     return Dataset("digits", images[train], labels[train], images[rows], labels[rows], tuple("0123456789"))
 
 
+def shapes_origin(asked: Asked) -> Origin | None:
+    """Of a large set of shapes, which no file holds."""
+    large = shapes.size_of(asked.name, asked.size).nbytes >= kept.LARGE
+    return Origin(asked.name) if large else None
+
+
+def folder_origin(asked: Asked) -> Origin | None:
+    """Of a folder of many files: their names, their sizes and when they were changed."""
+    root = Path(asked.path)
+    if not asked.path or not root.is_dir():
+        return None  # which its reader will say
+    found = walk(root, asked.skip_unreadable)
+    if len(found.images) < decoded.FEWEST:
+        return None
+    tables = found.passed.get(NO_IMAGE, [])  # labels.csv is no image; of what else is passed over, names count
+    names = [*found.folders, *(path for paths in found.passed.values() for path in paths)]
+    stamp = kept.stamp_of([*found.images, *tables], "\0".join(map(str, names)))
+    return Origin(f"folder:{root.resolve()}", stamp)
+
+
+def npz_origin(asked: Asked) -> Origin | None:
+    """Of a large file of arrays: its size, and when it was changed."""
+    file = Path(asked.path)
+    if not file.is_file() or npz.size_of(asked.path) < kept.LARGE:
+        return None
+    return Origin(f"npz:{file.resolve()}", kept.stamp_of([file]))
+
+
+def prepared_origin(asked: Asked) -> Origin | None:
+    """Of a large set of tensorflow-datasets: all files in its folder; None where it has none yet."""
+    home = os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
+    root = Path(asked.data_dir or home, asked.name.partition(":")[0])
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    large = sum(file.stat().st_size for file in files) >= kept.LARGE // 4  # they are compressed
+    return Origin(f"{asked.name} in {root.resolve()}", kept.stamp_of(files)) if large else None
+
+
 DATASETS = {  # name -> what it is and how it is read; any other name is one of tensorflow-datasets
     "digits": Source(
         "UCI handwritten digits, 1,297 + 500 images 8x8x1, 10 classes; bundled with scikit-learn, no download",
@@ -133,31 +208,46 @@ DATASETS = {  # name -> what it is and how it is read; any other name is one of 
         "clothes, 60,000 + 10,000 images 28x28x1, 10 classes; IDX files or tensorflow-datasets", _idx
     ),
     "svhn_cropped": Source(
-        "street view house numbers, 73,257 + 26,032 images 32x32x3, 10 classes; tensorflow-datasets", _prepared
+        "street view house numbers, 73,257 + 26,032 images 32x32x3, 10 classes; tensorflow-datasets",
+        _prepared,
+        origin=prepared_origin,
     ),
-    "cifar10": Source("small photographs, 50,000 + 10,000 images 32x32x3, 10 classes; tensorflow-datasets", _prepared),
+    "cifar10": Source(
+        "small photographs, 50,000 + 10,000 images 32x32x3, 10 classes; tensorflow-datasets",
+        _prepared,
+        origin=prepared_origin,
+    ),
     "cifar100": Source(
-        "small photographs, 50,000 + 10,000 images 32x32x3, 100 classes; tensorflow-datasets", _prepared
+        "small photographs, 50,000 + 10,000 images 32x32x3, 100 classes; tensorflow-datasets",
+        _prepared,
+        origin=prepared_origin,
     ),
     "stl10": Source(
-        "photographs, 5,000 + 8,000 images 96x96x3, 10 classes, and 100,000 unlabelled; tensorflow-datasets", _prepared
+        "photographs, 5,000 + 8,000 images 96x96x3, 10 classes, and 100,000 unlabelled; tensorflow-datasets",
+        _prepared,
+        origin=prepared_origin,
     ),
     "imagenet_resized/64x64": Source(
-        "ImageNet at 64x64x3, 1,281,167 + 50,000 images, 1,000 classes; tensorflow-datasets", _prepared
+        "ImageNet at 64x64x3, 1,281,167 + 50,000 images, 1,000 classes; tensorflow-datasets",
+        _prepared,
+        origin=prepared_origin,
     ),
     "shapes": Source(
         "ten coloured shapes drawn by formula: shapes, shapes:64, shapes:64x64x1, shapes:32x32x3:5000",
-        lambda asked: shapes.make_dataset(asked.name, asked.size),
+        lambda asked: shapes.make_dataset(asked.name, asked.size, asked.empty),
         goes_on=True,
+        origin=shapes_origin,
     ),
     "folder:PATH": Source(
         "your own pictures: one folder a class and unlabelled/, or a flat folder with labels.csv",
         lambda asked: folders.load_folder(asked.name, asked.path, asked.size, asked.skip_unreadable, asked.keep_copies),
         goes_on=True,
+        origin=folder_origin,
     ),
     "npz:PATH": Source(
         "your own arrays: train_images, train_labels, test_images, test_labels and unlabelled_images in a .npz",
-        lambda asked: npz.load_npz(asked.name, asked.path, asked.keep_copies),
+        lambda asked: npz.load_npz(asked.name, asked.path, asked.keep_copies, asked.empty),
         goes_on=True,
+        origin=npz_origin,
     ),
 }

@@ -63,7 +63,8 @@ def load_data(options: Options, choose: Choose | None = None) -> Data:
     dataset = sources.load(
         options.dataset, options.data_dir, options.size, options.skip_unreadable, options.keep_copies
     )
-    source, as_read = dataset.sha256, dataset
+    dataset = dataset.hash_known()
+    source = dataset.sha256
     if options.missing_pixels:
         dataset = with_missing_pixels(dataset, options.missing_pixels)
     held_out = (dataset.train_images[:0], dataset.train_labels[:0])
@@ -83,27 +84,26 @@ def load_data(options: Options, choose: Choose | None = None) -> Data:
         raise UserError(
             "--mask.out-of-distribution needs --out-of-distribution-dataset, the data set that those images come from"
         )
-    sha256 = source if dataset is as_read else dataset.sha256
-    masks = make_masks(options, dataset, sha256, seeds, choose)
+    dataset = dataset.hash_known()
+    masks = make_masks(options, dataset, seeds, choose)
     return Data(dataset, seeds, masks, held_out, strangers, source)
 
 
-def make_masks(
-    options: Options, dataset: Dataset, sha256: str, seeds: Sequence[int], choose: Choose | None
-) -> list[masking.Mask]:
-    """One mask a seed, of a data set with this digest."""
+def make_masks(options: Options, dataset: Dataset, seeds: Sequence[int], choose: Choose | None) -> list[masking.Mask]:
+    """One mask a seed, of a data set as it is trained on."""
     scheme = dataclasses.replace(options.mask, missing=missing_classes(options.mask.missing, dataset.class_names))
+    name = dataset.name.split(":")[0].split("+")[0]  # less a path, and the set that images of no class come from
     own = seeds if options.mask.seed is None else seeds[:1]
     chosen = [None] * len(own) if options.mask.kind != "suggested" else able(choose)(dataset, own)
     masks = [
         masking.make_mask(
-            dataset.name.split(":")[0],
+            name,
             dataset.train_labels,
             dataset.class_names,
             budget(options.labels),
             scheme,
             seed,
-            sha256,
+            dataset.sha256,
             dataset.train_images,
             rows,
         )

@@ -70,7 +70,7 @@ def masks_of(run: Run, dataset: Dataset) -> list[masking.Mask]:
     options = from_plain(Options, run.record.options)
     if dataclasses.replace(options.mask, noise=0.0) != options.mask:
         raise UserError("the run of --suggested-by saw wrong labels (--mask.noise): its labels cannot be gone on from")
-    masks = make_masks(options, dataset, run.record.data.sha256, run.record.seeds, recorded(run.record))
+    masks = make_masks(options, dataset, run.record.seeds, recorded(run.record))
     if [mask.sha256 for mask in masks] != [mask.sha256 for mask in run.record.masks]:
         raise UserError(f"{run.folder} saw other labels than its record says: train it again")
     return masks
