@@ -274,6 +274,18 @@ def test_a_transformer_without_one_of_its_blocks_says_which_names_are_missing():
         encoders.recognise(weights, "random")
 
 
+def test_a_part_that_one_block_alone_lacks_is_missed_in_one_line():
+    weights = timm(scaled(network()))
+    del weights["blocks.1.ls2.gamma"]
+    with pytest.raises(UserError, match=r"it has 1 missing: params/block_1/scale_2"):
+        encoders.recognise(weights, "random")
+
+
+def test_settings_of_networks_before_dinov3_say_nothing_new_so_that_their_names_stay():
+    fields = encoders.recognise(timm(network()), "random", said=IMAGENET).settings.network
+    assert not {"gated", "query_bias", "key_bias", "activation"} & fields.keys()
+
+
 # What lies beside a file
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.trees import digest
 from ssl_gen.networks.pretrained import beside
 from ssl_gen.networks.pretrained.beside import Beside
-from ssl_gen.networks.pretrained.families import FAMILIES, Layout, Preprocessing
+from ssl_gen.networks.pretrained.families import FAMILIES, Layout, Preprocessing, Untold
 from ssl_gen.networks.pretrained.names import Table, placed
 from ssl_gen.networks.pretrained.outputs import Outputs
 from ssl_gen.networks.pretrained.vit import check_side
@@ -135,13 +136,8 @@ def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) 
     fields, preprocessing, untold = settings.network, settings.preprocessing, layout.untold(settings.network)
     if said.mean is not None and said.deviation is not None:
         preprocessing = dataclasses.replace(preprocessing, mean=said.mean, deviation=said.deviation)
-    elif untold == "pixels":
-        mean, deviation = (list(values) for values in (preprocessing.mean, preprocessing.deviation))
-        example = json.dumps({"pretrained_cfg": {"mean": mean, "std": deviation}})
-        raise UserError(
-            f"{path} may want pixels scaled by ImageNet's mean and deviation (DINO, DeiT) or by 0.5 and 0.5: put its "
-            f"{beside.CONFIG} beside it, or one that reads {example}."
-        )
+    else:
+        check_scaled(untold, preprocessing, path)
     if untold == "activation":
         if said.activation is None:
             raise UserError(
@@ -150,6 +146,23 @@ def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) 
             )
         fields = fields | {"activation": said.activation}
     return dataclasses.replace(settings, network=fields, preprocessing=preprocessing)
+
+
+def check_scaled(untold: Untold | None, preprocessing: Preprocessing, path: str | Path) -> None:
+    """Raise UserError where files differ in how pixels are scaled: with ImageNet's mean as the example to write."""
+    mean, deviation = (list(values) for values in (preprocessing.mean, preprocessing.deviation))
+    if untold == "pixels":
+        example = json.dumps({"pretrained_cfg": {"mean": mean, "std": deviation}})
+        raise UserError(
+            f"{path} may want pixels scaled by ImageNet's mean and deviation (DINO, DeiT) or by 0.5 and 0.5: put its "
+            f"{beside.CONFIG} beside it, or one that reads {example}."
+        )
+    if untold == "satellite":
+        example = json.dumps({"image_mean": mean, "image_std": deviation})
+        raise UserError(
+            f"{path} may have learnt web images (LVD-1689M), scaled by ImageNet's mean and deviation, or satellite "
+            f"images (SAT-493M): put its {beside.PREPROCESSOR} beside it, or one that reads {example}."
+        )
 
 
 class Attempt(NamedTuple):
@@ -167,18 +180,22 @@ def attempt(weights: Weights, kind: str, layout: Layout) -> Attempt:
     weights = {name: array for name, array in weights.items() if not re.fullmatch(layout.ignored, name)}
     missing, unknown = [name for name in table if name not in weights], [name for name in weights if name not in table]
     arrays: dict[str, np.ndarray] = {}
-    odd = []
+    odd: list[str] = []
+    other: list[str] = []
     for name, place in table.items():
         try:
             arrays |= placed(weights[name], place) if name in weights else {}
         except (ValueError, KeyError):  # of another number of axes, or parts that are not even
-            odd.append(f"{name} {weights[name].shape}")
+            (odd if place.values is None else other).append(f"{name} {weights[name].shape}")
     settings = None
     if not missing and not odd:
         settings = settings_of(kind, layout, arrays)
-        odd = [f"{name} {weights[name].shape}" for name in misshapen(settings, arrays, table)]
-    faults = [counted(names, what) for names, what in ((missing, "missing"), (unknown, "unknown"), (odd, "misshapen"))]
-    return Attempt(settings, arrays, "; ".join(filter(None, faults)), len(missing) + len(unknown) + len(odd))
+        like = flatten_dict(variables_like(settings), sep="/")
+        odd = [f"{name} {weights[name].shape}" for name in misshapen(like, arrays, table)]
+        missing = sorted(like.keys() - arrays.keys())  # of one block, where others have them: no name tells of these
+    kinds = {"missing": missing, "unknown": unknown, "misshapen": odd, "other than the network has built in": other}
+    faults = [counted(names, what) for what, names in kinds.items()]
+    return Attempt(settings, arrays, "; ".join(filter(None, faults)), sum(map(len, kinds.values())))
 
 
 def settings_of(kind: str, layout: Layout, arrays: dict[str, np.ndarray]) -> Settings:
@@ -190,11 +207,10 @@ def settings_of(kind: str, layout: Layout, arrays: dict[str, np.ndarray]) -> Set
     return Settings(kind, fields, preprocessing)
 
 
-def misshapen(settings: Settings, arrays: dict[str, np.ndarray], table: Table) -> list[str]:
-    """The names in a file whose arrays have another shape than the network has at their place."""
-    like = flatten_dict(variables_like(settings), sep="/")
+def misshapen(like: Mapping[str, Any], arrays: dict[str, np.ndarray], table: Table) -> list[str]:
+    """The names in a file whose arrays have another shape than the network, `like` by path, has at their place."""
     return [
         name
         for name, place in table.items()
-        if any(path not in like or arrays[path].shape != like[path].shape for path in place.paths)
+        if any(path not in like or arrays[path].shape != like[path].shape for path in place.paths if path is not None)
     ]

@@ -17,8 +17,7 @@ from ssl_gen.networks.pretrained.resnet import ResNet50
 from ssl_gen.networks.pretrained.vit import VisionTransformer
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of pixels in [0, 1]; torchvision
-HEADS = {1152: 16}  # width -> heads of attention, where they are not of 64 numbers: SigLIP so400m
-Untold = Literal["activation", "pixels"]  # what no array tells
+Untold = Literal["activation", "pixels", "satellite"]  # what no array tells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,17 +65,17 @@ def inverted(kind: str) -> Callable[[dict[str, np.ndarray]], dict[str, Any]]:
 
 def transformer(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """The fields of a `VisionTransformer` that its arrays tell."""
-    positions, patches = arrays["params/positions"], arrays["params/patches/kernel"]
-    width, registers = positions.shape[-1], arrays.get("params/registers")
+    positions, patches = arrays.get("params/positions"), arrays["params/patches/kernel"]
+    width, registers = patches.shape[-1], arrays.get("params/registers")
     blocks = {path.split("/")[1] for path in arrays if path.startswith("params/block_")}
     projection = arrays.get("params/projection/kernel")
-    return {
+    fields = {
         "width": width,
         "depth": len(blocks),
-        "heads": HEADS.get(width, max(width // 64, 1)),
+        "heads": vit_names.heads(width),
         "hidden": arrays["params/block_0/mlp/first/kernel"].shape[-1],
         "patch": patches.shape[0],
-        "positions": len(positions),
+        "positions": 0 if positions is None else len(positions),
         "registers": 0 if registers is None else len(registers),
         "class_token": "params/class" in arrays,
         "patch_bias": "params/patches/bias" in arrays,
@@ -85,6 +84,19 @@ def transformer(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         "pooling": "attention" if "params/pool/probe" in arrays else "class",
         "projection": 0 if projection is None else projection.shape[-1],
         "classes": classes_of(arrays),
+    }
+    # an encoder's name is a hash over what is said here: those that came before DINOv3 keep theirs
+    return fields if positions is not None else fields | without_positions(arrays)
+
+
+def without_positions(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of a `VisionTransformer` that DINOv3 alone has."""
+    gated = "params/block_0/mlp/gate/kernel" in arrays
+    return {
+        "activation": "silu" if gated else "gelu",
+        "gated": gated,
+        "query_bias": "params/block_0/attention/query/bias" in arrays,
+        "key_bias": "params/block_0/attention/key/bias" in arrays,
     }
 
 
@@ -98,16 +110,24 @@ def pixels_untold(fields: dict[str, Any]) -> Untold | None:
     return None if fields["scaled"] else "pixels"
 
 
+def satellite_untold(fields: dict[str, Any]) -> Untold | None:
+    """DINOv3 has learnt web images in all sizes, in two (ViT-L and 7B) satellite images too, of a mean of their own."""
+    return "satellite" if fields["width"] in (1024, 4096) else None
+
+
 def activation_untold(fields: dict[str, Any]) -> Untold | None:
     """OpenAI trained with quick GELU, most who came after with GELU."""
     return "activation"
 
 
 DINO = Preprocessing(0, "cubic", True, *IMAGENET)
+DINOV3 = Preprocessing(224, "linear", True, *IMAGENET)
 CLIP = Preprocessing(0, "cubic", True, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 SIGLIP = Preprocessing(0, "cubic", True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 QUICK: Mapping[str, Any] = {"activation": "quick_gelu", "epsilon": 1e-5}
 TANH: Mapping[str, Any] = {"activation": "gelu_tanh"}
+WIDE_EPSILON: Mapping[str, Any] = {"epsilon": 1e-5}
+UNREAD = r"mask_token|local_cls_norm\..*"  # of DINOv3, in training alone
 TEXT = r"text_model\..*|text_projection(\.weight)?|logit_(scale|bias)|vision_model\.embeddings\.position_ids"
 OPEN = r"(transformer|token_embedding|ln_final)\..*|positional_embedding|text_projection|logit_(scale|bias)|attn_mask"
 
@@ -143,6 +163,15 @@ FAMILIES: dict[str, Family] = {
         (
             Layout("timm or DINO", vit_names.timm, DINO, "mask_token", untold=pixels_untold),
             Layout("DINOv2 at Hugging Face", vit_names.dinov2_hugging_face, DINO, r"embeddings\.mask_token"),
+            Layout("DINOv3's authors", vit_names.dinov3_authors, DINOV3, UNREAD, WIDE_EPSILON, satellite_untold),
+            Layout(
+                "DINOv3 at Hugging Face",
+                vit_names.dinov3_hugging_face,
+                DINOV3,
+                r"embeddings\.mask_token",
+                WIDE_EPSILON,
+                satellite_untold,
+            ),
             Layout("CLIP at Hugging Face", vit_names.clip_hugging_face, CLIP, TEXT, QUICK, activation_untold),
             Layout("CLIP's authors", vit_names.clip_authors, CLIP, OPEN, QUICK, activation_untold),
             Layout("SigLIP at Hugging Face", vit_names.siglip_hugging_face, SIGLIP, TEXT, TANH),

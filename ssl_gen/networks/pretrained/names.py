@@ -22,10 +22,16 @@ MOMENTS = {"running_mean": "batch_stats/{}/mean", "running_var": "batch_stats/{}
 class Place(NamedTuple):
     """Where an array of a file goes in linen's variables, 'params/stem/conv/kernel'."""
 
-    paths: tuple[str, ...]  # of several each gets an even part, cut along the first axis
+    paths: tuple[str | None, ...]  # of several each gets an even part, cut along the first axis; None: nothing reads it
     rank: int | None = (
         None  # None: axes are turned from PyTorch's order; else they stay, but for first ones of length 1
     )
+    values: np.ndarray | None = None  # what the network has built in; an array that is another has no place
+
+
+BUILT_IN = (
+    0.01  # relative difference of an array from values that are built in: files may have been rounded to bfloat16
+)
 
 
 Table = dict[str, Place]  # name in the file -> its place
@@ -33,12 +39,16 @@ Maker = Callable[[Weights], Table]  # of the names for a file
 
 
 def placed(array: np.ndarray, place: Place) -> dict[str, np.ndarray]:
-    """An array of a file -> its parts by path, in JAX's layouts."""
+    """An array of a file -> its parts by path, in JAX's layouts. ValueError or KeyError where it does not fit."""
+    if place.values is not None:
+        if array.shape != place.values.shape or not np.allclose(array, place.values, rtol=BUILT_IN, atol=0):
+            raise ValueError
+        return {}
     if place.rank is None:
         parts = [part.transpose(AXES[part.ndim]) for part in np.split(array, len(place.paths))]
     else:
         parts = [array.squeeze(tuple(range(array.ndim - place.rank)))]
-    return dict(zip(place.paths, parts, strict=True))
+    return {path: part for path, part in zip(place.paths, parts, strict=True) if path is not None}
 
 
 def dense(name: str, path: str, bias: bool = True) -> Table:
@@ -61,6 +71,11 @@ def unit(convolution: str, normalisation: str, path: str) -> Table:
 def kept(name: str, path: str, rank: int) -> Table:
     """An array that has no axes to turn: tokens (D,), positions (N, D), scales (D,)."""
     return {name: Place((f"params/{path}",), rank)}
+
+
+def built_in(name: str, values: np.ndarray) -> Table:
+    """An array that the network has by itself: it must be the one in the file."""
+    return {name: Place((), values=values)}
 
 
 def where(weights: Weights, table: Table) -> Table:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 
-from ssl_gen.networks.pretrained.names import Place, Table, dense, kept, norm, of_classes, where
+import numpy as np
+
+from ssl_gen.networks.pretrained import rotary
+from ssl_gen.networks.pretrained.names import Place, Table, built_in, dense, kept, norm, of_classes, where
 from ssl_gen.networks.pretrained.weight_files import Weights
 
 THIRDS = ("query", "key", "value")
+HEADS = {1152: 16, 4096: 32}  # width -> heads of attention, where they are not of 64 numbers: SigLIP so400m, DINOv3 7B
+
+
+def heads(width: int) -> int:
+    """Of attention, which no array tells."""
+    return HEADS.get(width, max(width // 64, 1))
 
 
 def depth(weights: Weights, pattern: str) -> int:
@@ -55,6 +64,49 @@ def dinov2_hugging_face(weights: Weights) -> Table:
         table |= dense(f"{name}.mlp.fc1", f"{path}/mlp/first") | dense(f"{name}.mlp.fc2", f"{path}/mlp/second")
         table |= kept(f"{name}.layer_scale1.lambda1", f"{path}/scale_1", 1)
         table |= kept(f"{name}.layer_scale2.lambda1", f"{path}/scale_2", 1)
+    return table
+
+
+def dinov3_authors(weights: Weights) -> Table:
+    """DINOv3 of its authors, whose files mask the biases of the keys and keep the periods of `rotary`."""
+    table = kept("cls_token", "class", 1) | kept("storage_tokens", "registers", 2) | norm("norm", "norm")
+    table |= dense("patch_embed.proj", "patches")
+    width = weights["cls_token"].size if "cls_token" in weights else 0
+    table |= built_in("rope_embed.periods", rotary.periods(width // heads(width)))
+    biased, gated = ("blocks.0.attn.qkv.bias" in weights), ("blocks.0.mlp.w1.weight" in weights)
+    for i in range(depth(weights, r"blocks\.(\d+)\.")):
+        name, path = f"blocks.{i}", f"block_{i}"
+        table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
+        qkv, attention = f"{name}.attn.qkv", f"params/{path}/attention"
+        table[f"{qkv}.weight"] = Place(tuple(f"{attention}/{third}/kernel" for third in THIRDS))
+        if biased:
+            table[f"{qkv}.bias"] = Place((f"{attention}/query/bias", None, f"{attention}/value/bias"))
+            table |= built_in(f"{qkv}.bias_mask", np.repeat([1.0, 0.0, 1.0], width))
+        table |= dense(f"{name}.attn.proj", f"{path}/attention/out")
+        table |= kept(f"{name}.ls1.gamma", f"{path}/scale_1", 1) | kept(f"{name}.ls2.gamma", f"{path}/scale_2", 1)
+        first, second = ("w2", "w3") if gated else ("fc1", "fc2")
+        table |= dense(f"{name}.mlp.{first}", f"{path}/mlp/first") | dense(f"{name}.mlp.{second}", f"{path}/mlp/second")
+        table |= dense(f"{name}.mlp.w1", f"{path}/mlp/gate") if gated else {}
+    return table
+
+
+def dinov3_hugging_face(weights: Weights) -> Table:
+    """Hugging Face's DINOv3."""
+    table = kept("embeddings.cls_token", "class", 1) | kept("embeddings.register_tokens", "registers", 2)
+    table |= dense("embeddings.patch_embeddings", "patches") | norm("norm", "norm")
+    biased, gated = ("layer.0.attention.q_proj.bias" in weights), ("layer.0.mlp.gate_proj.weight" in weights)
+    for i in range(depth(weights, r"layer\.(\d+)\.")):
+        name, path = f"layer.{i}", f"block_{i}"
+        table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
+        for third, bias in zip(THIRDS, (biased, False, biased), strict=True):
+            table |= dense(f"{name}.attention.{third[0]}_proj", f"{path}/attention/{third}", bias)
+        table |= dense(f"{name}.attention.o_proj", f"{path}/attention/out")
+        table |= kept(f"{name}.layer_scale1.lambda1", f"{path}/scale_1", 1)
+        table |= kept(f"{name}.layer_scale2.lambda1", f"{path}/scale_2", 1)
+        table |= dense(f"{name}.mlp.up_proj", f"{path}/mlp/first") | dense(
+            f"{name}.mlp.down_proj", f"{path}/mlp/second"
+        )
+        table |= dense(f"{name}.mlp.gate_proj", f"{path}/mlp/gate") if gated else {}
     return table
 
 
