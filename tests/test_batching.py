@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from ssl_gen.core.batching import interleave, separate, shard_batch
+from ssl_gen.core.batching import cut, interleave, joined, separate, shard_batch
 
 
 def numbered(first, count):
@@ -37,6 +37,12 @@ def test_each_image_of_the_first_batch_brings_its_share_of_the_others():
 def test_sizes_that_are_no_multiples_of_the_first_are_refused(sizes):
     with pytest.raises(ValueError, match=f"multiples of the first.*{sizes[-1]}"):
         interleave(*(numbered(0, size) for size in sizes))
+
+
+def test_a_part_has_every_so_many_th_image_and_joined_parts_are_the_batch():
+    batch = numbered(0, 6)
+    assert cut(batch, 3)[..., 0, 0, 0].tolist() == [[0, 3], [1, 4], [2, 5]]
+    np.testing.assert_array_equal(joined(cut(batch, 3)), batch)
 
 
 def test_a_batch_is_left_as_it_is_outside_a_data_parallel_run():

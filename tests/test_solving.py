@@ -177,7 +177,7 @@ def test_an_encoder_of_other_labels_or_without_latents_is_refused(finished, tmp_
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("option", ["log_every", "evaluate_every", "checkpoint_every", "data_parallel"])
+@pytest.mark.parametrize("option", ["log_every", "evaluate_every", "checkpoint_every", "data_parallel", "accumulate"])
 def test_options_of_training_in_steps_are_refused(option, finished, tmp_path):
     with pytest.raises(UserError, match=f"leave out --{option.replace('_', '-')}"):
         train.train("linear", None, finished.options("linear", tmp_path / "run", **{option: 5}))

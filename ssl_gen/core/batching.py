@@ -8,14 +8,34 @@ import jax.numpy as jnp
 from ssl_gen.types import Array
 
 
-def shard_batch(x: Array) -> Array:
+def shard_batch(x: Array, axis: int = 0) -> Array:
     """Mark a batch made inside a step (noise, drawn labels) as one that a data-parallel run divides over its devices.
 
-    x (B, ...) -> x. Batches that come from outside are divided already; outside a data-parallel run this does nothing.
+    x (B, ...), or B on another axis, -> x. Batches that come from outside are divided already; outside a data-parallel
+    run this does nothing.
     """
-    if "data" not in jax.sharding.get_abstract_mesh().axis_names:
+    if devices_of_a_batch() is None:
         return x
-    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec("data"))
+    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*[None] * axis, "data"))
+
+
+def devices_of_a_batch() -> int | None:
+    """How many devices divide a batch; None outside a data-parallel run."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.shape["data"] if "data" in mesh.axis_names else None
+
+
+def cut(x: Array, parts: int) -> Array:
+    """x (B, ...) -> (parts, B / parts, ...), where `parts` divides B: image i parts + j is in part j.
+
+    So each device of a data-parallel run has its share of every part, and no image moves.
+    """
+    return shard_batch(jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0), axis=1)
+
+
+def joined(x: Array) -> Array:
+    """Undo `cut`: (parts, B / parts, ...) -> (B, ...)."""
+    return shard_batch(jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]))
 
 
 def interleave(*batches: Array) -> Array:

@@ -111,7 +111,7 @@ BOUNDS: dict[str, Bounds] = {
     "next": Bounds(0, 1_000_000),
     "validation": FROM_ZERO,
     "missing_pixels": PART,
-    "data_parallel": Bounds(1, 2**20),
+    **dict.fromkeys(("data_parallel", "accumulate"), Bounds(1, 2**20)),
     "encoder_size": Bounds(32, 4_096),  # pixels; below 32 nothing is left of an image in the last map
     "confident": SHARE,
     # how labels are hidden; `datasets.masking` says more of these

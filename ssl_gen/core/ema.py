@@ -12,12 +12,19 @@ import optax
 from ssl_gen.types import Array, Average, TrainState, Tree
 
 MOVING = "batch_stats"  # the collection that a pass in training changes: batch norm's means, spectral norm's vectors
+OF_WEIGHTS = "spectral"  # modules in it whose vectors follow from weights alone, whatever the batch
 
 
 def kept(state: TrainState) -> Average:
     """The EMA of a player that keeps one."""
     assert isinstance(state.ema, Average), "this player keeps no EMA"
     return state.ema
+
+
+def has_batch_statistics(stats: Tree) -> bool:
+    """Does a network with these collections judge an image by the others of its batch?"""
+    paths = jax.tree_util.tree_flatten_with_path(stats.get(MOVING, {}))[0]
+    return any(jax.tree_util.DictKey(OF_WEIGHTS) not in path for path, _ in paths)
 
 
 def update_ema(state: TrainState, rate: float | Array, step: Array, stats: Tree = None) -> TrainState:

@@ -16,6 +16,7 @@ import optax
 from ssl_gen.core import gradient
 from ssl_gen.core.ema import MOVING, kept, update_ema
 from ssl_gen.core.gradient import Forward
+from ssl_gen.core.memory import in_parts
 from ssl_gen.core.precision import current, products_in
 from ssl_gen.types import Array, Average, Key, Metrics, Precision, TrainState, Tree
 
@@ -48,12 +49,17 @@ class Player:
         rngs: dict[str, Key] | None = None,
         method: str | None = None,
     ) -> tuple[Any, Tree]:
-        """As in training, at `params`: the outputs, and the untrained collections after the pass."""
-        variables = {"params": params, **state.stats}
-        with products_in(self.precision):
-            outputs, moved = self.network.apply(
-                variables, *inputs, train=True, rngs=rngs, method=method, mutable=[MOVING]
-            )
+        """As in training, at `params`: the outputs, and the untrained collections after the pass.
+
+        In parts of a batch where memory is saved so. Raises UserError where it cannot be cut.
+        """
+
+        def apply(inputs: Any, rngs: dict[str, Key] | None) -> tuple[Any, Tree]:
+            variables = {"params": params, **state.stats}
+            with products_in(self.precision):
+                return self.network.apply(variables, *inputs, train=True, rngs=rngs, method=method, mutable=[MOVING])
+
+        outputs, moved = in_parts(self.name, apply, state.stats, inputs, rngs)
         return outputs, state.stats | moved
 
     def run_ema(

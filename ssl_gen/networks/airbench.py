@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_gen.networks.convolution import convolve, max_pool
-from ssl_gen.networks.layers import Dense
+from ssl_gen.networks.layers import Dense, rematerialised
 from ssl_gen.types import Array, Key
 
 WIDTHS = (1, 4, 4)  # times `width`, of the three blocks; airbench94: 64, 256, 256
@@ -119,7 +119,7 @@ class Airbench(nn.Module):
     def __call__(self, images: Array, train: bool) -> Array:
         x = jax.nn.gelu(Whitening(self.body)(images), approximate=False)
         for times in WIDTHS:
-            x = Block(times * self.width, self.body)(x, train)
+            x = rematerialised(Block(times * self.width, self.body), x, train=train)
         x = x.max((1, 2))
         self.sow("intermediates", "features", x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

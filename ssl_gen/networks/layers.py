@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ssl_gen.core.memory import current
 from ssl_gen.core.precision import dot_general, matmul
 from ssl_gen.types import Array
 
@@ -24,6 +25,18 @@ def beside(x: Array, labels: Array | None, classes: int) -> Array:
         return x
     maps = soft(labels, classes).astype(x.dtype).reshape(x.shape[0], *(1,) * (x.ndim - 2), classes)
     return jnp.concatenate([x, jnp.broadcast_to(maps, (*x.shape[:-1], classes))], -1)
+
+
+def rematerialised(module: nn.Module, *inputs: Array, **settings: Any) -> Array:
+    """module(*inputs, **settings), whose insides are computed again on the way back where a run saves memory so.
+
+    Its params have the same names and its noise is the same, so that a checkpoint is of both.
+    """
+    saved = current()
+    if not saved.remat:
+        return module(*inputs, **settings)
+    saved.blocks.add(type(module).__name__)
+    return nn.remat(lambda module, *inputs: module(*inputs, **settings))(module, *inputs)
 
 
 class GaussianNoise(nn.Module):

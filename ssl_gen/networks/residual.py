@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from ssl_gen.networks.conv import halvings
 from ssl_gen.networks.convolution import Convolution
-from ssl_gen.networks.layers import Dense, soft
+from ssl_gen.networks.layers import Dense, rematerialised, soft
 from ssl_gen.types import Array
 
 SLOPE = 0.2  # of leaky ReLUs; code
@@ -112,7 +112,7 @@ class Generator(nn.Module):
         for stage, each in enumerate(sides):
             x = resampled(x, each) if stage else x
             for _ in range(self.blocks):
-                x = Residual(self.blocks * len(sides), self.body)(x, train)
+                x = rematerialised(Residual(self.blocks * len(sides), self.body), x, train=train)
         return linear(self.shape[2])(x)
 
 
@@ -133,7 +133,7 @@ class Discriminator(nn.Module):
         for stage, each in enumerate(sides):
             x = resampled(x, each) if stage else x
             for _ in range(self.blocks):
-                x = Residual(self.blocks * len(sides), self.body)(x, train)
+                x = rematerialised(Residual(self.blocks * len(sides), self.body), x, train=train)
         maps = self.param("maps", nn.initializers.normal(math.prod(sides[-1]) ** -0.5), (*sides[-1], self.width))
         return Score(self.classes)((x * maps).sum((1, 2)), labels)
 
@@ -150,7 +150,7 @@ class DenseGenerator(nn.Module):
     def __call__(self, latents: Array, labels: Array, train: bool) -> Array:
         x = Numbers(self.classes, self.width)(latents, labels)
         for _ in range(self.blocks):
-            x = Residual(self.blocks)(x, train)
+            x = rematerialised(Residual(self.blocks), x, train=train)
         return linear(math.prod(self.shape))(x).reshape(-1, *self.shape)
 
 
@@ -165,5 +165,5 @@ class DenseDiscriminator(nn.Module):
     def __call__(self, images: Array, labels: Array, train: bool) -> Array:
         x = linear(self.width)(images.reshape(images.shape[0], -1))
         for _ in range(self.blocks):
-            x = Residual(self.blocks)(x, train)
+            x = rematerialised(Residual(self.blocks), x, train=train)
         return Score(self.classes)(x, labels)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ssl_gen.core.precision import matmul
 from ssl_gen.networks.convolution import Convolution
-from ssl_gen.networks.layers import Dense
+from ssl_gen.networks.layers import Dense, rematerialised
 from ssl_gen.types import Array, ImageSpec, UserError
 
 SMALLEST = 8  # pixels of a side
@@ -123,8 +123,8 @@ class UNet(nn.Module):
         condition = nn.silu(Dense(embedded)(condition))
 
         def block(x: Array, level: int) -> Array:
-            x = Block(self.widths[level], self.dropout, self.body)(x, condition, train)
-            return Attention()(x) if level in self.attention else x
+            x = rematerialised(Block(self.widths[level], self.dropout, self.body), x, condition, train=train)
+            return rematerialised(Attention(), x) if level in self.attention else x
 
         x = Convolution(self.widths[0], body=self.body)(folded(images) if self.fold else images, train)
         kept = []

@@ -11,7 +11,7 @@ import functools
 import flax.linen as nn
 
 from ssl_gen.networks.convolution import Convolution
-from ssl_gen.networks.layers import Dense
+from ssl_gen.networks.layers import Dense, rematerialised
 from ssl_gen.types import Array
 
 STEM = 16  # channels of the first convolution; Zagoruyko and Komodakis 2016, table 1
@@ -62,12 +62,8 @@ class WideResNet(nn.Module):
         for group in range(GROUPS):
             for block in range(self.blocks):
                 first = block == 0
-                x = Block(
-                    self.width * 2**group,
-                    2 if group and first else 1,
-                    activated=first and group == 0,
-                    body=self.body,
-                )(x, train)
+                stride, activated = 2 if group and first else 1, first and group == 0
+                x = rematerialised(Block(self.width * 2**group, stride, activated, self.body), x, train=train)
         x = rectified(x, train).mean((1, 2))
         self.sow("intermediates", "features", x)
         return Dense(self.classes)(nn.Dropout(self.dropout, deterministic=not train)(x))

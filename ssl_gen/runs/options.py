@@ -44,6 +44,10 @@ class Options:
     confident: float = 0.0  # least probability of its likeliest class; a guess below it counts as none
     replicas: Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices
     data_parallel: int = 1  # devices that share each batch
+    # less memory in training, for a second forward pass: parts in which each network sees a batch, one after the other,
+    # to the same gradient; not with batch norm. Noise inside a network is of each part
+    accumulate: int = 1
+    remat: bool = False  # likewise: blocks of a network are computed again on the way back; the numbers are the same
     # where the training images are: on every device, or in memory or on disk, from where each step's are read ahead.
     # auto: streamed where they would take more than half of a device's free memory. The numbers are the same
     store: Streaming = "auto"

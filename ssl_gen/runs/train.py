@@ -15,6 +15,7 @@ import numpy as np
 
 from ssl_gen.core import failures, names
 from ssl_gen.core.files import claimed, say, sha256, writing
+from ssl_gen.core.memory import Memory
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.precision import chosen, products_in
 from ssl_gen.core.wording import size
@@ -44,7 +45,7 @@ from ssl_gen.training import loop, trackers
 from ssl_gen.training.checkpoints import newest_whole, open_checkpoints
 from ssl_gen.training.log import Log, NullLog, text_of
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join, words
-from ssl_gen.training.programs import Replicas
+from ssl_gen.training.programs import Replicas, check_memory
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.training.segments import Every, Segment, choose_every
 from ssl_gen.types import Method, State, Tree, UserError
@@ -133,6 +134,7 @@ def prepare(
     with products_in(products):
         method: Method = module.make(config, data.spec)
     check_options(name, method, options)
+    check_memory(name, method, memory_of(options), data.spec.shape, options.data_parallel)
     products = products if method.fit is None else "float32"
     check_pool(data, method.phases)
     check_alignment(config, options.mask)
@@ -228,13 +230,25 @@ def open_encoder(name: str, options: Options, data: Data) -> Encoder:
     return Encoder(earlier.compiled.method, [earlier.states[replica] for replica in replicas], record)
 
 
+def memory_of(options: Options) -> Memory:
+    """How the options save memory in training."""
+    return Memory(options.accumulate, options.remat)
+
+
 def begin(job: Job, longest: int) -> Begun:
     """The seeds of a job, in calls of up to `longest` steps."""
     method, data, options = job.compiled.method, job.data, job.options
     seeds, several = job.record.seeds, job.group.count > 1
     store = open_store(data.dataset.train_images, options.store, several)
     replicas = make_replicas(
-        method, store, len(seeds), options.replicas, options.data_parallel, longest, several=several
+        method,
+        store,
+        len(seeds),
+        options.replicas,
+        options.data_parallel,
+        longest,
+        several=several,
+        memory=memory_of(options),
     )
     states = replicas.init(seeds, initial_rows(data))
     return Begun(replicas, states, feed(data, method.phases, told(method, data, job.labeller)), store)

@@ -41,7 +41,13 @@ class StepPrograms(NamedTuple):
 
 
 def make_step_programs(
-    method: Method, store: Store, replicas: int | None, mesh: Mesh | None, longest: int, fold: bool
+    method: Method,
+    store: Store,
+    replicas: int | None,
+    mesh: Mesh | None,
+    longest: int,
+    fold: bool,
+    compiler_options: dict[str, str],
 ) -> StepPrograms:
     """The programs of a stack of `replicas`, or of one replica where that is None."""
     shape, leading = ((), ()) if replicas is None else ((replicas,), ("replica",))
@@ -76,7 +82,7 @@ def make_step_programs(
         if replicas is not None:
             axes = (0, None, 1, None) if fold else (0, None, 0)
             step = jax.vmap(step, axes, spmd_axis_name="replica" if mesh else None)
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(step, donate_argnums=0, compiler_options=compiler_options)
 
     compiled = [compile_step(phase) for phase in method.phases]
     compiled_init = jax.jit(first if replicas is None else jax.vmap(first, (0, 0, None)))
@@ -121,9 +127,17 @@ def make_step_programs(
     )
 
 
-def looped(method: Method, store: Store, replicas: int, mesh: Mesh | None, longest: int, fold: bool) -> Replicas:
+def looped(
+    method: Method,
+    store: Store,
+    replicas: int,
+    mesh: Mesh | None,
+    longest: int,
+    fold: bool,
+    compiler_options: dict[str, str],
+) -> Replicas:
     """The placement `loop`: `states` is a list, its replicas advance as many at a time as there are cores."""
-    programs = make_step_programs(method, store, None, mesh, longest, fold)
+    programs = make_step_programs(method, store, None, mesh, longest, fold, compiler_options)
     pool = ThreadPoolExecutor(1 if mesh else cores())  # collectives of two programs at once can starve
 
     def init(seeds: Sequence[int], rows: Rows) -> Tree:
@@ -155,9 +169,17 @@ def looped(method: Method, store: Store, replicas: int, mesh: Mesh | None, longe
     )
 
 
-def vmapped(method: Method, store: Store, replicas: int, mesh: Mesh | None, longest: int, fold: bool) -> Replicas:
+def vmapped(
+    method: Method,
+    store: Store,
+    replicas: int,
+    mesh: Mesh | None,
+    longest: int,
+    fold: bool,
+    compiler_options: dict[str, str],
+) -> Replicas:
     """The placement `vmap`: `states` is stacked, one program advances them all."""
-    programs = make_step_programs(method, store, replicas, mesh, longest, fold)
+    programs = make_step_programs(method, store, replicas, mesh, longest, fold, compiler_options)
 
     def advance(
         states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, AxisType
 
 from ssl_gen.core.keys import INIT
+from ssl_gen.core.memory import Memory, saving
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import Store
-from ssl_gen.types import Array, Batch, Key, Method, Metrics, Phase, State, Tree, able
+from ssl_gen.types import Array, Batch, Key, Method, Metrics, Phase, State, Tree, UserError, able
 
 
 class Replicas(NamedTuple):
@@ -93,6 +96,22 @@ def zeros(method: Method, phase: Phase, spec: tuple[int, ...]) -> dict[str, np.n
     """The metrics of a phase at 0, () each; `spec` is the shape (H, W, C) of an image."""
     _, metrics = jax.eval_shape(phase.step, *arguments(method, phase, spec))
     return {name: np.zeros(value.shape, value.dtype) for name, value in metrics.items()}
+
+
+def check_memory(name: str, method: Method, memory: Memory, spec: tuple[int, ...], data_parallel: int) -> None:
+    """Raise UserError where memory cannot be saved so: steps are traced for it, where they are asked to save any.
+
+    `spec` is the shape (H, W, C) of an image.
+    """
+    mesh = AbstractMesh((data_parallel,), ("data",), axis_types=(AxisType.Auto,))
+    traced = saving(method, memory).phases if memory else ()
+    with jax.sharding.use_abstract_mesh(mesh) if data_parallel > 1 else contextlib.nullcontext():
+        for phase in traced:
+            jax.eval_shape(phase.step, *arguments(method, phase, spec))
+    if memory.remat and not memory.blocks:
+        raise UserError(
+            f"--remat is for networks of blocks (U-Nets, residual ones, airbench); {name} has none: leave it out"
+        )
 
 
 def flop(method: Method, phase: Phase, spec: tuple[int, ...]) -> float | None:

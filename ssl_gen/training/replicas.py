@@ -20,6 +20,7 @@ from typing import Literal
 
 import jax
 
+from ssl_gen.core.memory import Memory, compiler_options, saving
 from ssl_gen.datasets.store import Store
 from ssl_gen.training.mesh import make_mesh
 from ssl_gen.training.placements import looped, pmapped, vmapped
@@ -62,12 +63,15 @@ def make_replicas(
     longest: int = 100,
     fold: bool | None = None,
     several: bool = False,
+    memory: Memory | None = None,
 ) -> Replicas:
     """Place `replicas` copies of a method on this process's devices, or on those of all processes (`several`).
 
     `longest` bounds the steps of one `advance`; `fold` None folds steps on accelerators only, where the store's may be
-    folded. Raises UserError where devices or batch sizes do not fit.
+    folded; `memory` is how steps save it, None for not. Raises UserError where devices or batch sizes do not fit.
     """
+    memory = memory or Memory()
+    method = saving(method, memory)
     devices = jax.devices() if several else jax.local_devices()
     placement = choose_placement(mode, replicas, data_parallel, devices, several)
     fold = store.folds and (devices[0].platform != "cpu" if fold is None else fold)
@@ -80,4 +84,4 @@ def make_replicas(
     mesh = make_mesh(replicas, data_parallel, devices, placement)
     check_divisible(method, data_parallel)
     place = vmapped if placement == "vmap" else looped
-    return place(method, store, replicas, mesh, longest, fold)
+    return place(method, store, replicas, mesh, longest, fold, compiler_options(memory, devices[0].platform))
