@@ -153,7 +153,7 @@ def test_batches_that_are_divided_over_devices_are_cut_to_the_same_numbers_and_n
     *whole, _ = placed("loop", 1, Memory())
     *cut, _ = placed("loop", 2, Memory(accumulate=4))
     close(whole, cut)
-    *cut, program = placed("vmap", 2, Memory(accumulate=4))
+    *cut, program = placed("vmap", 2, Memory(accumulate=4, remat=True))
     close(whole, cut)
     rows = Rows(*(part[0] for part in some_rows(CHEAP, 0, 0, 1, 2)))
     text = program.lower(program.init(range(2), first_rows(2)), 0, rows).compile().as_text()
