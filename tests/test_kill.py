@@ -9,8 +9,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
+from tiny import same
 
+from ssl_gen import cli
+from ssl_gen.training.checkpoints import contents
+
+PROGRAM = [sys.executable, "-m", "ssl_gen.cli"]
 STEPS = 3000
 KILLS = int(os.environ.get("KILLS", "90"))  # while it trains
 ENDS = int(os.environ.get("ENDS", "10"))  # at its end: while samples, final.json and the report are written
@@ -22,7 +29,7 @@ def command(out):
     words += [f"--config.{part}-hidden=8" for part in ("generator", "discriminator", "classifier")]
     words += [f"--config.{kind}-batch=10" for kind in ("labelled", "unlabelled", "generated")]
     words += ["--config.classifier-generated=10", "--features=pixels", "--evaluators", "error"]
-    return [sys.executable, "-m", "ssl_gen.cli", *words]
+    return [*PROGRAM, *words]
 
 
 def last_step(out):
@@ -65,6 +72,30 @@ def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     finished(out)
     return out
+
+
+def test_a_streamed_run_of_images_on_disk_that_is_killed_ends_as_one_that_is_not(tmp_path, monkeypatch):
+    """Of a folder large enough to be decoded onto the disk and kept there; killed once, early."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pixels = np.random.default_rng(0).integers(0, 256, (1_000, 8, 8, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        folder = tmp_path / "pictures" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    words = ["train", "supervised", "--dataset", f"folder:{tmp_path / 'pictures'}", "--labels", "100", "--steps", "200"]
+    words += ["--store", "stream", "--config.labelled-batch=10", "--config.hidden=4", "--features=pixels", "--quiet"]
+    words += ["--log-every=1", "--checkpoint-every=20", "--evaluators", "error"]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert cli.main([*words, "--out", str(whole)]) == 0
+    assert len(list((tmp_path / "cache" / "ssl_gen" / "kept").glob("*.json"))) == 1
+    monkeypatch.setattr(sys.modules[__name__], "command", lambda out: [*PROGRAM, *words, "--out", str(out)])
+    assert killed(out, lambda: last_step(out) >= 45) == -signal.SIGKILL
+    assert 45 <= last_step(out) < 200
+    assert cli.main([*words, "--out", str(out)]) == 0
+    first, second = (json.loads((folder / "final.json").read_text()) for folder in (whole, out))
+    assert first["metrics"] == second["metrics"] and first["confusion"] == second["confusion"]
+    assert (whole / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
+    assert same(*(contents(folder / "checkpoints", 200).arrays for folder in (whole, out)))
 
 
 @pytest.mark.slow
