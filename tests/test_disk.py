@@ -8,7 +8,7 @@ import pytest
 
 from ssl_gen.core.files import say_once
 from ssl_gen.datasets import disk
-from ssl_gen.datasets.dataset import Dataset, hold_out, resize_one
+from ssl_gen.datasets.dataset import Dataset, hold_out, resize_one, with_out_of_distribution
 from ssl_gen.datasets.disk import Growing, blocks, chosen
 
 RANDOM = np.random.default_rng(0)
@@ -178,3 +178,27 @@ def test_blocks_are_all_images_in_order():
     assert len(parts) == 2 and len(parts[0]) == 16
     np.testing.assert_array_equal(np.concatenate(parts), images)
     assert list(blocks(images[:0])) == []
+
+
+def test_images_of_no_class_join_mapped_ones_on_the_disk_and_leave_no_name(tmp_path):
+    images, others, labels = drawn(40, 8, 8, 1), drawn(10, 4, 4, 3), np.arange(40, dtype=np.int32) % 4
+    other = Dataset("o", on_disk(tmp_path / "others", others), labels[:10], others[:4], labels[:4], tuple("abcd"))
+    mapped = Dataset("d", on_disk(tmp_path / "images", images), labels, images[:4], labels[:4], tuple("abcd"))
+    memory = mapped._replace(train_images=images)
+    found, expected = with_out_of_distribution(mapped, other), with_out_of_distribution(memory, other)
+    assert isinstance(found.train_images, np.memmap) and not isinstance(expected.train_images, np.memmap)
+    assert not list((tmp_path / "cache" / "ssl_gen").iterdir())
+    np.testing.assert_array_equal(found.train_images, expected.train_images)
+    np.testing.assert_array_equal(found.train_images[:40], images)
+    assert found.sha256 == expected.sha256
+
+
+def test_a_disk_that_refuses_room_leaves_arrays_in_memory_and_no_file(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    say_once.cache_clear()
+    monkeypatch.setattr(disk.os, "posix_fallocate", refuse)
+    made = disk.in_folder(tmp_path / "new")((5, 4, 4, 3))
+    assert made.shape == (5, 4, 4, 3) and not isinstance(made, np.memmap) and not list((tmp_path / "new").iterdir())
+    assert "No space left on device" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_gen.datasets import stratify
-from ssl_gen.datasets.disk import Empty, chosen, in_memory
+from ssl_gen.datasets.disk import Empty, beside, chosen, in_memory, joined
 from ssl_gen.types import ImageSpec, UserError
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ def with_out_of_distribution(dataset: Dataset, other: Dataset) -> Dataset:
     A mask takes them into the unlabelled pool only as its scheme asks (`masking.Scheme.out_of_distribution`).
     """
     spec = dataset.spec
-    images = conform(other.train_images, spec.height, spec.width, spec.channels)
+    images = conform(other.train_images, *spec.shape, beside(other.train_images))
     return dataset._replace(
         name=f"{dataset.name}+{other.name}",
-        train_images=np.concatenate([dataset.train_images, images]),
+        train_images=joined([dataset.train_images, images], beside(dataset.train_images)),
         train_labels=np.concatenate([dataset.train_labels, np.full(len(images), OUT_OF_DISTRIBUTION, np.int32)]),
         skipped=dataset.skipped + other.skipped,
     )

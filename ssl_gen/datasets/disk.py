@@ -6,6 +6,7 @@ set on disk may be larger than memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -43,20 +44,37 @@ def in_folder(folder: Path) -> Empty:
     """
 
     def empty(shape: tuple[int, ...]) -> np.ndarray:
-        needed = int(np.prod(shape))
+        needed, path = int(np.prod(shape)), folder / f"{uuid.uuid4().hex}.u8"
         try:
-            path = folder / f"{uuid.uuid4().hex}.u8"
-            with open(path, "xb") as file:
-                left = shutil.disk_usage(folder).free
-                if left < needed:
-                    say_once(f"{folder} has {size(left)} left, and images need {size(needed)}: they are kept in memory")
-                    return in_memory(shape)
-                if needed:
+            folder.mkdir(parents=True, exist_ok=True)
+            left = shutil.disk_usage(folder).free
+            if 0 < needed <= left:
+                with open(path, "xb") as file:
                     os.posix_fallocate(file.fileno(), 0, needed)
+                return np.memmap(path, np.uint8, "r+", shape=shape)
+            if needed:
+                say_once(f"{folder} has {size(left)} left, and images need {size(needed)}: they are kept in memory")
         except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             say_once(f"cannot write {folder}: {error.strerror}; images are kept in memory; set XDG_CACHE_HOME")
-            return in_memory(shape)
-        return np.memmap(path, np.uint8, "r+", shape=shape) if needed else in_memory(shape)
+        return in_memory(shape)
+
+    return empty
+
+
+def beside(images: np.ndarray) -> Empty:
+    """Makes `Empty` arrays for what is made of images: of mapped ones in a file that goes with this process."""
+    folder = cache_folder()
+    if not isinstance(images, np.memmap) or folder is None:
+        return in_memory
+    make = in_folder(folder)
+
+    def empty(shape: tuple[int, ...]) -> np.ndarray:
+        made = make(shape)
+        if isinstance(made, np.memmap):
+            os.unlink(made.filename)
+        return made
 
     return empty
 

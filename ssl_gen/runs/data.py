@@ -13,6 +13,7 @@ from ssl_gen.datasets import masking, sources
 from ssl_gen.datasets.batches import Rows, rows
 from ssl_gen.datasets.copies import without_copies
 from ssl_gen.datasets.dataset import Dataset, conform, hold_out, with_missing_pixels, with_out_of_distribution
+from ssl_gen.datasets.disk import beside
 from ssl_gen.evaluation import densities
 from ssl_gen.reports.records import RunRecord
 from ssl_gen.runs.options import Options, budget
@@ -78,7 +79,7 @@ def load_data(options: Options, choose: Choose | None = None) -> Data:
     if options.out_of_distribution_dataset is not None:
         outside = options.out_of_distribution_dataset
         other = sources.load(outside, options.data_dir, options.size, options.skip_unreadable)
-        strangers = conform(other.test_images, *dataset.spec.shape)
+        strangers = conform(other.test_images, *dataset.spec.shape, beside(other.test_images))
         dataset = with_out_of_distribution(dataset, other) if options.mask.out_of_distribution else dataset
     elif options.mask.out_of_distribution:
         raise UserError(
