@@ -1,7 +1,10 @@
 """Images on disk: grown one by one, mapped, and chosen from, with little in memory."""
 
 import errno
+import mmap
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from ssl_gen.core.files import say_once
 from ssl_gen.datasets import disk
 from ssl_gen.datasets.dataset import Dataset, hold_out, resize_one, with_out_of_distribution
 from ssl_gen.datasets.disk import Growing, blocks, chosen
+from ssl_gen.datasets.store import open_store
 
 RANDOM = np.random.default_rng(0)
 
@@ -202,3 +206,36 @@ def test_a_disk_that_refuses_room_leaves_arrays_in_memory_and_no_file(tmp_path, 
     made = disk.in_folder(tmp_path / "new")((5, 4, 4, 3))
     assert made.shape == (5, 4, 4, 3) and not isinstance(made, np.memmap) and not list((tmp_path / "new").iterdir())
     assert "No space left on device" in capsys.readouterr().err
+
+
+def flags(path):
+    """What Linux notes of each map of a file (man 5 proc): rr is read at random."""
+    found, ours = [], False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("VmFlags:"):
+            found.append(set(line.split()[1:]))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's account of maps")
+def test_images_that_are_streamed_are_read_one_by_one_and_others_with_what_follows_them(tmp_path):
+    images = drawn(60, 16, 16, 1)
+    rows, walked = (on_disk(tmp_path / name, images) for name in ("rows", "walked"))
+    store = open_store(rows, "stream")
+    open_store(walked, "device")
+    (own,), (other,) = flags(tmp_path / "rows"), flags(tmp_path / "walked")
+    assert "rr" in own and "rr" not in other
+    np.testing.assert_array_equal(np.concatenate(list(store.blocks())), images)
+    np.testing.assert_array_equal(np.concatenate(list(blocks(rows))), images)
+
+
+def test_advice_is_of_part_of_a_map_that_begins_anywhere_and_of_no_other_array(tmp_path):
+    images = drawn(600, 5, 5, 1)
+    images.tofile(tmp_path / "images")
+    part = np.memmap(tmp_path / "images", np.uint8, "r", offset=5_000, shape=(400, 5, 5, 1))[37:301]
+    for array in (part, part[:0], part[:, 1:], images, images[3:7], np.frombuffer(b"abc", np.uint8)):
+        disk.advise(array, mmap.MADV_WILLNEED)
+    np.testing.assert_array_equal(part, images[200 + 37 : 200 + 301])
+    assert disk.mapped_from(part) == (tmp_path / "images", 5_000 + 37 * 25) and disk.mapped_from(images) is None

@@ -7,12 +7,14 @@ set on disk may be larger than memory.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +31,30 @@ def blocks(images: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.nd
     count, size = max(1, BLOCK // max(1, images[:1].nbytes)), len(images) if rows is None else len(rows)
     for start in range(0, size, count):
         part = slice(start, start + count)
+        if rows is None:
+            advise(images[part], mmap.MADV_WILLNEED)
         yield images[part if rows is None else rows[part]]
+
+
+def advise(array: np.ndarray, advice: int) -> None:
+    """Tell the system how what an array is mapped from will be read (man 2 madvise); nothing of other arrays."""
+    root = _root(array)
+    if not isinstance(root.base, mmap.mmap) or not array.nbytes:
+        return
+    start = _address(array) - _address(root) + root.offset % mmap.ALLOCATIONGRANULARITY
+    first = start - start % mmap.PAGESIZE
+    root.base.madvise(advice, first, start + array.nbytes - first)
+
+
+def _root(array: np.ndarray) -> Any:
+    """The array that is a whole map, of which this is a part."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def in_memory(shape: tuple[int, ...]) -> np.ndarray:
@@ -72,8 +97,9 @@ def beside(images: np.ndarray) -> Empty:
 
     def empty(shape: tuple[int, ...]) -> np.ndarray:
         made = make(shape)
-        if isinstance(made, np.memmap):
-            os.unlink(made.filename)
+        place = mapped_from(made)
+        if place is not None:
+            place[0].unlink()
         return made
 
     return empty
@@ -90,13 +116,10 @@ def joined(parts: Sequence[np.ndarray], empty: Empty) -> np.ndarray:
 
 def mapped_from(array: np.ndarray) -> tuple[Path, int] | None:
     """The file that an array is mapped from, row after row, and its first byte there; None for others."""
-    root = array
-    while isinstance(root.base, np.memmap):
-        root = root.base
+    root = _root(array)
     if not isinstance(root, np.memmap) or root.filename is None or not array.flags.c_contiguous:
         return None
-    first, start = (each.__array_interface__["data"][0] for each in (array, root))
-    return Path(root.filename), root.offset + first - start
+    return Path(root.filename), root.offset + _address(array) - _address(root)
 
 
 class Growing:

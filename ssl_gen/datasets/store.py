@@ -10,6 +10,7 @@ resumed run needs to know nothing of what was read.
 from __future__ import annotations
 
 import dataclasses
+import mmap
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 from ssl_gen.core.machine import free_memory
 from ssl_gen.core.options import choose
 from ssl_gen.datasets.batches import Rows
+from ssl_gen.datasets.disk import advise
 from ssl_gen.types import Array, Batch
 
 Asked = Literal["auto", "device", "stream"]
@@ -60,6 +62,7 @@ class Store:
     def blocks(self) -> Iterator[np.ndarray]:
         """All images in order, (up to BLOCK, H, W, C) uint8 at a time."""
         for start in range(0, len(self), BLOCK):
+            advise(self.images[start : start + BLOCK], mmap.MADV_WILLNEED)
             yield self.images[start : start + BLOCK]
 
     def given(self, rows: Rows) -> Any:
@@ -170,7 +173,10 @@ def open_store(images: np.ndarray, asked: Asked = "auto", several: bool = False)
     if choose("store", asked, ("auto", "device", "stream")) == "auto":
         free = free_memory(jax.local_devices()[0])
         asked = "stream" if free is not None and images.nbytes > SHARE * free else "device"
-    return Store(images) if asked == "device" else StreamedStore(images, lazy=several)
+    if asked == "device":
+        return Store(images)
+    advise(images, mmap.MADV_RANDOM)  # else the system reads up to megabytes around each image
+    return StreamedStore(images, lazy=several)
 
 
 def scaled(images: Any) -> Any:
