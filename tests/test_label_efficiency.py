@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -215,6 +216,29 @@ def test_the_slurm_script_is_bash_and_calls_the_experiment():
     assert len(arrays) == 2
     for last, name in arrays:
         assert int(last) + 1 == len(importlib.import_module(f"experiments.{name}").ROWS)
+
+
+@pytest.mark.parametrize(("status", "queued_again"), [(0, False), (75, True), (2, False)])
+def test_the_slurm_script_queues_again_what_a_signal_stopped(status, queued_again, tmp_path):
+    said = tmp_path / "said"
+    for program, does in {"srun": f"exit {status}", "scontrol": f'echo "$@" > {said}'}.items():
+        (tmp_path / program).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / program).chmod(0o755)
+    element = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "34", "SLURM_ARRAY_JOB_ID": "812"}
+    script = ["bash", str(ROOT / "experiments" / "slurm.sbatch"), "digits_label_efficiency", "/shared/runs"]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert subprocess.run(script, env=os.environ | element | {"PATH": path}).returncode == status
+    assert (said.read_text() if said.exists() else None) == ("requeue 812_3\n" if queued_again else None)
+
+
+@pytest.mark.parametrize("name", ["jobset", "jobset_hosts"])
+def test_a_pod_that_a_signal_stopped_is_replaced_and_does_not_count_as_failed(name):
+    made = yaml.safe_load((ROOT / "experiments" / f"{name}.yaml").read_text())
+    job = made["spec"]["replicatedJobs"][0]["template"]["spec"]
+    by_status, by_condition = job["podFailurePolicy"]["rules"]
+    assert by_status == {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [table.AGAIN]}}
+    assert by_condition == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    assert job["template"]["spec"]["restartPolicy"] == "Never", "Kubernetes takes the policy with no other"
 
 
 def test_the_job_set_is_an_indexed_job_that_calls_the_experiment():
