@@ -47,7 +47,7 @@ AGAIN = 75  # exit status of an element of an array that a signal stopped; EX_TE
 TINY_STEPS = 20  # with --tiny: enough to pass through every part
 # Options that say where and how a row runs, and change no number
 WHERE: tuple[str, ...] = ("out", "data_dir", "replicas", "data_parallel", "store", "distributed", "checkpoint_every")
-WHERE += ("accumulate", "remat", "evaluators", "tensorboard", "track", "quiet")
+WHERE += ("accumulate", "remat", "shard_params", "evaluators", "tensorboard", "track", "quiet")
 # Options that name another run: in a Row a row above it, or a packaged encoder
 EARLIER = ("encoder", "labeller", "suggested_by")
 DENSITIES = tuple(each.Config for each in (adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan))

@@ -26,6 +26,7 @@ from ssl_gen.core import gradient
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.losses.ensembling import remember
 from ssl_gen.methods import METHODS
+from ssl_gen.training import mesh
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.types import Batch, ImageSpec, TrainState
 
@@ -173,6 +174,15 @@ def test_replicas_differ_from_each_other(name):
 def test_a_batch_divided_over_four_devices_trains_as_on_one(name):
     whole, divided = trained(name), trained(name, "loop", 1, 4)
     for one, other in zip(numbers(whole), numbers(divided), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_a_state_that_four_devices_share_in_parts_trains_as_on_one(name, monkeypatch):
+    """Small leaves too. `test_replicas.py` has one network in the fast tests."""
+    monkeypatch.setattr(mesh, "WHOLE_BELOW", 8)
+    placed = make_replicas(tiny(name).method, STORE, 1, "loop", 4, longest=STEPS, fold=False, shard=True)
+    for one, other in zip(numbers(trained(name)), numbers(placed.stack(train(name, placed))), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from ssl_gen import cli
 from ssl_gen.core.machine import cores
+from ssl_gen.methods.classical import supervised
 from ssl_gen.runs import forecast
 from ssl_gen.runs.forecast import Forecast, PhaseCost, held, words
+from ssl_gen.runs.options import Options
 
 ASKED = ["supervised", "--labels", "30", "--seeds", "2", "--replicas", "loop", "--steps", "3", "--features", "pixels"]
 ASKED += ["--config.labelled-batch", "4", "--config.hidden", "4"]
@@ -43,6 +45,15 @@ def test_memory_is_at_least_images_and_the_states_of_both_seeds(found):
     assert 4 * 4 * 314 <= cost.state <= 1.1 * 4 * 4 * 314
 
 
+def test_of_a_state_in_parts_each_device_holds_its_share():
+    """Of two devices half of a layer of 64 x 64, of its two moments and of its average; all else is whole."""
+    config = supervised.Config(steps=3, labelled_batch=4, hidden=(64,))
+    options = Options(labels="30", features="pixels", replicas="loop", data_parallel=2, shard_params=True)
+    cost = forecast.forecast("supervised", config, options)
+    assert cost.state - cost.part == 4 * 4 * 64 * 64 // 2
+    assert "of it on each device" in words(cost)
+
+
 def test_operations_are_at_least_the_products_of_both_ways(found):
     """A product of 4 images takes 2 operations a weight forward and 4 backward, but for the first layer's input."""
     (phase,) = found.forecast.phases
@@ -69,7 +80,7 @@ def test_what_a_step_overwrites_counts_once_and_seeds_that_wait_count_their_stat
 
 @pytest.mark.parametrize(("limit", "said"), [(None, None), (2**30, "it fits"), (2**20, "it does not fit")])
 def test_a_device_that_says_what_it_has_is_compared_with(limit, said):
-    cost = Forecast({"a": 1}, 1, 1, 1, [PhaseCost("main", 1, 2**25, None, None)], "1 x chip", "vmap", limit)
+    cost = Forecast({"a": 1}, 1, 1, 1, 1, [PhaseCost("main", 1, 2**25, None, None)], "1 x chip", "vmap", limit)
     assert ("fit" in words(cost)) == (said is not None) and (said or "main") in words(cost)
     assert "32 MiB" in words(cost) and " - " in words(cost)
 

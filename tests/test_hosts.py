@@ -41,6 +41,8 @@ OPTIONS = Options(
 WORDS = ["train", "supervised", "--labels=30", "--seeds=2", "--config.hidden=4", "--config.labelled-batch=4"]
 WORDS += ["--steps=12", "--log-every=2", "--evaluate-every=4", "--checkpoint-every=4", "--samples=20"]
 WORDS += ["--features=pixels", "--quiet", "--replicas=vmap"]  # the seeds are spread over the processes
+MOVED = "train supervised --labels=30 --seeds=1 --replicas=loop --steps=50 --config.labelled-batch=4 --log-every=1"
+MOVED += " --config.hidden=64 --evaluate-every=25 --checkpoint-every=10 --samples=20 --features=pixels --quiet"
 PATIENCE = 600  # s until two processes are taken to hang; ours, for they need 20 s of a core, which may be shared
 
 
@@ -80,6 +82,20 @@ def command(words, change):
     return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
 
 
+def nothing(step, metrics):
+    """All goes well."""
+
+
+def at(stop):
+    """A signal comes at a step."""
+
+    def signalled(step, metrics):
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return signalled
+
+
 def poisoned(step, metrics):
     """The second seed breaks at step 10."""
     if step >= 10:
@@ -96,17 +112,18 @@ def process(folder, index):
     with contextlib.redirect_stdout(out):
         table.main("experiment", rows, None, (), "A title", arguments=asked)
 
-    def terminated(step, metrics):
-        if step == 6 and index == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     def poisoned_here(step, metrics):
         if index == 0:  # the other one does not see it
             poisoned(step, metrics)
 
+    def moved(stop, by, *more):
+        words = [*MOVED.split(), "--distributed", "--data-parallel=2", f"--out={folder / 'moved'}", *more]
+        return command(words, at(stop) if index == by else nothing)["status"]
+
     words = [*WORDS, "--distributed", f"--out={folder / 'cut'}"]
-    found = {"table": out.getvalue(), "cut": command(words, terminated)}
+    found = {"table": out.getvalue(), "cut": command(words, at(6) if index == 1 else nothing)}
     found["resumed"] = command([*words, "--store=stream"], poisoned_here)
+    found["moved"] = [moved(24, 0), moved(37, 1, "--shard-params")]
     (folder / f"{index}.json").write_text(json.dumps(found))
 
 
@@ -124,10 +141,16 @@ def environment(index, port):
     return os.environ | meeting | {"XLA_FLAGS": flags, "PYTHONPATH": path}
 
 
+def moved(folder, stop, *more):
+    """The exit status of the run of 50 steps, here, from where it is until a signal comes at step `stop`."""
+    return command([*MOVED.split(), f"--out={folder}", *more], at(stop) if stop else nothing)["status"]
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """The folder in which two processes worked, and what each of them found."""
     folder, port = tmp_path_factory.mktemp("pair"), free_port()
+    assert moved(folder / "moved", 11) == 143
     started = [
         subprocess.Popen([sys.executable, __file__, str(folder), str(index)], env=environment(index, port))
         for index in (0, 1)
@@ -227,6 +250,35 @@ def test_a_seed_that_is_nan_on_the_first_process_stops_on_both(pair):
     stopped = [{"seed": 1, "step": 10, "metric": "classifier/supervised", "value": "nan"}]
     assert final(folder)["stopped"] == stopped and final(folder)["metrics"]["nll"]["per_seed"][1] is None
     assert "seed 1 stopped at step 10" in found[0]["resumed"]["out"]
+
+
+@pytest.fixture(scope="module")
+def unmoved(tmp_path_factory):
+    """The losses of the run of 50 steps on one device, which nothing stops."""
+    folder = tmp_path_factory.mktemp("unmoved") / "run"
+    assert moved(folder, None) == 0
+    return losses(folder)
+
+
+def losses(folder):
+    """The training losses of a log, (steps,)."""
+    return np.array([line["classifier/supervised"] for line in lines(folder) if "phase" in line])
+
+
+def test_a_run_moves_from_one_device_to_four_and_to_two_in_parts_and_whole(unmoved, tmp_path):
+    folder = tmp_path / "run"
+    moves = [(17,), (28, "--data-parallel=4", "--shard-params"), (39, "--data-parallel=2"), (45,)]
+    assert [moved(folder, *move) for move in moves] == [143] * 4
+    assert moved(folder, None, "--data-parallel=2", "--shard-params") == 0
+    np.testing.assert_allclose(losses(folder), unmoved, rtol=1e-4)
+
+
+def test_a_run_moves_from_one_process_to_two_and_back(pair, unmoved):
+    """A signal to one of the two stops both, where each holds all that is learnt and where each holds a part."""
+    folder, found = pair
+    assert [each["moved"] for each in found] == [[143, 143]] * 2
+    assert moved(folder / "moved", None) == 0
+    np.testing.assert_allclose(losses(folder / "moved"), unmoved, rtol=1e-4)
 
 
 # What processes agree on, in threads

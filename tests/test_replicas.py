@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import types
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from fragile import fragile
-from tiny import SPEC, STEPS, STORE, batch_of, first_rows, numbers, same, some_rows
+from jax.sharding import PartitionSpec as P
+from tiny import SPEC, STEPS, STORE, batch_of, first_rows, numbers, same, some_rows, tiny
 
 from ssl_gen.core.batching import shard_batch
 from ssl_gen.datasets.batches import Rows
@@ -22,7 +24,7 @@ from ssl_gen.runs import load, train
 from ssl_gen.runs.options import Options
 from ssl_gen.training import replicas
 from ssl_gen.training.checkpoints import open_checkpoints
-from ssl_gen.training.mesh import largest_divisor
+from ssl_gen.training.mesh import largest_divisor, part_of
 from ssl_gen.training.programs import pflop
 from ssl_gen.training.replicas import choose_placement, make_replicas
 from ssl_gen.types import Array, Method, Phase, UserError
@@ -109,6 +111,97 @@ def test_streamed_images_train_as_those_on_the_device(mode, data_parallel, refer
     streamed = trained(mode, data_parallel, fold=True, store=StreamedStore(STORE.images))
     for one, other in zip(numbers(reference), numbers(streamed), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+# What is learnt, in parts
+
+NETWORK = tiny("supervised", network="mlp", hidden=(64, 64)).method  # a network, its optimiser's state and its EMA
+NETWORK_ROWS = some_rows(NETWORK, 0, 0, STEPS, seeds=2)
+
+
+def network_trained(program):
+    """(the first states of two replicas of `NETWORK`, given away, and those after some steps)."""
+    before = program.init(range(2), first_rows(2))
+    after, _ = program.advance(before, 0, NETWORK_ROWS, STEPS, [True] * 2)
+    return before, after
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Stacked states that were trained whole, on one device."""
+    program = make_replicas(NETWORK, STORE, 2, "loop", longest=STEPS)
+    return program.stack(network_trained(program)[1])
+
+
+@pytest.fixture(scope="module", params=[("loop", False), ("vmap", True)], ids=["loop", "vmap"])
+def in_parts(request):
+    """(placement, states before and after) of states that two devices share."""
+    mode, fold = request.param
+    program = make_replicas(NETWORK, STORE, 2, mode, 2, longest=STEPS, fold=fold, shard=True)
+    return program, *network_trained(program)
+
+
+def held(states):
+    """Bytes that each device holds of the states."""
+    found = {}
+    for leaf in jax.tree.leaves(states):
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            for shard in leaf.addressable_shards:
+                found[shard.device] = found.get(shard.device, 0) + shard.data.nbytes
+    return found
+
+
+def test_a_state_in_parts_trains_as_a_whole_one(in_parts, whole):
+    program, _, after = in_parts
+    for one, other in zip(numbers(whole), numbers(program.stack(after)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_in_parts_stays_in_parts_and_is_written_over(in_parts):
+    program, before, after = in_parts
+    copies = make_replicas(NETWORK, STORE, 2, program.mode, 2, longest=STEPS).place(program.stack(after))
+    (all_of_it,), (part,) = set(held(copies).values()), set(held(after).values())
+    assert part < 0.6 * all_of_it
+    for leaf, new, placed in zip(
+        *map(jax.tree.leaves, (before, after, program.place(program.stack(after)))), strict=True
+    ):
+        assert new.sharding.is_equivalent_to(placed.sharding, new.ndim)
+        assert leaf.is_deleted() or leaf.size <= 2  # the optimiser's settings, which no step reads
+
+
+def test_a_state_in_parts_is_handed_out_whole_and_placed_again_bit_for_bit(in_parts):
+    program, _, after = in_parts
+    assert all(
+        leaf.is_fully_replicated for leaf in jax.tree.leaves(program.replica(after, 1)) if program.mode == "loop"
+    )
+    assert same(program.replica(after, 1), jax.tree.map(lambda leaf: leaf[1], program.stack(after).state))
+    assert same(program.stack(program.place(program.stack(after))), program.stack(after))
+
+
+def test_with_a_state_in_parts_its_leaves_move_between_devices_and_no_images(in_parts):
+    program, _, after = in_parts
+    text = program.lower(after, 0, Rows(*(part[0] for part in NETWORK_ROWS))).compile().as_text()
+    assert "all-to-all" not in text and "collective-permute" not in text
+    gathered = re.findall(r"= f32\[([\d,]+)\]\S* all-gather\(", text)
+    kernels = {(64, 64)} if program.mode == "loop" else {(1, 64, 64)}  # of the one seed that a device has
+    assert {tuple(map(int, shape.split(","))) for shape in gathered} == kernels
+
+
+@pytest.mark.parametrize(
+    ("shape", "devices", "axes"),
+    [
+        ((3, 3, 64, 128), 4, P(None, None, None, "data")),
+        ((512, 64), 4, P("data")),
+        ((509, 64), 4, P(None, "data")),  # the largest that four divide
+        ((64, 64), 2, P("data")),
+        ((64, 63), 2, P()),  # 4,032 numbers
+        ((4_096,), 8, P("data")),
+        ((65, 65), 2, P()),
+        ((), 2, P()),
+    ],
+)
+def test_a_leaf_is_divided_along_its_largest_axis_that_the_devices_divide(shape, devices, axes):
+    assert part_of(shape, devices) == axes
 
 
 def test_metrics_are_means_over_the_steps(single):
@@ -239,6 +332,10 @@ def test_too_many_devices_and_odd_batches_are_refused():
         make_replicas(METHOD, STORE, 1, "loop", data_parallel=64)
     with pytest.raises(UserError, match="pmap"):
         make_replicas(METHOD, STORE, 2, "pmap", data_parallel=2)
+    with pytest.raises(UserError, match="with --shard-params use vmap or loop"):
+        make_replicas(METHOD, STORE, 2, "pmap", shard=True)
+    with pytest.raises(UserError, match=r"--shard-params .* give --data-parallel 2 or more"):
+        make_replicas(METHOD, STORE, 4, "auto", shard=True)
     with pytest.raises(UserError, match="labelled_batch 4"):
         replicas.check_divisible(METHOD, 3)
 

@@ -177,10 +177,13 @@ def test_an_encoder_of_other_labels_or_without_latents_is_refused(finished, tmp_
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("option", ["log_every", "evaluate_every", "checkpoint_every", "data_parallel", "accumulate"])
+@pytest.mark.parametrize(
+    "option", ["log_every", "evaluate_every", "checkpoint_every", "data_parallel", "accumulate", "shard_params"]
+)
 def test_options_of_training_in_steps_are_refused(option, finished, tmp_path):
+    value = True if option == "shard_params" else 5
     with pytest.raises(UserError, match=f"leave out --{option.replace('_', '-')}"):
-        train.train("linear", None, finished.options("linear", tmp_path / "run", **{option: 5}))
+        train.train("linear", None, finished.options("linear", tmp_path / "run", **{option: value}))
 
 
 def test_evaluators_of_training_in_steps_are_refused(finished, tmp_path):

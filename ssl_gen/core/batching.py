@@ -1,11 +1,11 @@
-"""Batches that are judged together, and batches made inside a step."""
+"""Batches that are judged together, and what a data-parallel run divides over its devices and brings together."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from ssl_gen.types import Array
+from ssl_gen.types import Array, Tree
 
 
 def shard_batch(x: Array, axis: int = 0) -> Array:
@@ -36,6 +36,17 @@ def cut(x: Array, parts: int) -> Array:
 def joined(x: Array) -> Array:
     """Undo `cut`: (parts, B / parts, ...) -> (B, ...)."""
     return shard_batch(jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]))
+
+
+def gather_variables(variables: Tree) -> Tree:
+    """Bring a network's variables, of which each device of a data-parallel run may hold a part, together where it runs.
+
+    Its images then stay where they are: left alone, the compiler may move these instead. Gradients come out whole too.
+    Outside a data-parallel run this does nothing.
+    """
+    if "data" not in jax.sharding.get_abstract_mesh().axis_names:
+        return variables
+    return jax.lax.with_sharding_constraint(variables, jax.sharding.PartitionSpec())
 
 
 def interleave(*batches: Array) -> Array:

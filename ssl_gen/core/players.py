@@ -14,6 +14,7 @@ import flax.linen as nn
 import optax
 
 from ssl_gen.core import gradient
+from ssl_gen.core.batching import gather_variables
 from ssl_gen.core.ema import MOVING, kept, update_ema
 from ssl_gen.core.gradient import Forward
 from ssl_gen.core.memory import in_parts
@@ -53,9 +54,9 @@ class Player:
 
         In parts of a batch where memory is saved so. Raises UserError where it cannot be cut.
         """
+        variables = gather_variables({"params": params, **state.stats})
 
         def apply(inputs: Any, rngs: dict[str, Key] | None) -> tuple[Any, Tree]:
-            variables = {"params": params, **state.stats}
             with products_in(self.precision):
                 return self.network.apply(variables, *inputs, train=True, rngs=rngs, method=method, mutable=[MOVING])
 
@@ -92,8 +93,9 @@ class Player:
         stats = state.stats
         if params is None:
             params, stats = kept(state) if self.ema else (state.params, state.stats)
+        variables = gather_variables({"params": params, **stats})
         with products_in(self.precision):
-            return self.network.apply({"params": params, **stats}, *inputs, train=False, method=method)
+            return self.network.apply(variables, *inputs, train=False, method=method)
 
     def descend(
         self, state: TrainState, loss: Callable[[Any], Any], forward: Forward | None = None

@@ -333,7 +333,7 @@ def agree(folder: Path, record: RunRecord) -> None:
 def common(record: RunRecord) -> dict[str, Any]:
     """What must be the same in all processes of a run: what its numbers depend on, and how they divide the work."""
     plain = to_plain(record)
-    placing = {name: record.options[name] for name in ("replicas", "data_parallel")}
+    placing = {name: record.options[name] for name in ("replicas", "data_parallel", "shard_params")}
     return {name: plain[name] for name in SAME} | placing | {"versions": record.versions}
 
 

@@ -27,7 +27,7 @@ from ssl_gen.types import Array, Method, State, Tree, UserError, able
 
 # options of training in steps
 STEPLESS: tuple[str, ...] = ("log_every", "evaluate_every", "checkpoint_every", "evaluators")
-STEPLESS += ("data_parallel", "distributed", "replicas", "precision", "accumulate", "remat")
+STEPLESS += ("data_parallel", "distributed", "replicas", "precision", "accumulate", "remat", "shard_params")
 
 
 class Encoder(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from ssl_gen.runs.options import Options
 from ssl_gen.runs.train import begin, prepare
 from ssl_gen.training.programs import flop
 from ssl_gen.training.segments import Segment
-from ssl_gen.types import State, UserError
+from ssl_gen.types import State, Tree, UserError
 
 
 class PhaseCost(NamedTuple):
@@ -34,6 +35,7 @@ class Forecast(NamedTuple):
     images: int  # bytes of the training images
     resident: int  # bytes of them that every device holds
     state: int  # bytes of all that one seed learns, optimiser states and averages among it
+    part: int  # bytes of it that each of the seed's devices holds
     phases: list[PhaseCost]
     device: str
     placement: str
@@ -53,11 +55,12 @@ def forecast(name: str, config: Any = None, options: Options | None = None) -> F
     replicas, states, rows_of, store = begin(job, min(job.every))
     first = replicas.replica(states, 0)
     alone = size_of(first)
+    part = part_on_a_device(states, replicas.mode) if options.shard_params else alone
     phases = []
     for index, phase in enumerate(method.phases):
         rows = Rows(*(part[0] for part in rows_of(Segment(index, 0, 0, 1))))
         compiled = replicas.lower(states, index, rows).compile()
-        memory = held(compiled.memory_analysis(), replicas.mode, len(data.seeds), alone)
+        memory = held(compiled.memory_analysis(), replicas.mode, len(data.seeds), part)
         operations = flop(method, phase, data.dataset.spec.shape)
         traffic = (compiled.cost_analysis() or {}).get("bytes accessed")
         phases.append(PhaseCost(phase.name, phase.steps, memory, operations, traffic))
@@ -67,14 +70,14 @@ def forecast(name: str, config: Any = None, options: Options | None = None) -> F
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     device = f"{len(devices)} x {devices[0].device_kind}"
     images, resident = data.dataset.train_images.nbytes, store.resident.nbytes
-    return Forecast(parameters, images, resident, alone, phases, device, replicas.mode, limit)
+    return Forecast(parameters, images, resident, alone, part, phases, device, replicas.mode, limit)
 
 
-def held(memory: Any, mode: str, seeds: int, alone: int) -> int | None:
+def held(memory: Any, mode: str, seeds: int, part: int) -> int | None:
     """Bytes that a device holds while a step runs: what it is given, what it gives less what it overwrites, and room.
 
     memory: jax's analysis of the compiled step, None where it has none. In the placement `loop` the program is of one
-    seed: the states of the others, `alone` bytes each, wait beside it, and on a processor as many run at a time as
+    seed: the states of the others, `part` bytes each, wait beside it, and on a processor as many run at a time as
     there are cores.
     """
     if memory is None:
@@ -82,12 +85,19 @@ def held(memory: Any, mode: str, seeds: int, alone: int) -> int | None:
     given = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     if mode != "loop":
         return given + memory.temp_size_in_bytes
-    return given + (seeds - 1) * alone + min(seeds, cores()) * memory.temp_size_in_bytes
+    return given + (seeds - 1) * part + min(seeds, cores()) * memory.temp_size_in_bytes
 
 
 def size_of(state: State) -> int:
     """Bytes of a state; keys count as the words they are made of."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def part_on_a_device(states: Tree, mode: str) -> int:
+    """`size_of` what one device of a mesh holds of a seed; `states` are those of the placement `loop` or `vmap`."""
+    one, axis = (states[0].state, 0) if mode == "loop" else (states.state, 1)
+    leaves = jax.tree.leaves(one)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)[axis:]) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def words(found: Forecast) -> str:
@@ -100,7 +110,8 @@ def words(found: Forecast) -> str:
         traffic = MISSING if phase.traffic is None else size(round(phase.traffic))
         rows.append([phase.name, f"{phase.steps:,}", memory, operations, traffic])
     players = ", ".join(f"{name} {number:,}" for name, number in found.parameters.items())
-    said = [text_table(headers, rows), f"parameters: {players}; a seed's state is {size(found.state)}"]
+    parts = "" if found.part == found.state else f", {size(found.part)} of it on each device"
+    said = [text_table(headers, rows), f"parameters: {players}; a seed's state is {size(found.state)}{parts}"]
     where = "on each device" if found.resident else "streamed, a step's at a time"
     said += [f"images: {size(found.images)} {where}; seeds by {found.placement} on {found.device}"]
     needed = [phase.memory for phase in found.phases if phase.memory is not None]

@@ -44,6 +44,9 @@ class Options:
     confident: float = 0.0  # least probability of its likeliest class; a guess below it counts as none
     replicas: Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices
     data_parallel: int = 1  # devices that share each batch
+    # each of them also holds a part of the weights, of the optimiser's state and of averages, not a copy of all (FSDP):
+    # less memory, more between the devices
+    shard_params: bool = False
     # less memory in training, for a second forward pass: parts in which each network sees a batch, one after the other,
     # to the same gradient; not with batch norm. Noise inside a network is of each part
     accumulate: int = 1

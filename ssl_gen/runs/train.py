@@ -248,6 +248,7 @@ def begin(job: Job, longest: int) -> Begun:
         options.data_parallel,
         longest,
         several=several,
+        shard=options.shard_params,
         memory=memory_of(options),
     )
     states = replicas.init(seeds, initial_rows(data))

@@ -1,14 +1,20 @@
-"""Meshes of devices, of one process or of several."""
+"""Meshes of devices, of one process or of several, and how states lie on them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
 
-from ssl_gen.types import UserError
+from ssl_gen.types import TrainState, Tree, UserError
+
+# Numbers of a leaf below which it lies whole on each device; ours. Each leaf in parts costs the latency of a message
+# wherever it is used; the smaller ones, 55 of the 80 of a WRN-28-2, are 0.5 % of it.
+WHOLE_BELOW = 4_096
 
 
 def make_mesh(replicas: int, data_parallel: int, devices: Sequence[jax.Device], mode: str) -> Mesh | None:
@@ -42,3 +48,30 @@ def make_mesh(replicas: int, data_parallel: int, devices: Sequence[jax.Device], 
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
+
+
+def part_of(shape: tuple[int, ...], devices: int) -> P:
+    """How a leaf lies over the devices of the axis `data`: along its largest axis that their number divides.
+
+    One without such an axis, and one that is small, lies whole on each.
+    """
+    fitting = [axis for axis, length in enumerate(shape) if length % devices == 0]
+    if not fitting or math.prod(shape) < WHOLE_BELOW:
+        return P()
+    longest = max(fitting, key=lambda axis: shape[axis])
+    return P(*[None] * longest, "data")
+
+
+def parts_of(state: Tree, devices: int, *leading: str | None) -> Tree:
+    """`part_of` for each leaf of the players in a state, behind the axes `leading`; all else of it lies whole on each.
+
+    One device: everything is whole. Source of the division: Zhao et al. 2023, arXiv:2304.11277 (FSDP), sec. 3.
+    """
+
+    def of(part: Tree) -> Tree:
+        divided = devices > 1 and isinstance(part, TrainState)
+        return jax.tree.map(
+            lambda leaf: P(*leading, *(part_of(leaf.shape[len(leading) :], devices) if divided else ())), part
+        )
+
+    return jax.tree.map(of, state, is_leaf=lambda part: isinstance(part, TrainState))

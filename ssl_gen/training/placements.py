@@ -21,7 +21,7 @@ from ssl_gen.core.machine import cores
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import Store, read
 from ssl_gen.training import processes
-from ssl_gen.training.mesh import largest_divisor
+from ssl_gen.training.mesh import largest_divisor, parts_of
 from ssl_gen.training.programs import Replica, Replicas, accumulating, folded, padded, start, zeros
 from ssl_gen.types import Method, Metrics, Phase, State, Tree
 
@@ -30,7 +30,8 @@ class StepPrograms(NamedTuple):
     """One compiled program a phase, for one replica or for a stack of them, on one device or on a mesh."""
 
     put: Callable[[Tree], Tree]  # a state, or a stack of them, to where it trains
-    local: Callable[[Tree], Tree]  # the whole of what lies on a mesh, on devices of this process
+    local: Callable[[Tree], Tree]  # what lies on a mesh, on devices of this process
+    whole: Callable[[Tree], Tree]  # likewise, all of it on each
     init: Callable[[Any, Rows], Replica]  # (seed, rows), or stacks of them
     run: Callable[
         [Replica, int, Rows, int], tuple[Replica, Metrics]
@@ -40,6 +41,17 @@ class StepPrograms(NamedTuple):
     zeros: list[dict[str, np.ndarray]]  # the metrics of each phase at 0
 
 
+def still_in_parts(step: Any, parts: int) -> Any:
+    """A step of one replica, whose new state lies in parts as the old one does; else the compiler would choose."""
+
+    def in_parts(carry: tuple[Replica, Metrics], *given: Any) -> tuple[Replica, Metrics]:
+        replica, totals = step(carry, *given)
+        state = jax.lax.with_sharding_constraint(replica.state, parts_of(replica.state, parts))
+        return replica._replace(state=state), totals
+
+    return in_parts
+
+
 def make_step_programs(
     method: Method,
     store: Store,
@@ -47,24 +59,33 @@ def make_step_programs(
     mesh: Mesh | None,
     longest: int,
     fold: bool,
+    shard: bool,
     compiler_options: dict[str, str],
 ) -> StepPrograms:
-    """The programs of a stack of `replicas`, or of one replica where that is None."""
+    """The programs of a stack of `replicas`, or of one replica where that is None.
+
+    shard: each device of a replica holds a part of what its players learn, between steps too.
+    """
     shape, leading = ((), ()) if replicas is None else ((replicas,), ("replica",))
+    parts = mesh.shape["data"] if mesh and shard else 1
 
     def here() -> AbstractContextManager:
         return jax.set_mesh(mesh) if mesh else nullcontext()
 
     several = mesh is not None and len({device.process_index for device in mesh.devices.flat}) > 1
 
-    def put(tree: Tree, *axes: str | None) -> Tree:
+    def put_as(tree: Tree, axes: Tree) -> Tree:
         if mesh is None:
             return jax.device_put(tree)
-        where = NamedSharding(mesh, P(*axes))
+        where = jax.tree.map(lambda each: NamedSharding(mesh, each), axes)
         if not several:
             return jax.device_put(tree, where)
         # each process gives what its own devices hold
-        return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__), tree)
+        made = jax.make_array_from_callback
+        return jax.tree.map(lambda leaf, its: made(leaf.shape, its, leaf.__getitem__), tree, where)
+
+    def put(tree: Tree, *axes: str | None) -> Tree:
+        return put_as(tree, jax.tree.map(lambda _: P(*axes), tree))
 
     def local(tree: Tree) -> Tree:
         if mesh is None or not several:
@@ -72,13 +93,18 @@ def make_step_programs(
         flat = Mesh(mesh.devices.reshape(-1), "all")
         return multihost_utils.global_array_to_host_local_array(tree, flat, P())
 
+    def whole(tree: Tree) -> Tree:
+        return local(tree) if several or parts == 1 else put(tree)
+
     resident = put(store.resident)
     totals = [zeros(method, phase, store.shape) for phase in method.phases]
 
     first = start(method, store)
 
     def compile_step(phase: Phase) -> Any:
-        step = folded(accumulating(phase, store)) if fold else accumulating(phase, store)
+        step = accumulating(phase, store)
+        step = still_in_parts(step, parts) if parts > 1 else step
+        step = folded(step) if fold else step
         if replicas is not None:
             axes = (0, None, 1, None) if fold else (0, None, 0)
             step = jax.vmap(step, axes, spmd_axis_name="replica" if mesh else None)
@@ -117,8 +143,9 @@ def make_step_programs(
         return processes.broadcast_tree(state, state) if several else state  # another processor may round otherwise
 
     return StepPrograms(
-        lambda tree: put(tree, *leading),
+        lambda tree: put_as(tree, parts_of(tree, parts, *leading)),
         local,
+        whole,
         init,
         run,
         lower,
@@ -134,10 +161,11 @@ def looped(
     mesh: Mesh | None,
     longest: int,
     fold: bool,
+    shard: bool,
     compiler_options: dict[str, str],
 ) -> Replicas:
     """The placement `loop`: `states` is a list, its replicas advance as many at a time as there are cores."""
-    programs = make_step_programs(method, store, None, mesh, longest, fold, compiler_options)
+    programs = make_step_programs(method, store, None, mesh, longest, fold, shard, compiler_options)
     pool = ThreadPoolExecutor(1 if mesh else cores())  # collectives of two programs at once can starve
 
     def init(seeds: Sequence[int], rows: Rows) -> Tree:
@@ -163,7 +191,7 @@ def looped(
         advance,
         stack=lambda states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *programs.local(states)),
         place=lambda tree: [programs.put(jax.tree.map(lambda leaf, i=i: leaf[i], tree)) for i in range(replicas)],
-        replica=lambda states, index: programs.local(states[index].state),
+        replica=lambda states, index: programs.whole(states[index].state),
         step=programs.step,
         lower=lambda states, phase, rows: programs.lower(states[0], phase, Rows(*(part[0] for part in rows))),
     )
@@ -176,10 +204,11 @@ def vmapped(
     mesh: Mesh | None,
     longest: int,
     fold: bool,
+    shard: bool,
     compiler_options: dict[str, str],
 ) -> Replicas:
     """The placement `vmap`: `states` is stacked, one program advances them all."""
-    programs = make_step_programs(method, store, replicas, mesh, longest, fold, compiler_options)
+    programs = make_step_programs(method, store, replicas, mesh, longest, fold, shard, compiler_options)
 
     def advance(
         states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]
@@ -193,7 +222,7 @@ def vmapped(
         advance,
         stack=lambda states: jax.tree.map(jnp.copy, programs.local(states)),
         place=programs.put,
-        replica=lambda states, index: jax.tree.map(lambda leaf: leaf[index], programs.local(states.state)),
+        replica=lambda states, index: jax.tree.map(lambda leaf: leaf[index], programs.whole(states.state)),
         step=programs.step,
         lower=programs.lower,
     )

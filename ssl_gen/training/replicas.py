@@ -8,9 +8,9 @@
     pmap   the stack spread over devices, each training its own replicas, nothing communicated
 
 `loop` and `vmap` also divide each batch over `data_parallel` devices of a mesh; a mean in a loss is then the mean over
-the whole batch, so the numbers are those of one device up to rounding. The mesh may span several processes, `pmap`
-stays within one. On accelerators a segment of steps is folded into
-one call; on a CPU it is a Python loop over the compiled step, where nothing is gained by folding.
+the whole batch, so the numbers are those of one device up to rounding. What is learnt lies on all of them or, with
+`shard`, in parts on each. The mesh may span several processes, `pmap` stays within one. On accelerators a segment of
+steps is folded into one call; on a CPU it is a Python loop over the compiled step, where nothing is gained by folding.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def make_replicas(
     longest: int = 100,
     fold: bool | None = None,
     several: bool = False,
+    shard: bool = False,
     memory: Memory | None = None,
 ) -> Replicas:
     """Place `replicas` copies of a method on this process's devices, or on those of all processes (`several`).
@@ -75,6 +76,10 @@ def make_replicas(
     devices = jax.devices() if several else jax.local_devices()
     placement = choose_placement(mode, replicas, data_parallel, devices, several)
     fold = store.folds and (devices[0].platform != "cpu" if fold is None else fold)
+    if shard and mode == "pmap":
+        raise UserError("--replicas pmap gives each device whole states; with --shard-params use vmap or loop")
+    if shard and data_parallel == 1:
+        raise UserError("--shard-params divides over the devices that share a batch: give --data-parallel 2 or more")
     if placement == "pmap" and data_parallel > 1:
         raise UserError("--replicas pmap gives each device its own seeds; with --data-parallel use vmap or loop")
     if placement == "pmap" and several:
@@ -84,4 +89,4 @@ def make_replicas(
     mesh = make_mesh(replicas, data_parallel, devices, placement)
     check_divisible(method, data_parallel)
     place = vmapped if placement == "vmap" else looped
-    return place(method, store, replicas, mesh, longest, fold, compiler_options(memory, devices[0].platform))
+    return place(method, store, replicas, mesh, longest, fold, shard, compiler_options(memory, devices[0].platform))
