@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from tiny import IMAGES, LABELS, SPEC, VISIBLE, numbers, same, tiny
 
+from ssl_gen.augmentation import Augmentation, copies
 from ssl_gen.core import keys
+from ssl_gen.core.plain import from_plain
 from ssl_gen.datasets import masking
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.store import scaled
 from ssl_gen.methods import METHODS
-from ssl_gen.methods.classical import label_propagation, label_spreading, linear, pca, supervised
+from ssl_gen.methods.classical import label_propagation, label_spreading, linear, mlp, pca, supervised
 from ssl_gen.reports import records
 from ssl_gen.runs import evaluate, fit, load, train
 from ssl_gen.runs.data import Data, load_data
@@ -102,6 +104,85 @@ def test_a_fitted_method_is_shown_each_image_once(disjoint):
     np.testing.assert_array_equal(labelled, scaled(data.dataset.train_images[visible]))
     np.testing.assert_array_equal(labels, data.dataset.train_labels[visible])
     np.testing.assert_array_equal(others, scaled(data.dataset.train_images[~visible]))
+
+
+def test_changed_copies_are_shown_behind_the_labelled_images_with_their_labels():
+    """One copy mirrored, one too bright: what leaves an image's range is cut off, as it would be in a file."""
+    data, seen = noise(), []
+    both = Method(
+        None,
+        (),
+        fit=lambda *shown: seen.extend(shown),
+        copies=lambda key, images: iter((images[:, :, ::-1], images + 1)),
+    )
+    fit.fit_seed(both, data, 0, None)
+    _, labelled, labels, others = seen
+    visible = data.masks[0].labels >= 0
+    images, known = data.dataset.train_images[visible], data.dataset.train_labels[visible]
+    bright = np.minimum(images.astype(int) + 127.5, 255).round().astype(np.uint8)
+    expected = np.concatenate([images, images[:, :, ::-1], bright])
+    np.testing.assert_allclose(labelled, scaled(expected), atol=1 / 127)  # half of one value of a pixel is rounded
+    np.testing.assert_array_equal(labels, np.concatenate([known] * 3))
+    assert len(others) == 74
+
+
+def test_an_encoder_sees_the_copies_of_images_and_not_copies_of_features():
+    """Of half an image: a copy that is mirrored has another feature than the image."""
+    data, seen = noise(), []
+    half = Method(None, (), encode=lambda state, images: state * images[:, :, :2].mean((1, 2)))
+    encoder = fit.Encoder(half, [jnp.float32(2)], records.EncoderRecord("pca", {}, 0))
+    mirrored = Method(
+        None,
+        (),
+        fit=lambda *shown: seen.extend(shown) or linear.State(*np.zeros((2, 1))),
+        copies=lambda key, x: iter((x[:, :, ::-1],)),
+    )
+    fit.fit_seed(mirrored, data, 0, encoder)
+    images = np.asarray(scaled(data.dataset.train_images[data.masks[0].labels >= 0]))
+    expected = 2 * np.concatenate([images[:, :, :2].mean((1, 2)), images[:, :, 2:].mean((1, 2))])
+    np.testing.assert_allclose(seen[1], expected, atol=1e-5)
+
+
+def test_copies_are_drawn_anew_for_each_view_and_by_the_key_alone():
+    images = jnp.asarray(SCALED[:12])
+    draw = copies(Augmentation(flip=True), 3)
+    first, second = draw(KEY, images)
+    for copy in (first, second):
+        straight, mirrored = ((copy == x).all((1, 2, 3)) for x in (images, images[:, :, ::-1]))
+        assert (straight | mirrored).all() and mirrored.any() and straight.any()
+    assert not same(first, second)
+    assert all(same(*pair) for pair in zip(draw(KEY, images), (first, second), strict=True))
+
+
+def test_ridge_on_views_is_the_least_squares_of_the_mean_over_them():
+    """Sum over images of the mean square over three views, plus l2 |W|^2: its gradient is 0 at what was fitted."""
+    views, l2, random = 3, 0.7, np.random.default_rng(4)
+    config = linear.Config("ridge", l2, views=views, augmentation=Augmentation(flip=True))
+    x, labels = random.normal(size=(views * 6, 5)).astype(np.float32), np.tile(np.array([0, 1, 2, 0, 1, 2]), views)
+    state = linear.make(config, SPEC).fit(KEY, x, labels, x[:0])
+    wrong = (x @ state.weights + state.bias - np.eye(SPEC.classes)[labels]) / views
+    np.testing.assert_allclose(2 * x.T @ wrong + 2 * l2 * state.weights, 0, atol=1e-5)
+    np.testing.assert_allclose(wrong.sum(0), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [linear, mlp])
+def test_views_that_are_all_the_same_and_changes_of_no_view_are_refused(module):
+    with pytest.raises(
+        UserError, match=r"8 views of each labelled image would be the same: give --config\.augmentation"
+    ):
+        module.make(module.Config(views=8), SPEC)
+    with pytest.raises(UserError, match=r"give their number, --config\.views 8"):
+        module.make(module.Config(augmentation=Augmentation(flip=True)), SPEC)
+
+
+def test_a_head_on_features_of_changed_images_comes_back_from_its_folder(finished, tmp_path):
+    config = linear.Config(views=3, augmentation=Augmentation(translate=1.0, rotate=10.0))
+    options = finished.options("linear", tmp_path / "run", encoder="random", seeds=1)
+    final = train.train("linear", config, options).final
+    loaded, dataset = load.load(tmp_path / "run"), load_data(options).dataset
+    assert from_plain(linear.Config, loaded.record.config) == config
+    error = np.mean(loaded.classify(dataset.test_images).argmax(-1) != dataset.test_labels) * 100
+    assert error == pytest.approx(final.metrics["error"]["mean"])
 
 
 def test_labels_propagate_over_a_graph_that_holds_each_image_once():

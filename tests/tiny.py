@@ -59,6 +59,8 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "discriminator_steps": 1,
         "averaging": 0.5,
     },
+    "linear": {"views": 2},
+    "mlp": {"views": 2},
     "r3gan": {"network": "mlp", "blocks": 1, "augmentation": Augmentation()},  # moved images: as in s3gan
     "gan": {"loss": "relativistic", "averaging": 0.5},
     "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2, "network": "mlp", "noise": 0.1},

@@ -274,6 +274,7 @@ ROOMS = {  # of the library, with what a message from there is about
     "graphs": "graphs",
     "networks": "networks and weights",
     "losses": "losses",
+    "augmentation": "changed images",
     "metrics": "metrics",
     "evaluation": "features and evaluation",
     "core": "files and settings",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 
 from ssl_gen.augmentation.geometry import affine, crop, cutout, placing, shifted
 from ssl_gen.augmentation.operations import operate, random_operations
-from ssl_gen.types import Array, Batch, Key
+from ssl_gen.types import Array, Batch, Key, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,24 @@ def views(
         augment(strong, keys[1], batch.unlabelled),
         augment(weak, keys[2], batch.unlabelled),
     )
+
+
+def copies(config: Augmentation, views: int) -> Callable[[Key, Array], Iterator[Array]] | None:
+    """`Method.copies` for `views` of each labelled image, of which one is the image as it is; None for that alone.
+
+    Raises UserError where views would all be the same, and where nothing would be changed that could be.
+    """
+    moving = config != Augmentation()
+    if views > 1 and not moving:
+        raise UserError(f"{views} views of each labelled image would be the same: give --config.augmentation.FIELD too")
+    if views == 1 and moving:
+        raise UserError(
+            "the augmentation changes further views of labelled images: give their number, --config.views 8"
+        )
+    if views == 1:
+        return None
+    changed = jax.jit(functools.partial(augment, config))
+    return lambda key, images: (changed(each, images) for each in jax.random.split(key, views - 1))
 
 
 def recolour(images: Array, amounts: Array) -> Array:

@@ -13,6 +13,7 @@ INIT = 2**32 - 1  # a method's `init` and `fit`
 SAMPLES = INIT - 1  # samples that are measured or shown
 LATENTS = INIT - 2  # draws of latents for the bounds of a likelihood
 OBSERVED = INIT - 3  # how a measured image is binarised or dequantised: the same for every draw of latents
+COPIES = INIT - 4  # how labelled images are changed for a method that is fitted in one go
 
 
 def stream(seed: int | Array, number: int) -> Key:

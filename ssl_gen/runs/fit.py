@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssl_gen.core import keys
-from ssl_gen.datasets.store import scaled
+from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation import features
 from ssl_gen.evaluation.inference import Compiled, compiled, everywhere, mapped
 from ssl_gen.reports.records import EXTRACTOR, EncoderRecord, RunRecord
@@ -133,14 +133,23 @@ def extracted(name: str, options: Options, data: Data) -> Encoder:
 def fit_seed(method: Method, data: Data, replica: int, encoder: Encoder | None) -> State:
     """The state of one replica. Its mask alone says which labels `method.fit` is shown.
 
-    An image, a row of the data set, is shown once: of the pool, those whose label is visible are left out.
+    An image, a row of the data set, is shown once: of the pool, those whose label is visible are left out. Of labelled
+    ones changed copies are shown where the method makes them.
     """
+
+    def seen(images: np.ndarray) -> np.ndarray:
+        return encoder.latents(replica, images) if encoder else np.asarray(scaled(images))
+
     mask, images = data.masks[replica], data.dataset.train_images
     visible = np.flatnonzero(mask.labels >= 0)
     unlabelled = mask.pool[mask.labels[mask.pool] < 0]
-    given = encoder.latents(replica, images) if encoder else np.asarray(scaled(images))
-    key = keys.stream(data.seeds[replica], keys.INIT)
-    fitted = able(method.fit)(key, given[visible], mask.labels[visible], given[unlabelled])
+    given, seed = seen(images), data.seeds[replica]
+    labelled, labels = given[visible], mask.labels[visible]
+    if method.copies:
+        copies = method.copies(keys.stream(seed, keys.COPIES), scaled(images[visible]))
+        shown = [seen(np.asarray(pixels(jnp.clip(copy, -1, 1)))) for copy in copies]
+        labelled, labels = np.concatenate([labelled, *shown]), np.tile(labels, 1 + len(shown))
+    fitted = able(method.fit)(keys.stream(seed, keys.INIT), labelled, labels, given[unlabelled])
     return OnLatents(encoder.states[replica], fitted) if encoder else fitted
 
 

@@ -6,9 +6,11 @@ Hoerl and Kennard 1970, Technometrics 12 (ridge); Cox 1958, J. Royal Statistical
                W = Xc^T (Xc Xc^T + l2 I)^-1 Yc
     logistic   min_(W, b) sum_i CE(W^T x_i + b, y_i) + l2 / 2 |W|^2, by scikit-learn (L-BFGS)
 
-The bias is not regularised. Features are pixels in [-1, 1], or latents, as they come: nothing is standardised. Ridge
-outputs sum to 1 over the classes but may be negative: probabilities are in proportion to their positive part, ours.
-No unlabelled image is looked at.
+The bias is not regularised. With `views` of each labelled image, all but one of them changed by `augmentation` before
+an encoder sees them, the loss of an image is the mean over its views: with `--encoder`, a head on frozen features that
+is trained with changed images. Features are pixels in [-1, 1], or latents, as they come: nothing is standardised. Ridge
+outputs sum to 1 over the classes but may be negative: probabilities are in proportion to their positive part, ours. No
+unlabelled image is looked at.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_gen.augmentation import Augmentation, copies
 from ssl_gen.core.options import choose
 from ssl_gen.losses.classification import log_shares
 from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserError
@@ -34,6 +37,8 @@ class Config:
     kind: Kind = "logistic"  # the loss
     l2: float = 1.0  # weight of |W|^2 beside sums over images; scikit-learn's default
     iterations: int = 1_000  # of L-BFGS at most; ours
+    views: int = 1  # of each labelled image: itself and changed copies; ours
+    augmentation: Augmentation = Augmentation()  # of the copies
 
 
 class State(NamedTuple):
@@ -73,21 +78,25 @@ def logistic(
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
-    """A linear classifier for images of `spec`, or for latents. Raises UserError on an unknown kind and on l2 <= 0."""
+    """A linear classifier for images of `spec`, or for latents.
+
+    Raises UserError on an unknown kind, on l2 <= 0, and as `copies`.
+    """
     choose("kind", config.kind, get_args(Kind))
     if config.l2 <= 0:
         raise UserError(f"l2 is {config.l2}: choose a number above 0, without which the weights are not determined")
+    l2 = config.views * config.l2  # beside sums over all views
 
     def fit(key: Key, labelled: Images, labels: Labels, unlabelled: Images) -> State:
         features = labelled.reshape(len(labelled), -1)
         if config.kind == "ridge":
-            weights, bias = ridge(features, np.eye(spec.classes)[labels], config.l2)
+            weights, bias = ridge(features, np.eye(spec.classes)[labels], l2)
         else:
-            weights, bias = logistic(features, labels, spec.classes, config.l2, config.iterations)
+            weights, bias = logistic(features, labels, spec.classes, l2, config.iterations)
         return State(weights.astype(np.float32), bias.astype(np.float32))
 
     def classify(state: State, images: Array) -> Array:
         outputs = jnp.reshape(images, (len(images), -1)) @ state.weights + state.bias
         return log_shares(outputs) if config.kind == "ridge" else jax.nn.log_softmax(outputs)
 
-    return Method(None, (), classify=classify, fit=fit)
+    return Method(None, (), classify=classify, fit=fit, copies=copies(config.augmentation, config.views))

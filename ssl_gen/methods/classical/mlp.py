@@ -2,11 +2,14 @@
 
 Rumelhart, Hinton and Williams 1986, "Learning Representations by Back-Propagating Errors", Nature 323.
 
-    h_0 = x,  h_(i+1) = relu(W_i^T h_i + b_i),  min E CE(W_n^T h_n + b_n, y) + l2 / (2 L) sum_i |W_i|^2
+    h_0 = x,  h_(i+1) = relu(W_i^T h_i + b_i),  min E CE(W_n^T h_n + b_n, y) + l2 / (2 B) sum_i |W_i|^2
 
-Trained until the loss stands still or for `epochs`; early stopping, which would take labels away, is off. Features are
-pixels in [-1, 1], or latents, as they come: nothing is standardised. No unlabelled image is looked at; for the same
-with dropout, augmentation and an EMA of the params see `supervised`.
+on batches of B = 200 images, or all where there are fewer or with lbfgs, until the loss stands still or for `epochs`;
+early stopping, which would take labels away, is off. With `views` of each labelled image, all but one of them changed
+by `augmentation` before an encoder sees them, it learns all: with `--encoder` a head on frozen features that is trained
+with changed images. Features are pixels in [-1, 1], or latents, as they come: nothing is standardised. No unlabelled
+image is looked at; for the same with dropout, augmentation at every step and an EMA of the params, on pixels alone, see
+`supervised`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_gen.augmentation import Augmentation, copies
 from ssl_gen.core.options import choose
 from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserError
 
@@ -33,8 +37,10 @@ class Config:
     hidden: tuple[int, ...] = (500, 500)  # units a layer; ours, as in `supervised`
     solver: Solver = "adam"  # of scikit-learn; lbfgs sees all labels at once
     learning_rate: float = 1e-3  # of adam; scikit-learn's default
-    l2: float = 1e-4  # weight of |W|^2 / 2, divided by the number of labels; scikit-learn's default
+    l2: float = 1e-4  # weight of |W|^2 / 2, divided by the images of a batch; scikit-learn's default
     epochs: int = 500  # at most; ours
+    views: int = 1  # of each labelled image: itself and changed copies; ours
+    augmentation: Augmentation = Augmentation()  # of the copies
 
 
 class State(NamedTuple):
@@ -85,7 +91,10 @@ def train(config: Config, seed: int, features: np.ndarray, labels: np.ndarray, c
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
-    """A perceptron for images of `spec`, or for latents. Raises UserError on an unknown solver and without a layer."""
+    """A perceptron for images of `spec`, or for latents.
+
+    Raises UserError on an unknown solver, without a layer, and as `copies`.
+    """
     choose("solver", config.solver, get_args(Solver))
     if not config.hidden:
         raise UserError("hidden is empty: give the units of a layer or more, or use the method linear")
@@ -99,4 +108,4 @@ def make(config: Config, spec: ImageSpec) -> Method:
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(forward(state, jnp.reshape(images, (len(images), -1)), config.hidden))
 
-    return Method(None, (), classify=classify, fit=fit)
+    return Method(None, (), classify=classify, fit=fit, copies=copies(config.augmentation, config.views))
