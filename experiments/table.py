@@ -24,7 +24,7 @@ from ssl_gen.core.plain import to_plain
 from ssl_gen.core.precision import Asked
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching, triple_gan
-from ssl_gen.methods.classical import supervised
+from ssl_gen.methods.classical import linear, mlp, supervised
 from ssl_gen.methods.self_training import meta_pseudo_labels, noisy_student, pseudo_label
 from ssl_gen.methods.variational import adversarial_autoencoder, m2, stacked_m1_m2, vae, vae_gan
 from ssl_gen.networks.pretrained.sources import PACKAGES
@@ -55,6 +55,7 @@ DENSITIES = tuple(each.Config for each in (adversarial_autoencoder, m2, stacked_
 LATER: Mapping[type, Mapping[str, Any]] = {
     Augmentation: {"shift": 0},
     supervised.Config: {"optimizer": "adam", "lookahead": 0, "label_smoothing": 0.0, "alternating_flip": False},
+    **{each: {"views": 1, "augmentation": Augmentation()} for each in (linear.Config, mlp.Config)},
     pseudo_label.Config: {"optimizer": "adam"},
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
     noisy_student.Config: {"first_teacher": "labelled"},
