@@ -43,7 +43,7 @@ WORDS += ["--steps=12", "--log-every=2", "--evaluate-every=4", "--checkpoint-eve
 WORDS += ["--features=pixels", "--quiet", "--replicas=vmap"]  # the seeds are spread over the processes
 MOVED = "train supervised --labels=30 --seeds=1 --replicas=loop --steps=50 --config.labelled-batch=4 --log-every=1"
 MOVED += " --config.hidden=64 --evaluate-every=25 --checkpoint-every=10 --samples=20 --features=pixels --quiet"
-PATIENCE = 600  # s until two processes are taken to hang; ours, for they need 20 s of a core, which may be shared
+PATIENCE = 600  # s until two processes are taken to hang; ours, for they need 30 s of a core, which may be shared
 
 
 def options(folder, **changes):
