@@ -325,3 +325,24 @@ def test_a_bit_that_turned_in_a_file_of_arrays_is_damage(tmp_path):
 def test_parts_are_joined_in_order():
     parts = [np.full((n, 8, 8, 3), n, np.uint8) for n in (2, 7, 0, 4)]
     np.testing.assert_array_equal(disk.joined(parts, disk.in_memory), np.concatenate(parts))
+
+
+# tensorflow-datasets
+
+
+def test_a_set_of_array_records_is_told_by_the_files_beside_its_account(tmp_path):
+    version = tmp_path / "birds" / "1.0.0"
+    version.mkdir(parents=True)
+    (version / "birds-train.array_record").write_bytes(bytes(100))
+    asked = sources.ask("birds", tmp_path, None, False, False)
+    assert sources.origin(asked) is None  # not prepared to its end
+    (version / "dataset_info.json").write_text("{}")
+    first = sources.origin(asked)
+    assert first == sources.origin(asked) and str(tmp_path / "birds") in first.place
+    (version / "birds-train.array_record").write_bytes(bytes(101))
+    assert sources.origin(asked).place == first.place and sources.origin(asked).stamp != first.stamp
+
+
+def test_a_name_that_is_a_folder_of_pictures_is_no_set_of_array_records(tmp_path):
+    (tmp_path / "pictures" / "a" / "b" / "c").mkdir(parents=True)
+    assert sources.origin(sources.ask("pictures", tmp_path, None, False, False)) is None

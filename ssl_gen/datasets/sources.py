@@ -188,11 +188,14 @@ def npz_origin(asked: Asked) -> Origin | None:
 
 
 def prepared_origin(asked: Asked) -> Origin | None:
-    """Of a large set of tensorflow-datasets: all files in its folder; None where it has none yet."""
+    """Of a large set of tensorflow-datasets: the files beside its account; None where it is not prepared yet."""
     home = os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
     root = Path(asked.data_dir or home, asked.name.partition(":")[0])
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    large = sum(file.stat().st_size for file in files) >= kept.LARGE // 4  # they are compressed
+    accounts = [
+        path for depth in ("*", "*/*") for path in root.glob(f"{depth}/dataset_info.json")
+    ]  # a version, a config
+    files = sorted(file for account in accounts for file in account.parent.iterdir())
+    large = bool(files) and sum(file.stat().st_size for file in files) >= kept.LARGE // 4  # they are compressed
     return Origin(f"{asked.name} in {root.resolve()}", kept.stamp_of(files)) if large else None
 
 
