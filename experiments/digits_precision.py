@@ -21,6 +21,7 @@ from experiments import digits_missing, table, tracked
 from experiments.digits_flow import DRAWING, FLOW
 from experiments.digits_label_efficiency import METHODS
 from experiments.table import HERE, Row
+from ssl_gen.core.precision import Asked
 from ssl_gen.reports.compare import pairs
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.reports.records import FinalRecord
@@ -41,7 +42,7 @@ FIFTY = {
 }
 
 
-def narrowed(row: Row, precision: Precision) -> Row:
+def narrowed(row: Row, precision: Asked) -> Row:
     """The row in a precision, with 50 labels and 5 masks of whole images."""
     options = dataclasses.replace(
         row.options, labels="50", seeds=5, features="random", missing_pixels=0.0, precision=precision
@@ -49,7 +50,7 @@ def narrowed(row: Row, precision: Precision) -> Row:
     return row._replace(options=options)
 
 
-ROWS = {"guesses": narrowed(METHODS["label_spreading"], "float32")} | {
+ROWS = {"guesses": narrowed(METHODS["label_spreading"], "auto")} | {  # what is fitted in one go has none
     f"{name}_{precision}": narrowed(row, precision) for name, row in FIFTY.items() for precision in get_args(Precision)
 }
 BASELINE = None  # each bfloat16 row has one of its own, see `differences`
