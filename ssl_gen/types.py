@@ -98,10 +98,9 @@ class Method(NamedTuple):
     log_weight: Callable[[State, Key, Key, Array], Array] | None = None  # keys of what is observed and of z ~ q, images
     # -> log p(x, z) / q(z | x) (B,) nats
     fit: Callable[[Key, Images, Labels, Images], State] | None = None  # labelled, labels, the other images; on the host
-    copies: Callable[[Key, Array], Iterator[Array]] | None = (
-        None  # labelled images (L, H, W, C) -> changed copies of all
-    )
-    # of them, one array after the other, that `fit` is shown behind them, as latents where it sees latents
+    # labelled images (L, H, W, C) -> changed copies of all of them, one array after the other, which `fit` is shown
+    # behind them, as latents where it sees latents
+    copies: Callable[[Key, Array], Iterator[Array]] | None = None
     told: Literal["nothing", "visible", "guessed"] = "nothing"  # of unlabelled images' classes; guessed: by --labeller
     classify_first: Callable[[State, Array], Array] | None = None  # by the classifier before its last phase
     sampler: Any = NoSettings()  # a frozen dataclass: how samples are drawn unless asked for otherwise
