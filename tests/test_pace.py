@@ -36,7 +36,7 @@ def test_a_run_that_was_begun_keeps_its_steps(tmp_path, monkeypatch):
 
 def test_the_run_is_of_the_data_that_its_steps_were_timed_on_and_they_are_read_once(slow, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(train, "load_data", lambda options: read.append(load_data(options)) or read[-1])
+    monkeypatch.setattr(train, "load_data", lambda *given: read.append(load_data(*given)) or read[-1])
     options = Options(labels="10", out=tmp_path / "run", quiet=True, evaluators=(), features="pixels")
     data = pace.steps_in(10.0, "supervised", SMALL, options).data
     final = train.train("supervised", SMALL, options, data).final

@@ -29,10 +29,7 @@ class Place(NamedTuple):
     values: np.ndarray | None = None  # what the network has built in; an array that is another has no place
 
 
-BUILT_IN = (
-    0.01  # relative difference of an array from values that are built in: files may have been rounded to bfloat16
-)
-
+BUILT_IN = 0.01  # relative difference of an array from values that are built in: a file may keep 8 bits of them
 
 Table = dict[str, Place]  # name in the file -> its place
 Maker = Callable[[Weights], Table]  # of the names for a file
