@@ -68,7 +68,7 @@ def differences(rows: Mapping[str, FinalRecord]) -> list[str]:
                 result = pairs.paired(narrow, wide, metric)
                 if result is not None:
                     low, high = result["ci95"] or (float("nan"), float("nan"))
-                    said = f"{result['difference']:+.3g} [{low:+.3g}, {high:+.3g}], {pairs.verdict(result, metric)}"
+                    said = f"{round(result['difference'] or 0, 9):+.3g} [{low:+.3g}, {high:+.3g}], {pairs.verdict(result, metric)}"
                     found.append(f"{name}, {metric}: {said}")
     return found
 
