@@ -68,8 +68,8 @@ def differences(rows: Mapping[str, FinalRecord]) -> list[str]:
                 result = pairs.paired(narrow, wide, metric)
                 if result is not None:
                     low, high = result["ci95"] or (float("nan"), float("nan"))
-                    said = f"{round(result['difference'] or 0, 9):+.3g} [{low:+.3g}, {high:+.3g}], {pairs.verdict(result, metric)}"
-                    found.append(f"{name}, {metric}: {said}")
+                    interval = f"{round(result['difference'] or 0, 9):+.3g} [{low:+.3g}, {high:+.3g}]"
+                    found.append(f"{name}, {metric}: {interval}, {pairs.verdict(result, metric)}")
     return found
 
 
