@@ -85,24 +85,30 @@ FIGURES = (
 )
 
 
-def measure(folder: Path, ways: Mapping[str, Way]) -> dict[str, dict[str, Summary]]:
-    """{metric: {way: summary over the seeds}}. Raises UserError where a run is not there or not trained."""
-    found: dict[str, dict[str, Summary]] = {}
-    for name in dict.fromkeys(way.run for way in ways.values()):
+def measure(folder: Path, ways: Mapping[str, Way], kept: Path) -> dict[str, dict[str, Summary]]:
+    """{metric: {way: summary over the seeds}}, those in the file `kept` as they stand there; it grows way by way.
+
+    Raises UserError where a run is not there or not trained.
+    """
+    found: dict[str, dict[str, Summary]] = json.loads(kept.read_text()) if kept.exists() else {}
+    known = {key for values in found.values() for key in values}
+    for name in dict.fromkeys(way.run for key, way in ways.items() if key not in known):
         run = load_run(folder / name)
         run.check_trained()
         states = {replica: run.states[replica] for replica in run.temperatures}
         options, data = data_of(run)
         reference = make_reference(data, options)
         for key, way in ways.items():
-            if way.run == name:
+            if way.run == name and key not in known:
                 sampler = run.sampler(**way.sampler)
                 measured = record.measure_seeds(run.compiled, data, states, reference, way.metrics, sampler)
-                kept = {tables.parsed(full).number: summary for full, summary in measured.items()}
+                summaries = {tables.parsed(full).number: summary for full, summary in measured.items()}
                 for metric in SHOWN:
-                    if metric in kept:
-                        found.setdefault(metric, {})[key] = kept[metric]
-                        print(f"{key}, {metric}: {tables.measured('', kept[metric])}", flush=True)
+                    if metric in summaries:
+                        found.setdefault(metric, {})[key] = summaries[metric]
+                        print(f"{key}, {metric}: {tables.measured('', summaries[metric])}", flush=True)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(found))
     return {metric: {key: values[key] for key in ways if key in values} for metric, values in found.items()}
 
 
@@ -129,12 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("measure", "figures"), default="measure")
     parser.add_argument("--runs", type=Path, default=Path("runs/digits_flow"), help="where those of digits_flow are")
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"runs/{NAME}.json"), help="what is measured so far; it goes on"
+    )
     parser.add_argument("--record", action="store_true", help=f"write the results to experiments/{NAME}.json")
     asked = parser.parse_args(arguments)
     path = HERE / f"{NAME}.json"
     if asked.what == "measure":
         cache.keep_compiled()
-        found = measure(asked.runs, BY_STEPS | BY_GUIDANCE)
+        found = measure(asked.runs, BY_STEPS | BY_GUIDANCE, asked.out)
         made = (record.device(), record.commit())
         seeds = list(range(FIVE.seeds))
         numbers = Numbers("digits", 1_000, 50, seeds, "drawn with", *made, metrics=found)
