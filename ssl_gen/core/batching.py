@@ -44,7 +44,7 @@ def gather_variables(variables: Tree) -> Tree:
     Its images then stay where they are: left alone, the compiler may move these instead. Gradients come out whole too.
     Outside a data-parallel run this does nothing.
     """
-    if "data" not in jax.sharding.get_abstract_mesh().axis_names:
+    if devices_of_a_batch() is None:
         return variables
     return jax.lax.with_sharding_constraint(variables, jax.sharding.PartitionSpec())
 

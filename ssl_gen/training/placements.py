@@ -17,7 +17,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ssl_gen.core.machine import cores
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import Store, read
 from ssl_gen.training import processes
@@ -154,19 +153,9 @@ def make_step_programs(
     )
 
 
-def looped(
-    method: Method,
-    store: Store,
-    replicas: int,
-    mesh: Mesh | None,
-    longest: int,
-    fold: bool,
-    shard: bool,
-    compiler_options: dict[str, str],
-) -> Replicas:
-    """The placement `loop`: `states` is a list, its replicas advance as many at a time as there are cores."""
-    programs = make_step_programs(method, store, None, mesh, longest, fold, shard, compiler_options)
-    pool = ThreadPoolExecutor(1 if mesh else cores())  # collectives of two programs at once can starve
+def looped(programs: StepPrograms, replicas: int, at_once: int) -> Replicas:
+    """The placement `loop`: `states` is a list, `at_once` of its replicas advance at a time; programs are of one."""
+    pool = ThreadPoolExecutor(at_once)
 
     def init(seeds: Sequence[int], rows: Rows) -> Tree:
         each = enumerate(np.asarray(seeds))
@@ -197,18 +186,8 @@ def looped(
     )
 
 
-def vmapped(
-    method: Method,
-    store: Store,
-    replicas: int,
-    mesh: Mesh | None,
-    longest: int,
-    fold: bool,
-    shard: bool,
-    compiler_options: dict[str, str],
-) -> Replicas:
+def vmapped(programs: StepPrograms) -> Replicas:
     """The placement `vmap`: `states` is stacked, one program advances them all."""
-    programs = make_step_programs(method, store, replicas, mesh, longest, fold, shard, compiler_options)
 
     def advance(
         states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]

@@ -20,10 +20,11 @@ from typing import Literal
 
 import jax
 
+from ssl_gen.core.machine import cores
 from ssl_gen.core.memory import Memory, compiler_options, saving
 from ssl_gen.datasets.store import Store
 from ssl_gen.training.mesh import make_mesh
-from ssl_gen.training.placements import looped, pmapped, vmapped
+from ssl_gen.training.placements import looped, make_step_programs, pmapped, vmapped
 from ssl_gen.training.programs import Replicas
 from ssl_gen.types import Method, UserError
 
@@ -88,5 +89,8 @@ def make_replicas(
         return pmapped(method, store, replicas, devices, longest, fold)
     mesh = make_mesh(replicas, data_parallel, devices, placement)
     check_divisible(method, data_parallel)
-    place = vmapped if placement == "vmap" else looped
-    return place(method, store, replicas, mesh, longest, fold, shard, compiler_options(memory, devices[0].platform))
+    stacked, compiled_with = replicas if placement == "vmap" else None, compiler_options(memory, devices[0].platform)
+    programs = make_step_programs(method, store, stacked, mesh, longest, fold, shard, compiled_with)
+    if placement == "vmap":
+        return vmapped(programs)
+    return looped(programs, replicas, 1 if mesh else cores())  # collectives of two programs at once can starve
