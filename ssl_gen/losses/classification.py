@@ -14,6 +14,11 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+def mean_over(kept: Array, nats: Array) -> Array:
+    """The mean of nats (B,) over the images that are kept (B,) bool -> (); 0 without any."""
+    return jnp.where(kept, nats, 0.0).sum() / jnp.maximum(kept.sum(), 1)
+
+
 def smoothed_cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
     """CE(p, (1 - smoothing) one-hot + smoothing / K): logits (B, K), labels (B,) -> () nats.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen.core.options import choose
+from ssl_gen.losses.classification import mean_over
 from ssl_gen.types import Array
 
 Threshold = float | Array  # of probability: one for all guesses, () or a number, or one of each, (U,)
@@ -240,4 +241,4 @@ def annealed_cross_entropy(logits: Array, labels: Array, ceiling: Array) -> Arra
     """
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     taught = jax.lax.stop_gradient(jnp.exp(-nats) <= ceiling)
-    return jnp.where(taught, nats, 0.0).sum() / jnp.maximum(taught.sum(), 1)
+    return mean_over(taught, nats)

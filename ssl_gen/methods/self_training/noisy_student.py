@@ -34,7 +34,7 @@ from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples, choose
 from ssl_gen.core.players import Player
 from ssl_gen.core.schedules import Decaying, decaying
-from ssl_gen.losses.classification import cross_entropy
+from ssl_gen.losses.classification import cross_entropy, mean_over
 from ssl_gen.losses.thresholds import confident
 from ssl_gen.networks import classifiers
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree, UserError
@@ -81,14 +81,14 @@ def taught(logits: Array, guesses: Array, threshold: float) -> Array:
     guesses = jax.lax.stop_gradient(guesses)
     kept = confident(guesses, threshold)
     nats = optax.softmax_cross_entropy(logits, jnp.exp(guesses))
-    return jnp.where(kept, nats, 0.0).sum() / jnp.maximum(kept.sum(), 1)
+    return mean_over(kept, nats)
 
 
 def told(logits: Array, labels: Array) -> Array:
     """CE of images that are told a class: logits (U, K), labels (U,), negative for none -> () nats; 0 without one."""
     kept = labels >= 0
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-    return jnp.where(kept, nats, 0.0).sum() / jnp.maximum(kept.sum(), 1)
+    return mean_over(kept, nats)
 
 
 def starts(config: Config) -> tuple[int, ...]:
