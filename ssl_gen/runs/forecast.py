@@ -11,6 +11,7 @@ from ssl_gen.core.machine import cores
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.reports.tables import MISSING, text_table
+from ssl_gen.runs.data import Data
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.train import begin, prepare
 from ssl_gen.training.programs import flop
@@ -42,13 +43,13 @@ class Forecast(NamedTuple):
     limit: int | None  # bytes that the device has for jax, where it says so
 
 
-def forecast(name: str, config: Any = None, options: Options | None = None) -> Forecast:
+def forecast(name: str, config: Any = None, options: Options | None = None, data: Data | None = None) -> Forecast:
     """Prepare a run as `train` does, start its seeds and compile its steps; nothing is trained and nothing written.
 
-    Raises UserError for what `train` refuses, and for a method that has no steps.
+    The arguments are those of `train`. Raises UserError for what `train` refuses, and for a method that has no steps.
     """
     options = options or Options()
-    job = prepare(name, config, options)
+    job = prepare(name, config, options, data=data)
     method, data = job.compiled.method, job.data
     if method.fit:
         raise UserError(f"{name} is fitted in one go and compiles no step: leave out --dry-run")
