@@ -10,7 +10,7 @@ from PIL import Image
 from test_folders import picture, read, two_classes
 
 from ssl_gen.core.files import say_once
-from ssl_gen.datasets import decoded, disk, folders, kept
+from ssl_gen.datasets import decoded, disk, folders, halfway, kept
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +149,31 @@ def test_what_another_reader_met_is_added(tmp_path):
     Image.new("RGBA", (10, 12), (0, 0, 0, 0)).save(root / "dog" / "clear.png")
     first = read(root)
     assert first.reading.modes["RGB with transparency"] == 1 and first.reading.warnings == read(root).reading.warnings
+
+
+@pytest.mark.parametrize("files", [4, 9, 13])
+def test_where_a_process_was_killed_the_next_goes_on(tmp_path, monkeypatch, decodings, capsys, files):
+    """Among the files one that is no image, one in grey, one larger; all become 32 x 32 where the larger one comes."""
+    root = two_classes(tmp_path / "pictures", 7)
+    (root / "cat" / "1.png").write_bytes(b"no image")
+    picture(root / "cat" / "3.png", 50, mode="L")
+    picture(root / "dog" / "0.png", 51, size=(240, 30))
+    monkeypatch.setattr(decoded, "FEWEST", 10**6)
+    whole = read(root, skip_unreadable=True)
+    monkeypatch.setattr(decoded, "FEWEST", 10)
+    monkeypatch.setattr(halfway, "NOTED", 0)
+    own = folders.read_picture
+
+    def cut(path):
+        if len(decodings) == files:
+            raise KeyboardInterrupt
+        return own(path)
+
+    decodings.clear()
+    monkeypatch.setattr(folders, "read_picture", cut)
+    with pytest.raises(KeyboardInterrupt):
+        read(root, skip_unreadable=True)
+    monkeypatch.setattr(folders, "read_picture", own)
+    decodings.clear()
+    assert_same(read(root, skip_unreadable=True), whole)
+    assert len(decodings) == 14 - files and f"{files} of 14 files are there already" in capsys.readouterr().err

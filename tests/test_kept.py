@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import time
 import types
 
 import numpy as np
@@ -12,7 +13,7 @@ from test_folders import picture, two_classes
 
 from ssl_gen import cli
 from ssl_gen.core.files import say_once
-from ssl_gen.datasets import decoded, disk, folders, kept, shapes, sources
+from ssl_gen.datasets import decoded, disk, folders, halfway, kept, shapes, sources
 from ssl_gen.datasets.dataset import Dataset, hold_out
 from ssl_gen.datasets.sources import load
 from ssl_gen.types import UserError
@@ -82,9 +83,10 @@ def test_what_is_drawn_once_is_mapped_from_then_on_and_is_the_same(drawings, mon
 
 
 def test_a_later_start_computes_no_hash_over_all_and_knows_the_right_one(hashed):
-    load(NAME)
+    first = load(NAME)
     hashed.clear()
     found = load(NAME)
+    assert all(a is b for a, b in zip(first.known.of, first.hashed, strict=True))
     assert found.known.sha256 == found._replace(known=None).sha256
     images = [block for block in hashed if block.ndim == 4]
     assert len(images) == 2 * kept.LOOKED_AT and len(hashed) == len(images) + 2 * 1  # and both arrays of labels
@@ -346,3 +348,80 @@ def test_a_set_of_array_records_is_told_by_the_files_beside_its_account(tmp_path
 def test_a_name_that_is_a_folder_of_pictures_is_no_set_of_array_records(tmp_path):
     (tmp_path / "pictures" / "a" / "b" / "c").mkdir(parents=True)
     assert sources.origin(sources.ask("pictures", tmp_path, None, False, False)) is None
+
+
+# A process that is killed on the way
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """Work is noted after each ten images, not after seconds."""
+    monkeypatch.setattr(halfway, "NOTED", 0)
+    monkeypatch.setattr(shapes, "ROWS", 10)
+
+
+def cut_after(monkeypatch, module, name, times):
+    """Ctrl-C comes when a function is called once more than so many times."""
+    own, left = getattr(module, name), iter(range(times))
+
+    def called(*arguments, **options):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return own(*arguments, **options)
+
+    monkeypatch.setattr(module, name, called)
+    with pytest.raises(KeyboardInterrupt):
+        load(NAME)
+    monkeypatch.setattr(module, name, own)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "times", "there"),
+    [
+        (shapes, "draw", 35, 30),  # in the fourth ten of training images: each is of ten shapes
+        (shapes, "draw", 65, 60),  # in the first ten of tests
+        (kept, "_hash", 0, 72),  # when all is drawn
+    ],
+)
+def test_a_cut_set_goes_on_where_it_was(cache, noted, drawings, monkeypatch, capsys, module, name, times, there):
+    cut_after(monkeypatch, module, name, times)
+    (left,) = cache.glob("*.part")
+    assert {path.suffix for path in left.iterdir()} <= {"", ".u8", ".json"}
+    drawings.clear()
+    found = load(NAME)
+    assert sum(drawings) == 72 - there and "images are there already" in capsys.readouterr().err
+    assert not list(cache.glob("*.part"))
+    monkeypatch.setattr(kept, "LARGE", 2**27)
+    assert_same(found, load(NAME))
+
+
+def test_what_was_noted_of_other_files_or_damaged_is_not_gone_on_with(cache, noted, drawings, monkeypatch):
+    cut_after(monkeypatch, shapes, "draw", 35)
+    (note,) = cache.glob("*.part/0.json")
+    note.write_text(note.read_text().replace("30", "50"))
+    drawings.clear()
+    load(NAME)
+    assert sum(drawings) == 72
+
+
+def test_where_another_process_makes_the_same_set_each_makes_its_own(cache, noted, monkeypatch, drawings):
+    own = shapes.draw
+
+    def draw(*arguments):
+        monkeypatch.setattr(shapes, "draw", own)
+        inside.append(load(NAME))
+        return own(*arguments)
+
+    inside = []
+    monkeypatch.setattr(shapes, "draw", draw)
+    assert_same(load(NAME), inside[0])
+    assert sum(drawings) == 2 * 72 and not list(cache.glob("*.part"))
+
+
+def test_work_that_nobody_goes_on_with_is_removed_after_a_week(cache, noted, monkeypatch):
+    cut_after(monkeypatch, shapes, "draw", 35)
+    load("shapes:8:70")
+    (left,) = cache.glob("*.part")
+    monkeypatch.setattr(halfway.time, "time", lambda own=time.time: own() + halfway.LEFT + 60)
+    load("shapes:8:80")
+    assert not list(cache.glob("*.part")), left

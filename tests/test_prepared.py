@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from ssl_gen.datasets import disk, halfway, prepared
 from ssl_gen.datasets.dataset import HIDDEN
 from ssl_gen.datasets.prepared import prepare
 from ssl_gen.datasets.sources import DATASETS, load
@@ -75,6 +76,31 @@ def test_a_prepared_set_is_read_with_validation_as_test_and_all_images_at_one_si
 
 def test_an_unlabelled_split_joins_the_training_images_as_hidden(tiny):
     assert np.sum(load("tiny_pictures", tiny).train_labels == HIDDEN) == 3
+
+
+def test_where_a_process_was_killed_the_next_goes_on(tiny, tmp_path, monkeypatch, capsys):
+    """In the second of three blocks of records, of which labels are kept beside images."""
+    whole = load("tiny_pictures", tiny)
+    monkeypatch.setattr(halfway, "NOTED", 0)
+    monkeypatch.setattr(prepared, "ROWS", 3)
+    own, seen = prepared.resize_one, []
+
+    def cut(*arguments):
+        seen.append(1)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return own(*arguments)
+
+    def read():
+        return prepared.load_prepared("tiny_pictures", tiny, None, (), disk.in_folder(tmp_path, again=True))
+
+    monkeypatch.setattr(prepared, "resize_one", cut)
+    with pytest.raises(KeyboardInterrupt):
+        read()
+    found = read()
+    assert len(seen) == 5 + 13 - 3 and "3 of 9 images are there already" in capsys.readouterr().err
+    for one, other in zip(found.hashed[1:], whole.hashed[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.fixture(scope="module")

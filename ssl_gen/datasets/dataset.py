@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_gen.datasets import stratify
-from ssl_gen.datasets.disk import Empty, beside, chosen, in_memory, joined
+from ssl_gen.datasets.disk import ROWS, Empty, beside, chosen, in_memory, joined, unfilled
 from ssl_gen.types import ImageSpec, UserError
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ def conform(images: np.ndarray, height: int, width: int, channels: int, empty: E
     if images.shape[1:] == (height, width, channels):
         return images
     fitted = empty((len(images), height, width, channels))
-    for row, image in enumerate(images):
-        fitted[row] = resize_one(recolour_one(image, channels), height, width)
+    for rows in unfilled(f"resizing to {width} x {height}", ROWS, fitted):
+        for row in range(rows.start, rows.stop):
+            fitted[row] = resize_one(recolour_one(images[row], channels), height, width)
     return fitted
 
 

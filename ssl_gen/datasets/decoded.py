@@ -24,6 +24,7 @@ import PIL
 from ssl_gen.core.files import check_seal, read_json, say, say_once, write_json
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.datasets.disk import Growing, blocks
+from ssl_gen.datasets.halfway import sync, workshop
 from ssl_gen.datasets.reading import Reading
 from ssl_gen.types import UserError
 
@@ -74,15 +75,16 @@ def read(key: str) -> Decoded | None:
 
 @contextlib.contextmanager
 def growing(key: str | None, files: int) -> Iterator[Growing]:
-    """Images of as many files, on disk where they will have a key, else in memory; nothing is left of a failure."""
+    """Images of as many files, on disk where they will have a key, else in memory; nothing is left of a failure.
+
+    A process that was killed leaves what it decoded: the next goes on with it.
+    """
     folder = _folder() if key else None
-    path = folder / f"{key}.{os.getpid()}.part" if folder else None
-    try:
-        yield Growing(path, files)
-    finally:
-        if path:
-            with contextlib.suppress(OSError):  # its folder may be a file
-                path.unlink(missing_ok=True)
+    if folder is None or key is None:
+        yield Growing(None, files)
+        return
+    with workshop(folder, key, "decoded images are kept in memory") as bench:
+        yield Growing(bench and bench / "images.u8", files, bench and bench / "images.json")
 
 
 def keep(key: str, decoded: Decoded, grown: Growing) -> Decoded:
@@ -98,8 +100,7 @@ def keep(key: str, decoded: Decoded, grown: Growing) -> Decoded:
         "blocks": _hashes(decoded.images),
     }
     try:
-        with open(grown.path, "rb") as file:
-            os.fsync(file.fileno())
+        sync(grown.path)
         os.replace(grown.path, _pixels(folder, key))
         decoded = decoded._replace(images=_mapped(folder, key, decoded.images.shape))
         write_json(_account(folder, key), content)

@@ -7,6 +7,8 @@ set on disk may be larger than memory.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import mmap
 import os
 import shutil
@@ -17,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from ssl_gen.core.files import say_once
+from ssl_gen.core.files import say, say_once
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.core.wording import size
+from ssl_gen.datasets.halfway import Notes, sync
 
 Empty = Callable[[tuple[int, ...]], np.ndarray]  # shape -> an array of uint8 that is to be filled
 BLOCK = 2**24  # bytes, about, of images that are in memory at a time; ours
+ROWS = 1_000  # images that are made between two looks at the clock; ours
+LARGE = 2**27  # bytes of images from which on a bar shows how many are made: fewer take a second or two; ours
 
 
 def blocks(images: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -62,16 +68,23 @@ def in_memory(shape: tuple[int, ...]) -> np.ndarray:
     return np.empty(shape, np.uint8)
 
 
-def in_folder(folder: Path) -> Empty:
+def in_folder(folder: Path, again: bool = False) -> Empty:
     """Makes `Empty` arrays in files of a folder, mapped; in memory, and says why, where the disk has no room for one.
 
     The room is taken before anything is written: to write what is mapped on a full disk would end the process.
+    again: arrays are numbered as they are made, and one that an earlier process made in that folder is taken as it is.
     """
+    numbers = itertools.count()
 
     def empty(shape: tuple[int, ...]) -> np.ndarray:
-        needed, path = int(np.prod(shape)), folder / f"{uuid.uuid4().hex}.u8"
+        needed, path = int(np.prod(shape)), folder / f"{next(numbers) if again else uuid.uuid4().hex}.u8"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if again and path.exists():
+                if needed and path.stat().st_size == needed:
+                    return np.memmap(path, np.uint8, "r+", shape=shape)
+                path.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)  # what was noted of a file that is no more
             left = shutil.disk_usage(folder).free
             if 0 < needed <= left:
                 with open(path, "xb") as file:
@@ -122,17 +135,62 @@ def mapped_from(array: np.ndarray) -> tuple[Path, int] | None:
     return Path(root.filename), root.offset + _address(array) - _address(root)
 
 
+def unfilled(what: str, step: int, *arrays: np.ndarray) -> Iterator[slice]:
+    """Rows of arrays (N, ...) that are to be filled, in order, up to `step` at a time; a bar says how many are.
+
+    Of arrays in the files of a workshop those are passed over, and it is said, that an earlier process filled: what
+    is filled must be a function of the row, and the arrays the first that are made there, in the same order.
+    """
+    files, count = [place[0] for place in map(mapped_from, arrays) if place is not None], len(arrays[0])
+    notes = Notes(files[0].with_suffix(".json") if len(files) == len(arrays) else None)
+    first = min(int(notes.read().get("rows", 0)), count)
+    if first:
+        say(f"{what}: {first:,} of {count:,} images are there already")
+
+    def brought(rows: int) -> dict[str, Any]:
+        for file in files:
+            sync(file)
+        return {"rows": rows}
+
+    large = sum(array.nbytes for array in arrays) >= LARGE
+    with tqdm(None, what, count, initial=first, unit=" images", disable=None if large else True) as bar:
+        for start in range(first, count, step):
+            rows = slice(start, min(start + step, count))
+            yield rows
+            bar.update(rows.stop - rows.start)
+            notes.write(functools.partial(brought, rows.stop))
+
+
 class Growing:
     """Images (h, w) or (h, w, 3) uint8 that come one by one, in memory or in a file, if the disk takes it.
 
     expected: how many. They are grey, (N, h, w, 1), until the first in RGB comes, which makes all (N, h, w, 3).
+    notes: where it stands how far an earlier process came with that file; `before` is what it said of it.
     """
 
-    def __init__(self, path: Path | None, expected: int) -> None:
-        self.path, self.expected = path, expected
+    def __init__(self, path: Path | None, expected: int, notes: Path | None = None) -> None:
+        self.path, self.expected, self.notes = path, expected, Notes(notes)
         self.count = 0
         self.shape: tuple[int, ...] = (0, 0, 1)  # of an image
         self.waiting: list[np.ndarray] = []  # those that are not in the file yet, all without one
+        self.before: dict[str, Any] = {}
+        noted = self.notes.read()
+        if path is not None and noted:
+            self.count, self.shape, self.before = noted["count"], tuple(noted["shape"]), noted["said"]
+            os.truncate(path, self.count * int(np.prod(self.shape)))
+
+    def note(self, said: Callable[[], dict[str, Any]]) -> None:
+        """Note now and then, with what `said` returns, that all so far is there."""
+
+        def content() -> dict[str, Any]:
+            self._flush()
+            if self.path is None:
+                raise OSError(0, "the file takes no more")
+            sync(self.path)
+            return {"count": self.count, "shape": list(self.shape), "said": said()}
+
+        if self.path is not None and self.count:
+            self.notes.write(content)
 
     def append(self, image: np.ndarray) -> None:
         """One more, of the sides of those before."""
@@ -153,6 +211,7 @@ class Growing:
         if not self.count:
             return
         earlier, path = self.whole(), self.path
+        self.notes.forget()
         self.shape = function(earlier[0]).shape
         if path is not None:
             half = path.with_name(f"{path.name}.changed")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from ssl_gen.core.files import say
 from ssl_gen.datasets import copies, decoded, stratify
 from ssl_gen.datasets.dataset import DEFAULT_SIDE, HIDDEN, LARGEST, SMALLEST, Dataset, recolour_one, resize_one
 from ssl_gen.datasets.decoded import Decoded
@@ -160,13 +164,17 @@ def _read_images(
 
 
 def _decode(files: Sequence[File], size: int | None, skip_unreadable: bool, grown: Growing) -> Decoded:
-    """All files into `grown`, large ones shrunk as they come."""
-    kept: list[int] = []
-    unread: list[int] = []
-    reading = Reading()
-    side, grey = size, 0
-    for number, file in enumerate(files):
-        picture = _read_or_skip(file.path, skip_unreadable)
+    """All files into `grown`, large ones shrunk as they come, from the first that an earlier process did not decode."""
+    before = grown.before
+    first, side, grey = before.get("files", 0), before.get("side", size), before.get("grey", 0)
+    unread: list[int] = before.get("unread", [])
+    kept = sorted(set(range(first)) - set(unread))
+    reading = Reading.of_plain(before["reading"]) if before else Reading()
+    if first:
+        say(f"decoding: {first:,} of {len(files):,} files are there already")
+    few = True if len(files) < decoded.FEWEST else None  # which take a second or two: no bar
+    for number in tqdm(range(first, len(files)), "decoding", len(files), initial=first, unit=" files", disable=few):
+        picture = _read_or_skip(files[number].path, skip_unreadable)
         if picture is None:
             unread.append(number)
             continue
@@ -180,11 +188,18 @@ def _decode(files: Sequence[File], size: int | None, skip_unreadable: bool, grow
         grown.append(image if side is None else resize_one(image, side, side))
         grey += image.ndim == 2
         kept.append(number)
+        grown.note(
+            functools.partial(_said, reading, {"files": number + 1, "side": side, "grey": grey, "unread": unread})
+        )
     if not kept:
         raise UserError(f"None of the {len(files)} files is a readable image: look at them, or give another folder.")
     images = grown.whole()
     reading.conclude(images, grey)
     return Decoded(images, kept, unread, reading)
+
+
+def _said(reading: Reading, known: dict[str, Any]) -> dict[str, Any]:
+    return known | {"reading": reading.plain()}
 
 
 def _fifth(labels: np.ndarray, classes: int, root: Path) -> np.ndarray:

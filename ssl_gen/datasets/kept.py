@@ -7,19 +7,16 @@ A slot is a place and how it is read (`Origin`): of each one set is kept, the la
 was read from have the names, sizes and times of change that they had. What is kept is trusted while its own files have
 theirs: then a few blocks of it are read and hashed at each start, the labels among them; else all of them. So what
 writes to a file is noticed, and a bit that turns on a disk in a block that nobody looked at is not, until that block's
-turn comes or `ssl-gen prepare --verify` reads them all. What is not as it was written is said, and made again.
+turn comes or `ssl-gen prepare --verify` reads them all. What is not as it was written is said, and made again. Where a
+process is killed while it makes a set, the next goes on with its images (`halfway`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
-import os
-import platform
 import random
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,11 +24,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_gen.core.files import check_seal, read_json, say, say_once, write_json
+from ssl_gen.core.files import check_seal, read_json, say, say_once, sha256, write_json
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.dataset import Dataset, Known
 from ssl_gen.datasets.disk import Empty, blocks, in_folder, in_memory, mapped_from
+from ssl_gen.datasets.halfway import sync, workshop
 from ssl_gen.datasets.reading import Reading
 from ssl_gen.types import UserError
 
@@ -76,8 +74,9 @@ def through(origin: Origin | None, make: Callable[[Empty], Dataset]) -> Dataset:
     found = read(origin)
     if found is not None:
         return found
-    with _workshop(folder / "kept") as workshop:
-        return make(in_memory) if workshop is None else _keep(origin, make(in_folder(workshop)), workshop)
+    made_there = f"{_slot(origin)}-{sha256(f'{FORMAT} {origin.stamp}'.encode())[:16]}"
+    with workshop(folder / "kept", made_there, "the data set is not kept") as bench:
+        return make(in_memory) if bench is None else _keep(origin, make(in_folder(bench, again=True)), bench)
 
 
 def read(origin: Origin, every: bool = False) -> Dataset | None:
@@ -122,8 +121,11 @@ def where(origin: Origin) -> Path | None:
 
 
 def _account(folder: Path, origin: Origin) -> Path:
-    slot = hashlib.sha256(origin.place.encode(errors="surrogateescape")).hexdigest()[:32]
-    return folder / "kept" / f"{slot}.json"
+    return folder / "kept" / f"{_slot(origin)}.json"
+
+
+def _slot(origin: Origin) -> str:
+    return sha256(origin.place.encode(errors="surrogateescape"))[:32]
 
 
 def _mapped(folder: Path, kept: dict[str, Any], kind: str) -> np.ndarray:
@@ -162,55 +164,30 @@ def _hash(block: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(block).data).hexdigest()
 
 
-@contextlib.contextmanager
-def _workshop(folder: Path) -> Iterator[Path | None]:
-    """A folder for what is being made, gone afterwards; None, which is said, where none can be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(".part", f"{platform.node()}-{os.getpid()}-", folder)).resolve()
-    except OSError as error:
-        say_once(f"cannot write {folder}: {error.strerror}; the data set is not kept; set XDG_CACHE_HOME")
-        yield None
-        return
-    for left in folder.glob(f"{glob.escape(platform.node())}-*.part"):  # of a process that was killed on this machine
-        if not Path("/proc", left.name.split("-")[-2]).is_dir() and Path("/proc/self").is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+def _keep(origin: Origin, dataset: Dataset, bench: Path) -> Dataset:
+    """The data set, kept and mapped from where it is kept; as it is, which is said, where the disk does not take it.
 
-
-def _keep(origin: Origin, dataset: Dataset, workshop: Path) -> Dataset:
-    """The data set, kept and mapped from where it is kept; as it is, which is said, where the disk does not take it."""
-    folder = workshop.parent.parent
+    All of it is hashed where it was made: who is killed meanwhile goes on from there. Then it is moved.
+    """
+    folder = bench.parent.parent
     account = _account(folder, origin)
-    kept: dict[str, dict[str, Any]] = {}
     try:
-        for name, kind in ARRAYS.items():
-            array = getattr(dataset, name)
-            place = mapped_from(array)
-            if place is None or (place[0].parent == workshop and place[0].stat().st_size != array.nbytes):
-                place = _written(array, kind, workshop), 0
-            file, offset = place
-            if file.parent == workshop:
-                _sync(file)
-                final = account.with_name(f"{account.stem}-{name}.u8")
-                os.replace(file, final)
-                file = final
+        places = [_place(getattr(dataset, name), kind, bench) for name, kind in ARRAYS.items()]
+        dataset = dataset.hash_known()
+        hashes = [[_hash(block) for block in blocks(getattr(dataset, name))] for name in ARRAYS]
+        kept: dict[str, dict[str, Any]] = {}
+        for name, (file, offset), each in zip(ARRAYS, places, hashes, strict=True):
+            if file.parent == bench:
+                sync(file)
+                file = file.replace(account.with_name(f"{account.stem}-{name}.u8"))
             inside = file.is_relative_to(folder)
             kept[name] = {
                 "file": str(file.relative_to(folder) if inside else file),
                 "offset": offset,
-                "shape": list(array.shape),
+                "shape": list(getattr(dataset, name).shape),
                 "state": _state(file),
+                "blocks": each,
             }
-        arrays = [_mapped(folder, kept[name], kind) for name, kind in ARRAYS.items()]
-        train, labels, test, test_labels = arrays
-        dataset = dataset._replace(train_images=train, train_labels=labels, test_images=test, test_labels=test_labels)
-        dataset = dataset.hash_known()
-        for name, array in zip(ARRAYS, arrays, strict=True):
-            kept[name]["blocks"] = [_hash(block) for block in blocks(array)]
         content = {
             "format": FORMAT,
             "stamp": origin.stamp,
@@ -221,23 +198,29 @@ def _keep(origin: Origin, dataset: Dataset, workshop: Path) -> Dataset:
             "arrays": kept,
         }
         write_json(account, content)
+        train, labels, test, test_labels = (_mapped(folder, kept[name], kind) for name, kind in ARRAYS.items())
     except OSError as error:
         say_once(f"cannot write {folder / 'kept'}: {error.strerror}; the data set is not kept; set XDG_CACHE_HOME")
-    return dataset
+        return dataset
+    made = dataset._replace(train_images=train, train_labels=labels, test_images=test, test_labels=test_labels)
+    return made._replace(known=Known(dataset.sha256, made.hashed))
 
 
-def _written(array: np.ndarray, kind: str, workshop: Path) -> Path:
+def _place(array: np.ndarray, kind: str, bench: Path) -> tuple[Path, int]:
+    """The file that an array is mapped from and its first byte there; of others a new file of its rows."""
+    place = mapped_from(array)
+    if place is None or (place[0].parent == bench and place[0].stat().st_size != array.nbytes):
+        return _written(array, kind, bench), 0
+    return place
+
+
+def _written(array: np.ndarray, kind: str, bench: Path) -> Path:
     """A new file of an array's rows. Raises OSError where there is no room, before it writes."""
-    left = shutil.disk_usage(workshop).free
+    left = shutil.disk_usage(bench).free
     if left < array.nbytes:
         raise OSError(0, f"it has {size(left)} left, and {size(array.nbytes)} are needed")
-    path = workshop / f"{uuid.uuid4().hex}.u8"
+    path = bench / f"{uuid.uuid4().hex}.u8"
     with open(path, "xb") as file:
         for block in blocks(array):
             np.ascontiguousarray(block, kind).tofile(file)
     return path
-
-
-def _sync(file: Path) -> None:
-    with open(file, "rb+") as opened:
-        os.fsync(opened.fileno())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssl_gen.datasets.dataset import DEFAULT_SIDE, HIDDEN, Dataset, check_sides, recolour_one, resize_one
-from ssl_gen.datasets.disk import Empty, in_memory
+from ssl_gen.datasets.disk import ROWS, Empty, in_memory, unfilled
 from ssl_gen.types import UserError
 
 UNLABELLED = "unlabelled"  # the split STL-10 is known for
@@ -140,8 +140,12 @@ def _read_splits(
             "delete that folder to prepare it again, or give another --data-dir."
         ) from error
     count = sum(map(len, sources))
-    images, labels = empty((count, *shape)), np.empty(count, np.int32)
-    for row, record in enumerate(source[i] for source in sources for i in range(len(source))):
-        images[row] = resize_one(recolour_one(record["image"], shape[-1]), *shape[:2])
-        labels[row] = record["label"]
+    images, labels = empty((count, *shape)), empty((count, 4)).view("<i4")[:, 0]
+    places = [(source, i) for source in sources for i in range(len(source))]
+    for rows in unfilled(f"reading {name}", ROWS, images, labels):
+        for row in range(rows.start, rows.stop):
+            source, i = places[row]
+            record = source[i]
+            images[row] = resize_one(recolour_one(record["image"], shape[-1]), *shape[:2])
+            labels[row] = record["label"]
     return images, np.where((labels >= 0) & (labels < classes), labels, HIDDEN).astype(np.int32)

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ssl_gen.datasets import stratify
 from ssl_gen.datasets.dataset import DEFAULT_SIDE, Dataset, check_sides
-from ssl_gen.datasets.disk import Empty, in_memory
+from ssl_gen.datasets.disk import ROWS, Empty, in_memory, unfilled
 from ssl_gen.types import UserError
 
 DEFAULT_COUNT = 5000  # training images; ours
 SEED = 0
-BLOCK = 1_000  # images that are drawn at a time; ours
 PATTERN = re.compile(r"shapes(?::(\d+)(?:x(\d+)(?:x(\d+))?)?)?(?::(\d+))?")
 
 
@@ -112,11 +110,9 @@ def split(
         every.radius[rows], every.centre[:, rows] = own.radius, own.centre
         every.background[rows], every.colour[rows] = own.background, own.colour
     images = empty((count, height, width, channels))
-    few = True if count <= 100 * BLOCK else None  # which take a moment: no bar
-    for start in tqdm(range(0, count, BLOCK), "drawing shapes", unit=f"{BLOCK:,} images", disable=few):
-        block = labels[start : start + BLOCK]
+    for block in unfilled("drawing shapes", ROWS, images):
         for k, shape in enumerate(SHAPES):
-            rows = start + np.flatnonzero(block == k)
+            rows = block.start + np.flatnonzero(labels[block] == k)
             own = Looks(every.radius[rows], every.centre[:, rows], every.background[rows], every.colour[rows])
             images[rows] = draw(shape, own, height, width)
     return images, labels
