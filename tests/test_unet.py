@@ -1,11 +1,12 @@
 """The U-Net: its parts by numpy, any sides, where it starts, and what it looks at."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen.networks.unet import Attention, UNet, doubled, folded, frequencies, unfolded
+from ssl_gen.networks.unet import Attention, UNet, doubled, folded, frequencies, normalised, unfolded
 from ssl_gen.types import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -105,3 +106,19 @@ def test_the_output_starts_at_0_and_then_depends_on_pixel_noise_and_class():
         (images, levels, labels - 1),
     ):
         assert float(jnp.abs(run(moved, *given) - found).max()) > 1e-3
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(3, 1), (24, 6), (30, 6), (64, 16), (240, 30), (720, 30), (7, 1)])
+def test_any_number_of_channels_has_a_norm_in_equal_groups_of_at_least_4(channels, groups):
+    """At most 32 of them, of 4 channels or more where there are as many (Wu and He 2018, arXiv:1803.08494, eq. 1)."""
+    x = random(2, 3, 3, channels)
+    found = Norm().apply({}, x)
+    parts = np.asarray(x).reshape(2, 9, groups, -1)
+    mean, variance = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
+    np.testing.assert_allclose(found, ((parts - mean) / np.sqrt(variance + 1e-6)).reshape(x.shape), atol=1e-5)
+
+
+class Norm(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return normalised(x, affine=False)

@@ -35,7 +35,8 @@ def frequencies(levels: Array, width: int, highest: float = HIGHEST) -> Array:
 
 def normalised(x: Array, affine: bool = True) -> Array:
     """Group norm of x (B, H, W, C); without `affine`, for FiLM to scale and shift."""
-    groups = max(1, min(32, x.shape[-1] // GROUP))
+    channels = x.shape[-1]
+    groups = next(n for n in range(max(1, min(32, channels // GROUP)), 0, -1) if channels % n == 0)
     return nn.GroupNorm(groups, use_bias=affine, use_scale=affine)(x)
 
 
