@@ -36,6 +36,7 @@ from ssl_gen.types import UserError
 NAME = "digits_sampling"
 STEPS = (1, 2, 5, 10, 20, 50)
 GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0)
+WIDE = 20.0  # a metric's largest value over its smallest, above which its axis is logarithmic
 SHOWN = ("fid", "agreement_svc", "copying_labelled")
 
 
@@ -123,7 +124,7 @@ def draw(numbers: Numbers, folder: Path) -> list[Path]:
                 for key, way in ways.items()
                 if key in values
             ]
-            shown = efficiency.figure(points, metric, against)
+            shown = efficiency.figure(points, metric, against, WIDE)
             assert shown is not None, "a record has at least one point"
             written += drawing.save(
                 shown.shapes, shown.size, efficiency.described(shown), folder / f"{NAME}_{what}_{metric}"

@@ -558,6 +558,23 @@ def test_what_spans_decades_is_logarithmic_and_an_error_never():
     assert curves.axis([line], from_zero=False).place(1.0) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "marks"),
+    [
+        (0.25, 16.0, ["0.5", "1", "2", "5", "10"]),  # one or two powers of ten alone would be too few
+        (0.3, 0.9, ["0.5"]),
+        (0.05, 30.0, ["0.1", "1", "10"]),
+        (1e-7, 1e3, ["1e-7", "1e-4", "0.1", "100"]),
+    ],
+)
+def test_a_logarithmic_axis_is_marked_at_powers_of_ten_or_between_them(low, high, marks):
+    values = np.array([[low, high]])
+    line = curves.line("a", "", np.array([1, 2]), values)
+    vertical = curves.axis([line], from_zero=False, log_ratio=2)
+    assert vertical.log and [text for _, text in vertical.ticks] == marks
+    assert vertical.place(np.array([low, high])) == pytest.approx([0, 1])
+
+
 def test_a_constant_curve_is_drawn():
     line = curves.line("a", "first", np.array([5]), np.array([[3.0]]))
     picture = curves.chart([line], "a", 100)

@@ -84,13 +84,17 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def axis(lines: Sequence[Line], from_zero: bool) -> Axis:
+def axis(lines: Sequence[Line], from_zero: bool, log_ratio: float = LOG_RATIO) -> Axis:
     """The vertical axis of some curves: from zero where asked, logarithmic where positive values span widely."""
     low, high = min(float(each.low.min()) for each in lines), max(float(each.high.max()) for each in lines)
-    if not from_zero and low > 0 and high / low > LOG_RATIO:
+    if not from_zero and low > 0 and high / low > log_ratio:
         first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-        every = math.ceil((last - first + 1) / 5)
-        return Axis(low, high, True, [(10.0**power, short(10.0**power)) for power in range(first, last + 1, every)])
+        every = max(1, math.ceil((last - first + 1) / 5))
+        values = [10.0**power for power in range(first, last + 1, every)]
+        if len(values) < 3:
+            between = (float(f"{m}e{power}") for power in range(first - 1, last + 1) for m in (1, 2, 5))
+            values = [value for value in between if low <= value <= high]
+        return Axis(low, high, True, [(value, short(value)) for value in values])
     low = min(low, 0.0) if from_zero else low
     pad = 0.05 * (high - low) if high > low else max(abs(high), 1.0) * 0.05
     low, high = (low if from_zero else low - pad), high + pad

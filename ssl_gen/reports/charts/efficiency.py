@@ -119,10 +119,13 @@ def _position(labels: float | str) -> float:
     return 0.0 if labels == "all" else float(labels)
 
 
-def figure(points: Sequence[Point], metric: str, against: str = "visible labels") -> Figure | None:
+def figure(
+    points: Sequence[Point], metric: str, against: str = "visible labels", log_ratio: float = curves.LOG_RATIO
+) -> Figure | None:
     """A metric of several runs, by its full name; None where no run with a number of labels has it.
 
-    against: what the points' numbers are, in words; they are above 0.
+    against: what the points' numbers are, in words; they are above 0. log_ratio: the largest value over the smallest,
+    above which the metric's axis is logarithmic.
     """
     lines: list[curves.Line] = []
     rules: list[curves.Line] = []
@@ -134,7 +137,7 @@ def figure(points: Sequence[Point], metric: str, against: str = "visible labels"
             (rules if of_all else lines).append(found)
     if not lines:
         return None
-    vertical = curves.axis([*lines, *rules], from_zero=number_of(metric).from_zero)
+    vertical = curves.axis([*lines, *rules], from_zero=number_of(metric).from_zero, log_ratio=log_ratio)
     counts = sorted({float(count) for line in lines for count in line.steps})
     drawn = _frame(vertical, counts, metric, against)
     # Bands first, then rules, lines and markers: what is narrow stays on top.
