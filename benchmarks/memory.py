@@ -102,7 +102,8 @@ def line(name: str, config: Any, way: str, images: int) -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
     measured = measured_bytes(before, cost.state + cost.resident)
     what = {"kind": name, "way": way, "parameters": sum(cost.parameters.values())}
-    what["images_a_step"] = config.labelled_batch + config.unlabelled_batch
+    main = job.compiled.method.phases[0]
+    what["images_a_step"] = main.labelled + main.unlabelled
     return what | compared(phase, measured) | {"seconds": round(seconds[-1], 2)} | machine()
 
 

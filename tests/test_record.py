@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen.runs import record
+from ssl_gen.runs import cost, record
+from ssl_gen.types import Method, Phase
 
 
 @pytest.fixture
@@ -82,12 +83,20 @@ def test_a_checkout_that_is_not_installed_has_no_version():
 
 def test_a_share_of_the_peak_is_of_all_seeds_on_the_devices_they_use(monkeypatch):
     """Two seeds of 2 PFLOP in 10 s are 0.4 PFLOP a second; two H100 make 1.9788 in bfloat16, four as much for two."""
-    monkeypatch.setattr(record.jax, "devices", lambda: [types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")])
-    monkeypatch.setattr(record.jax, "device_count", lambda: 4)
+    monkeypatch.setattr(cost.jax, "devices", lambda: [types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")])
+    monkeypatch.setattr(cost.jax, "device_count", lambda: 4)
     words = "bfloat16 (what stays float32: default (TF32))"
-    assert record.share_of_peak(2.0, 2, 10.0, words, 1) == pytest.approx(0.4 / (2 * 0.9894))
-    assert record.share_of_peak(2.0, 2, 10.0, words, 2) == pytest.approx(0.4 / (4 * 0.9894))
-    assert record.share_of_peak(2.0, 1, 10.0, "default (TF32)", 1) == pytest.approx(0.2 / 0.4947)
-    assert record.share_of_peak(None, 2, 10.0, words, 1) is None
-    monkeypatch.setattr(record.jax, "devices", lambda: [types.SimpleNamespace(device_kind="cpu")])
-    assert record.share_of_peak(2.0, 2, 10.0, "default (float32)", 1) is None
+    assert cost.share_of_peak(2.0, 2, 10.0, words, 1) == pytest.approx(0.4 / (2 * 0.9894))
+    assert cost.share_of_peak(2.0, 2, 10.0, words, 2) == pytest.approx(0.4 / (4 * 0.9894))
+    assert cost.share_of_peak(2.0, 1, 10.0, "default (TF32)", 1) == pytest.approx(0.2 / 0.4947)
+    assert cost.share_of_peak(None, 2, 10.0, words, 1) is None
+    monkeypatch.setattr(cost.jax, "devices", lambda: [types.SimpleNamespace(device_kind="cpu")])
+    assert cost.share_of_peak(2.0, 2, 10.0, "default (float32)", 1) is None
+
+
+def test_images_a_second_are_those_of_all_phases_and_seeds():
+    """10 steps of 3 + 4 images and 5 of 2, of two seeds, in 8 s."""
+    phases = Phase("one", 10, 3, 4, None), Phase("two", 5, 2, 0, None)
+    assert cost.images_per_second(Method(None, phases), 2, 8.0) == 2 * (10 * 7 + 5 * 2) / 8
+    assert cost.images_per_second(Method(None, phases, fit=print), 2, 8.0) is None
+    assert cost.images_per_second(Method(None, ()), 2, 8.0) is None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 import signal
 import sys
@@ -47,7 +48,10 @@ def test_a_run_folder_holds_what_it_promises(finished):
     assert about["precision"] == final["precision"] == "default (float32)"
     assert "products in precision default (float32)" in (folder / "report.html").read_text()
     assert 1e-9 < final["pflop"] < 1e-6  # 6 steps of 8 images, two dense layers of 4 units, both ways: 1e5 and more
-    assert "PFLOP a seed" in (folder / "report.html").read_text()
+    shown = 2 * 6 * 8  # of two seeds
+    assert final["images_per_second"] == pytest.approx(shown / final["seconds"], rel=0.02)  # hundredths of a second
+    text = (folder / "report.html").read_text()
+    assert "PFLOP a seed" in text and re.search(r"seed, [\d.,]+ images a second\.", text)
     assert final["masks"] == [mask["sha256"] for mask in about["masks"]]
     error = final["metrics"]["error"]
     assert len(error["per_seed"]) == 2 and error["mean"] == pytest.approx(np.mean(error["per_seed"]))

@@ -194,7 +194,8 @@ class FinalRecord:
     steps: int
     seconds: float  # of training, all seeds
     pflop: float | None = None  # 10^15 operations of training, a seed; older records do not say it
-    share_of_peak: float | None = None  # that of all seeds over seconds, over what the chips can do; None: not known
+    images_per_second: float | None = None  # that training showed all seeds; older records do not say it
+    share_of_peak: float | None = None  # pflop of all seeds over seconds, over what the chips can do; None: not known
     metrics: dict[str, Summary]
     unmeasured: dict[str, str] = dataclasses.field(default_factory=dict)  # metric -> why
     stopped: list[Stop] = dataclasses.field(default_factory=list)

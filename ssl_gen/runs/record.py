@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssl_gen.core import chips
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import stratify, summary
 from ssl_gen.datasets.dataset import HIDDEN
@@ -43,6 +42,7 @@ from ssl_gen.reports.records import (
     RunRecord,
     Stop,
 )
+from ssl_gen.runs.cost import images_per_second, share_of_peak
 from ssl_gen.runs.data import Data
 from ssl_gen.runs.options import Options
 from ssl_gen.training.loop import Outcome
@@ -108,18 +108,6 @@ def precision(products: Precision = "float32") -> str:
         tf32 = float(capability) >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
         return "default (TF32)" if tf32 else "default (float32)"
     return "default (float32)" if first.platform == "cpu" else "default"
-
-
-def share_of_peak(operations: float | None, seeds: int, seconds: float, words: str, shared: int) -> float | None:
-    """Operations (10^15 a seed) a second over what the devices in use can do (`core/chips.py`), at a `precision`.
-
-    shared: devices that share a batch. All that training waits for counts: compilation, evaluators, checkpoints. None
-    where the chip is not known, or no operations.
-    """
-    peak = chips.peak(jax.devices()[0].device_kind, words)
-    if operations is None or peak is None or seconds <= 0:
-        return None
-    return seeds * operations * 1e15 / (seconds * peak * min(jax.device_count(), seeds * shared))
 
 
 def precisions(group: ProcessGroup, products: Precision = "float32") -> str:
@@ -296,8 +284,9 @@ def conclude(
         masks=[mask.sha256 for mask in record.masks],
         seeds=record.seeds,
         steps=record.steps,
-        seconds=round(outcome.seconds, 2),
+        seconds=round(seconds, 2),
         pflop=operations,
+        images_per_second=None if outcome.stopped else images_per_second(compiled.method, len(record.seeds), seconds),
         share_of_peak=share_of_peak(operations, len(record.seeds), seconds, words, shared),
         metrics=metrics | history(lines, record.seeds, outcome.stopped),
         unmeasured=unmeasured,

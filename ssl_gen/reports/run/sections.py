@@ -50,10 +50,10 @@ def introduction(run: Run) -> str:
     done += f", {count(data.validation, 'validation image')}." if data.validation else ", no validation images."
     took = "" if run.final is None else f" It took {tables.duration(run.final.seconds)}"
     if run.final is not None:
+        rate, share = run.final.images_per_second, run.final.share_of_peak
         took += "" if run.final.pflop is None else f" and {tables.operations(run.final.pflop)} PFLOP a seed"
-        took += (
-            "." if run.final.share_of_peak is None else f", {100 * run.final.share_of_peak:.2g} % of the chip's peak."
-        )
+        took += "" if rate is None else f", {rate:,.{0 if rate >= 100 else 1}f} images a second"
+        took += "." if share is None else f", {100 * share:.2g} % of the chip's peak."
     parts.append(f"<p>{html.escape(done + took)}</p>")
     if run.record.read is not None:
         parts.append(f'<p class="soft">{html.escape(run.record.read.line)}.</p>')
