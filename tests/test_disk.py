@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ssl_gen.core.files import say_once
-from ssl_gen.datasets import disk
+from ssl_gen.datasets import disk, halfway
 from ssl_gen.datasets.dataset import Dataset, hold_out, resize_one, with_out_of_distribution
 from ssl_gen.datasets.disk import Growing, blocks, chosen
 from ssl_gen.datasets.store import open_store
@@ -239,3 +239,25 @@ def test_advice_is_of_part_of_a_map_that_begins_anywhere_and_of_no_other_array(t
         disk.advise(array, mmap.MADV_WILLNEED)
     np.testing.assert_array_equal(part, images[200 + 37 : 200 + 301])
     assert disk.mapped_from(part) == (tmp_path / "images", 5_000 + 37 * 25) and disk.mapped_from(images) is None
+
+
+def test_of_files_that_are_no_workshop_s_nothing_is_noted(tmp_path, monkeypatch, capsys):
+    """What goes with its process, for instance, whose name is gone already."""
+    monkeypatch.setattr(halfway, "NOTED", 0)
+    for folder, noted in (("here", []), ("work.part", ["0.json"])):
+        array = disk.in_folder(tmp_path / folder, again=True)((7, 2, 2, 1))
+        assert [(rows.start, rows.stop) for rows in disk.unfilled("drawing", 3, array)] == [(0, 3), (3, 6), (6, 7)]
+        assert [path.name for path in (tmp_path / folder).glob("*.json")] == noted
+    assert list(disk.unfilled("drawing", 3, array)) == [] and "7 of 7" in capsys.readouterr().err
+
+
+def test_a_file_that_is_shorter_than_was_noted_is_begun_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(halfway, "NOTED", 0)
+    path, notes, image = tmp_path / "half", tmp_path / "half.json", np.full((8, 9), 5, np.uint8)
+    grown = Growing(path, 3, notes)
+    for _ in range(3):
+        grown.append(image)
+    grown.note(lambda: {"files": 3})
+    assert Growing(path, 3, notes).before == {"files": 3} and Growing(path, 3, notes).count == 3
+    path.write_bytes(path.read_bytes()[:-1])
+    assert Growing(path, 3, notes).count == 0 and not Growing(path, 3, notes).before

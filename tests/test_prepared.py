@@ -92,7 +92,9 @@ def test_where_a_process_was_killed_the_next_goes_on(tiny, tmp_path, monkeypatch
         return own(*arguments)
 
     def read():
-        return prepared.load_prepared("tiny_pictures", tiny, None, (), disk.in_folder(tmp_path, again=True))
+        return prepared.load_prepared(
+            "tiny_pictures", tiny, None, (), disk.in_folder(tmp_path / "work.part", again=True)
+        )
 
     monkeypatch.setattr(prepared, "resize_one", cut)
     with pytest.raises(KeyboardInterrupt):

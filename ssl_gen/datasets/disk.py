@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ssl_gen.core.files import say, say_once
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.core.wording import size
-from ssl_gen.datasets.halfway import Notes, sync
+from ssl_gen.datasets.halfway import Notes, notes_of, sync
 
 Empty = Callable[[tuple[int, ...]], np.ndarray]  # shape -> an array of uint8 that is to be filled
 BLOCK = 2**24  # bytes, about, of images that are in memory at a time; ours
@@ -142,7 +142,7 @@ def unfilled(what: str, step: int, *arrays: np.ndarray) -> Iterator[slice]:
     is filled must be a function of the row, and the arrays the first that are made there, in the same order.
     """
     files, count = [place[0] for place in map(mapped_from, arrays) if place is not None], len(arrays[0])
-    notes = Notes(files[0].with_suffix(".json") if len(files) == len(arrays) else None)
+    notes = notes_of(files if len(files) == len(arrays) else [])
     first = min(int(notes.read().get("rows", 0)), count)
     if first:
         say(f"{what}: {first:,} of {count:,} images are there already")
@@ -175,9 +175,10 @@ class Growing:
         self.waiting: list[np.ndarray] = []  # those that are not in the file yet, all without one
         self.before: dict[str, Any] = {}
         noted = self.notes.read()
-        if path is not None and noted:
+        filled = noted["count"] * int(np.prod(noted["shape"])) if noted else 0
+        if path is not None and filled and path.is_file() and path.stat().st_size >= filled:
             self.count, self.shape, self.before = noted["count"], tuple(noted["shape"]), noted["said"]
-            os.truncate(path, self.count * int(np.prod(self.shape)))
+            os.truncate(path, filled)
 
     def note(self, said: Callable[[], dict[str, Any]]) -> None:
         """Note now and then, with what `said` returns, that all so far is there."""

@@ -17,7 +17,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ssl_gen.core.files import check_seal, read_json, say_once, write_json
 from ssl_gen.types import UserError
 
 NOTED = 5.0  # seconds, at least, from one note of how far work has come to the next; ours
+PART = ".part"  # of the name of a workshop
 LEFT = 7 * 24 * 3600.0  # seconds after which work that nobody went on with is removed; ours
 
 
@@ -61,6 +62,12 @@ class Notes:
             self.path.unlink(missing_ok=True)
 
 
+def notes_of(files: Sequence[Path]) -> Notes:
+    """How far files of a workshop are filled, which stands beside the first; of others nothing is noted."""
+    inside = bool(files) and all(file.parent.suffix == PART for file in files)
+    return Notes(files[0].with_suffix(".json") if inside else None)
+
+
 def sync(file: Path) -> None:
     """Bring what was written to a file, or into a map of it, to the disk."""
     with open(file, "rb+") as opened:
@@ -77,9 +84,9 @@ def workshop(folder: Path, name: str, lost: str) -> Iterator[Path | None]:
     with contextlib.ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            made = _locked(folder / f"{name}.part", held)
+            made = _locked(folder / f"{name}{PART}", held)
             if made is None:
-                made = Path(tempfile.mkdtemp(".part", f"{platform.node()}-{os.getpid()}-", folder))
+                made = Path(tempfile.mkdtemp(PART, f"{platform.node()}-{os.getpid()}-", folder))
         except OSError as error:
             say_once(f"cannot write {folder}: {error.strerror}; {lost}; set XDG_CACHE_HOME")
             yield None
@@ -107,10 +114,10 @@ def _locked(path: Path, held: contextlib.ExitStack) -> Path | None:
 
 def _remove_left(folder: Path) -> None:
     """Work of this machine's processes that are no more, where nobody goes on with it, and work left for long."""
-    for left in folder.glob(f"{glob.escape(platform.node())}-*.part"):
+    for left in folder.glob(f"{glob.escape(platform.node())}-*{PART}"):
         if not Path("/proc", left.name.split("-")[-2]).is_dir() and Path("/proc/self").is_dir():
             shutil.rmtree(left, ignore_errors=True)
-    for left in folder.glob("*.part"):
+    for left in folder.glob(f"*{PART}"):
         with contextlib.suppress(OSError), contextlib.ExitStack() as held:
             old = time.time() - max(entry.stat().st_mtime for entry in (left, *left.iterdir())) > LEFT
             if old and (left / ".lock").is_file() and _locked(left, held):
