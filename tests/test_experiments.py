@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import digits_demo, digits_sampling, mnist_orderings, readme, table, tracked
+from experiments import digits_demo, digits_sampling, flow_figures, mnist_orderings, readme, table, tracked
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features
@@ -44,10 +44,16 @@ def test_the_figures_in_docs_are_those_of_the_records(name, tmp_path):
     assert all(path.read_bytes() == (ROOT / "docs" / path.name).read_bytes() for path in drawn)
 
 
-def test_the_figures_of_steps_and_guidance_are_those_of_the_record(tmp_path):
-    record = tracked.load(ROOT / "experiments" / "digits_sampling.json")
-    drawn = [path for path in digits_sampling.draw(record, tmp_path) if path.suffix == ".svg"]
-    assert {path.name for path in drawn} == {path.name for path in (ROOT / "docs").glob("digits_sampling_*.svg")}
+def sampling_figures(folder):
+    return digits_sampling.draw(tracked.load(ROOT / "experiments" / "digits_sampling.json"), folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"), [("digits_sampling", sampling_figures), ("digits_flow", flow_figures.draw)], ids=str
+)
+def test_figures_that_an_experiment_draws_of_its_own_are_those_of_the_records(name, draw, tmp_path):
+    drawn = [path for path in draw(tmp_path) if path.suffix == ".svg"]
+    assert {path.name for path in drawn} == {path.name for path in (ROOT / "docs").glob(f"{name}_*.svg")}
     assert all(path.read_bytes() == (ROOT / "docs" / path.name).read_bytes() for path in drawn)
 
 
