@@ -171,6 +171,9 @@ def _keep(origin: Origin, dataset: Dataset, bench: Path) -> Dataset:
     """
     folder = bench.parent.parent
     account = _account(folder, origin)
+    dataset = dataset._replace(
+        **{name: getattr(dataset, name).astype(kind, copy=False) for name, kind in ARRAYS.items()}
+    )
     try:
         places = [_place(getattr(dataset, name), kind, bench) for name, kind in ARRAYS.items()]
         dataset = dataset.hash_known()
