@@ -153,22 +153,30 @@ def test_the_demo_runs_in_its_tiny_form(tmp_path):
         assert row in done.stdout and (tmp_path / row / "report.html").exists()
 
 
-def test_a_table_can_be_made_of_the_rows_that_are_finished(tmp_path, capsys):
-    rows = {name: table.shrunk(row) for name, row in digits_demo.ROWS.items()}
-    table.train({"floor": rows["floor"]}, tmp_path)
+SHRUNK = {name: table.shrunk(digits_demo.ROWS[name]) for name in ("floor", "augmented_floor", "ceiling", "triple_gan")}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Of two rows of the demo, the folder that each was trained in, alone, and what that gave."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("floor", "augmented_floor")}
+    return {name: (folder, table.train({name: SHRUNK[name]}, folder)) for name, folder in folders.items()}
+
+
+def test_a_table_can_be_made_of_the_rows_that_are_finished(trained, capsys):
+    folder, _ = trained["floor"]
     capsys.readouterr()
-    table.main("digits_demo", rows, None, (), "a title", arguments=["--finished", "--out", str(tmp_path)])
+    table.main("digits_demo", SHRUNK, None, (), "a title", arguments=["--finished", "--out", str(folder)])
     printed = capsys.readouterr().out
     assert "floor" in printed and "triple_gan" not in printed
 
 
-def test_with_missing_the_table_of_finished_rows_has_those_of_the_record(tmp_path, monkeypatch, capsys):
-    rows = {name: table.shrunk(digits_demo.ROWS[name]) for name in ("floor", "augmented_floor", "ceiling")}
-    trained = table.train({"augmented_floor": rows["augmented_floor"]}, tmp_path / "earlier")
-    table.train({"floor": rows["floor"]}, tmp_path / "now")
+def test_with_missing_the_table_of_finished_rows_has_those_of_the_record(trained, tmp_path, monkeypatch, capsys):
+    rows = {name: SHRUNK[name] for name in ("floor", "augmented_floor", "ceiling")}
+    (folder, _), (_, earlier) = trained["floor"], trained["augmented_floor"]
     monkeypatch.setattr(table, "HERE", tmp_path)
-    table.record("some", list(trained.values()), rows, None, (), tmp_path / "some.json")
-    arguments = ["--finished", "--missing", "--out", str(tmp_path / "now")]
+    table.record("some", list(earlier.values()), rows, None, (), tmp_path / "some.json")
+    arguments = ["--finished", "--missing", "--out", str(folder)]
     capsys.readouterr()
     table.main("some", rows, None, (), "a title", arguments=arguments)
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
@@ -190,8 +198,6 @@ def test_what_a_row_to_be_trained_learns_of_is_trained_though_it_is_recorded():
     assert set(table.spared(rows, recorded)) == {"other"}
 
 
-def test_an_experiment_resumes_what_is_finished(tmp_path, monkeypatch, capsys):
-    floor = table.shrunk(digits_demo.ROWS["floor"])
-    first = table.train({"floor": floor}, tmp_path)
-    again = table.train({"floor": floor}, tmp_path)
-    assert first == again
+def test_an_experiment_resumes_what_is_finished(trained):
+    folder, first = trained["floor"]
+    assert table.train({"floor": SHRUNK["floor"]}, folder) == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from pathlib import Path
@@ -23,6 +24,12 @@ def to_plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+@functools.cache
+def types_of(kind: type) -> dict[str, Any]:
+    """The types of a class's fields, by name: found once, for a page reads the records of many runs."""
+    return typing.get_type_hints(kind)
+
+
 def from_plain(kind: type[T], values: Any) -> T:
     """Undo `to_plain` by the types of a dataclass's fields; fields with a default may be absent.
 
@@ -30,7 +37,7 @@ def from_plain(kind: type[T], values: Any) -> T:
     """
     if not isinstance(values, dict):
         raise ValueError(f"{kind.__name__} is no JSON object")
-    hints = typing.get_type_hints(kind)
+    hints = types_of(typing.cast(Any, kind))
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     unknown = [name for name in values if name not in fields]
     optional = {
@@ -78,7 +85,7 @@ def revive(name: str, hint: Any, value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"{name} is no JSON object")
         if typing.is_typeddict(hint):
-            entries = typing.get_type_hints(hint)
+            entries = types_of(hint)
             if entries.keys() != value.keys():
                 raise ValueError(f"{name} has {shown(list(value))}, not {', '.join(entries)}")
             return {key: revive(f"{name}.{key}", entries[key], each) for key, each in value.items()}
