@@ -25,7 +25,7 @@ from experiments.tracked import Numbers, load
 from ssl_gen.core.plain import to_plain
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports import tables
-from ssl_gen.reports.charts import drawing, efficiency
+from ssl_gen.reports.charts import efficiency
 from ssl_gen.runs import record
 from ssl_gen.runs.evaluate import make_reference
 from ssl_gen.runs.load import data_of
@@ -126,9 +126,7 @@ def draw(numbers: Numbers, folder: Path) -> list[Path]:
             ]
             shown = efficiency.figure(points, metric, against, WIDE)
             assert shown is not None, "a record has at least one point"
-            written += drawing.save(
-                shown.shapes, shown.size, efficiency.described(shown), folder / f"{NAME}_{what}_{metric}"
-            )
+            written += efficiency.save(shown, folder / f"{NAME}_{what}_{metric}")
     return written
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.table import DOCS, HERE
 from experiments.tracked import Tracked, load
-from ssl_gen.reports.charts import drawing, efficiency
+from ssl_gen.reports.charts import efficiency
 from ssl_gen.reports.compare import entries
 from ssl_gen.reports.compare.entries import Entry
 
@@ -52,8 +52,7 @@ def draw(folder: Path) -> list[Path]:
     for short, full in zip(METRICS, entries.chosen(rows, METRICS), strict=True):
         shown = efficiency.figure(found, full, log_ratio=WIDE)
         assert shown is not None, "a record has at least one point"
-        path = folder / f"digits_flow_{short}"
-        written += drawing.save(shown.shapes, shown.size, efficiency.described(shown), path)
+        written += efficiency.save(shown, folder / f"digits_flow_{short}")
     return written
 
 

@@ -26,7 +26,7 @@ IMAGE = 8 * 8 * 3
 def cache(tmp_path, monkeypatch):
     """An empty cache, in which few images are many, three to a block."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(kept, "LARGE", 1)
+    monkeypatch.setattr(disk, "LARGE", 1)
     monkeypatch.setattr(decoded, "FEWEST", 10)
     monkeypatch.setattr(disk, "BLOCK", 3 * IMAGE)
     say_once.cache_clear()
@@ -75,7 +75,7 @@ def test_what_is_drawn_once_is_mapped_from_then_on_and_is_the_same(drawings, mon
     first, second = load(NAME), load(NAME)
     assert sum(drawings) == 60 + 12
     assert isinstance(first.train_images, np.memmap) and isinstance(second.train_images, np.memmap)
-    monkeypatch.setattr(kept, "LARGE", 2**27)
+    monkeypatch.setattr(disk, "LARGE", 2**27)
     small = load(NAME)
     assert not isinstance(small.train_images, np.memmap)
     for found in (first, second):
@@ -174,7 +174,7 @@ def test_a_bit_that_turns_on_the_disk_is_found_where_a_start_looks_and_by_verify
 
 
 def test_a_small_set_is_prepared_in_a_moment_and_nothing_is_kept(monkeypatch, capsys, cache):
-    monkeypatch.setattr(kept, "LARGE", 2**27)
+    monkeypatch.setattr(disk, "LARGE", 2**27)
     assert cli.main(["prepare", NAME]) == 0
     said = capsys.readouterr().out
     assert "60 training images" in said and "nothing is kept of it" in said and not cache.exists()
@@ -391,7 +391,7 @@ def test_a_cut_set_goes_on_where_it_was(cache, noted, drawings, monkeypatch, cap
     found = load(NAME)
     assert sum(drawings) == 72 - there and "images are there already" in capsys.readouterr().err
     assert not list(cache.glob("*.part"))
-    monkeypatch.setattr(kept, "LARGE", 2**27)
+    monkeypatch.setattr(disk, "LARGE", 2**27)
     assert_same(found, load(NAME))
 
 

@@ -29,7 +29,7 @@ from ssl_gen.datasets.halfway import Notes, notes_of, sync
 Empty = Callable[[tuple[int, ...]], np.ndarray]  # shape -> an array of uint8 that is to be filled
 BLOCK = 2**24  # bytes, about, of images that are in memory at a time; ours
 ROWS = 1_000  # images that are made between two looks at the clock; ours
-LARGE = 2**27  # bytes of images from which on a bar shows how many are made: fewer take a second or two; ours
+LARGE = 2**27  # bytes of images that are kept, and whose making a bar shows: fewer take a second or two; ours
 
 
 def blocks(images: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:

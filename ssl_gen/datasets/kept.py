@@ -34,7 +34,6 @@ from ssl_gen.datasets.reading import Reading
 from ssl_gen.types import UserError
 
 FORMAT = 1  # of these files, and of all that lies between a source and its data set: one more where pixels change
-LARGE = 2**27  # bytes of images from which on a set is kept: fewer are read in a second or two; ours
 LOOKED_AT = 4  # blocks of each array that are hashed at a start; ours
 ARRAYS = {"train_images": "u1", "train_labels": "<i4", "test_images": "u1", "test_labels": "<i4"}
 

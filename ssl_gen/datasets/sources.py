@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 
-from ssl_gen.datasets import copies, decoded, folders, idx, kept, npz, prepared, shapes, stratify
+from ssl_gen.datasets import copies, decoded, disk, folders, idx, kept, npz, prepared, shapes, stratify
 from ssl_gen.datasets.dataset import Dataset, check_sides, resize
 from ssl_gen.datasets.disk import Empty, in_memory
 from ssl_gen.datasets.kept import Origin
@@ -161,7 +161,7 @@ def digits() -> Dataset:
 
 def shapes_origin(asked: Asked) -> Origin | None:
     """Of a large set of shapes, which no file holds."""
-    large = shapes.size_of(asked.name, asked.size).nbytes >= kept.LARGE
+    large = shapes.size_of(asked.name, asked.size).nbytes >= disk.LARGE
     return Origin(asked.name) if large else None
 
 
@@ -182,7 +182,7 @@ def folder_origin(asked: Asked) -> Origin | None:
 def npz_origin(asked: Asked) -> Origin | None:
     """Of a large file of arrays: its size, and when it was changed."""
     file = Path(asked.path)
-    if not file.is_file() or npz.size_of(asked.path) < kept.LARGE:
+    if not file.is_file() or npz.size_of(asked.path) < disk.LARGE:
         return None
     return Origin(f"npz:{file.resolve()}", kept.stamp_of([file]))
 
@@ -195,7 +195,7 @@ def prepared_origin(asked: Asked) -> Origin | None:
         path for depth in ("*", "*/*") for path in root.glob(f"{depth}/dataset_info.json")
     ]  # a version, a config
     files = sorted(file for account in accounts for file in account.parent.iterdir())
-    large = bool(files) and sum(file.stat().st_size for file in files) >= kept.LARGE // 4  # they are compressed
+    large = bool(files) and sum(file.stat().st_size for file in files) >= disk.LARGE // 4  # they are compressed
     return Origin(f"{asked.name} in {root.resolve()}", kept.stamp_of(files)) if large else None
 
 

@@ -9,6 +9,7 @@ figures of a page.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -243,3 +244,8 @@ def described(figure_: Figure) -> str:
         ]
         said.append(f"{line.name}: {', '.join(values)}")
     return f"{figure_.title}. {'; '.join(said)}."
+
+
+def save(figure_: Figure, path: Path) -> list[Path]:
+    """Write PATH.svg and PATH.png, the former with its numbers in words, and return both."""
+    return drawing.save(figure_.shapes, figure_.size, described(figure_), path)

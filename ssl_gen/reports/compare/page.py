@@ -191,6 +191,5 @@ def draw(entries: Sequence[Entry], metrics: Sequence[str], folder: Path, name: s
     """Write the figures as FOLDER/NAME_METRIC.svg and .png, and return their paths; none where there is no curve."""
     written = []
     for each in figures(entries, metrics):
-        path = folder / f"{name}_{efficiency.short(each.metric)}"
-        written += drawing.save(each.shapes, each.size, efficiency.described(each), path)
+        written += efficiency.save(each, folder / f"{name}_{efficiency.short(each.metric)}")
     return written
