@@ -166,6 +166,15 @@ def test_a_table_says_how_many_comparisons_it_makes_and_how_many_hold_together()
     assert tracked.comparisons([floor, *others], None) == pairs.together([]) == ""
 
 
+def test_a_run_with_some_of_anothers_masks_is_paired_on_those():
+    """Five seeds beside ten, in any order of seeds."""
+    ten, five = entry("a", 20, [float(i) for i in range(10)]), entry("b", 20, [4.0, 3.0, 2.5, 1.0, 0.0])
+    five = amended(five, seeds=[4, 3, 2, 1, 0], masks=[f"20-{seed}" for seed in (4, 3, 2, 1, 0)])
+    found = pairs.error_difference(five, ten)
+    assert found["n"] == 5 and found["difference"] == pytest.approx(0.1)
+    assert pairs.difference(five, ten).startswith("+0.10 [")
+
+
 def test_several_seeds_of_one_mask_are_pairs_of_one_mask():
     """Seeds 0 and 2 have both numbers, and a run's own masks are as many as its seeds."""
     one = [entry(name, 50, [5.0, 6.0, 9.0], masks=["50-6"] * 3) for name in "ab"]

@@ -1,10 +1,12 @@
 """`--labeller RUN`: an earlier run's guesses for methods that learn them, and no label that is hidden from both."""
 
+import itertools
 import json
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import numbers, same
 
 from ssl_gen import cli
@@ -132,6 +134,62 @@ def test_a_labeller_of_other_labels_data_or_seeds_would_leak_and_is_refused(opti
             train.prepare("flow_matching", CONFIG, changed(options, **changes))
     with pytest.raises(UserError, match="the run of --labeller was trained on other data"):
         train.prepare("flow_matching", CONFIG, changed(options, validation=100))
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """The folder of a labeller that saw the same images at 12 x 12 pixels."""
+    out = tmp_path_factory.mktemp("larger") / "run"
+    asked = Options(labels="30", seeds=2, size=12, features="pixels", out=out, quiet=True)
+    return train.train("linear", None, asked).folder
+
+
+def test_a_labeller_guesses_on_the_images_at_its_own_size(options, data, larger):
+    asked = changed(options, labeller=str(larger))
+    opened = labeller.open_labeller(asked, data)
+    run, seen = load.load(larger), load_data(changed(options, size=12, labeller=None)).dataset.train_images
+    assert seen.shape[1:] == (12, 12, 1) and opened.record.height == 12
+    for replica, (found, mask) in enumerate(zip(tables(asked, data), data.masks, strict=True)):
+        expected = run.log_probabilities(replica, seen).argmax(-1)
+        np.testing.assert_array_equal(found, np.where(mask.labels < 0, expected, mask.labels))
+
+
+def test_a_labeller_of_another_size_may_see_no_other_labels_or_data(options, larger):
+    asked = changed(options, labeller=str(larger))
+    for changes, match in (
+        ({"labels": "40"}, "saw other labels"),
+        ({"mask": Scheme(seed=5)}, "saw other labels"),
+        ({"validation": 100}, "trained on other data"),
+        ({"missing_pixels": 0.1}, "trained on other data"),
+    ):
+        with pytest.raises(UserError, match=match):
+            train.prepare("flow_matching", CONFIG, changed(asked, **changes))
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_a_labeller_of_a_size_at_which_other_images_are_left_out_is_refused(tmp_path):
+    """A chequered training image is a copy of a test image at 8 x 8 pixels, and none at 16 x 16."""
+    rng, pictures = np.random.default_rng(0), tmp_path / "pictures"
+    for split, name, number in itertools.product(("train", "test"), ("cat", "dog"), range(12)):
+        save(pictures / split / name / f"{number}.png", rng.integers(0, 256, (16, 16), np.uint8))
+    flat = rng.integers(64, 192, (8, 8)).repeat(2, 0).repeat(2, 1)
+    save(pictures / "test" / "cat" / "flat.png", flat.astype(np.uint8))
+    chequers = 60 * (-1) ** np.indices((16, 16)).sum(0)
+    asked = Options(dataset=f"folder:{pictures}", labels="8", size=16, features="pixels", quiet=True)
+
+    def opened(name):
+        train.train("linear", None, changed(asked, out=tmp_path / name))
+        small = changed(asked, size=8, labeller=str(tmp_path / name))
+        return labeller.open_labeller(small, load_data(small))
+
+    assert opened("before").record.height == 16
+    save(pictures / "train" / "cat" / "3.png", (flat + chequers).astype(np.uint8))
+    with pytest.raises(UserError, match="leaves out other images"):
+        opened("after")
 
 
 def test_a_seed_alone_takes_its_own_guesses(options, data):

@@ -118,6 +118,7 @@ class LabellerRecord:
     sha256: str  # over its weights
     guesses: str  # favourite or drawn, see Options
     confident: float
+    height: int | None = None  # pixels, of the images that it saw, where the run itself sees them smaller or larger
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,22 @@
 """What an earlier run's classifier guesses of the images whose label is hidden, for methods that learn such guesses.
 
 Guesses are made once, before the first step, of each seed by the replica with the same seed and the same mask: a
-labeller that saw other labels would let hidden ones in. A label that is visible stands as it is.
+labeller that saw other labels would let hidden ones in. A label that is visible stands as it is. The labeller may have
+seen the same images at another `--size`, and guesses on those: it tells classes best by all pixels that there are, and
+what is learnt may draw smaller ones.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_gen.core.trees import digest, named
 from ssl_gen.datasets.batches import UNTOLD
-from ssl_gen.reports.records import LabellerRecord
-from ssl_gen.runs.data import Data, matching_replicas
+from ssl_gen.reports.records import LabellerRecord, RunRecord
+from ssl_gen.runs.data import Data, load_data, matching_replicas
 from ssl_gen.runs.load import Run, load
 from ssl_gen.runs.options import Options
 from ssl_gen.types import Method, UserError
@@ -25,8 +28,9 @@ class Labeller(NamedTuple):
     run: Run
     replicas: list[int]  # one a seed
     record: LabellerRecord
+    images: np.ndarray  # (N, h, w, C) uint8, the training images as it sees them
 
-    def told(self, data: Data) -> list[np.ndarray]:
+    def told(self) -> list[np.ndarray]:
         """Of each seed the favourite classes (N,) int32 of the training images, UNTOLD where it is not confident.
 
         Where they are drawn: probabilities (N, K), zeros where it is not confident. Raises UserError for scores that
@@ -34,7 +38,7 @@ class Labeller(NamedTuple):
         """
         found = []
         for replica in self.replicas:
-            guesses = np.exp(self.run.log_probabilities(replica, data.dataset.train_images))
+            guesses = np.exp(self.run.log_probabilities(replica, self.images))
             unsure = guesses.max(-1) < self.record.confident
             if self.record.guesses == "drawn":
                 found.append(np.where(unsure[:, None], 0, guesses).astype(np.float32))
@@ -69,20 +73,54 @@ def open_labeller(options: Options, data: Data) -> Labeller | None:
     run = load(options.labeller)
     if run.compiled.classify is None:
         raise UserError(f"{run.record.method} of --labeller has no classifier: `ssl-gen list methods` says which have")
-    replicas = [run.trained_replica(replica) for replica in matching_replicas("--labeller", run.record, data)]
+    seen = seen_by(run.record, options, data)
+    replicas = [run.trained_replica(replica) for replica in matching_replicas("--labeller", run.record, seen)]
     states = [run.states[replica] for replica in replicas]
     weights = {name: np.asarray(leaf) for name, leaf in named(states).items()}
+    height = seen.spec.height
     record = LabellerRecord(
-        run.record.method, run.record.config, run.record.steps, digest(weights, {}), options.guesses, options.confident
+        run.record.method,
+        run.record.config,
+        run.record.steps,
+        digest(weights, {}),
+        options.guesses,
+        options.confident,
+        None if height == data.spec.height else height,
     )
-    return Labeller(run, replicas, record)
+    return Labeller(run, replicas, record, seen.dataset.train_images)
+
+
+def seen_by(record: RunRecord, options: Options, data: Data) -> Data:
+    """`data` as the run of a labeller saw it: itself, or the same rows and masks at the `--size` of that run.
+
+    Raises UserError where at that size other images are there, or other labels visible.
+    """
+    size = record.options.get("size")
+    if size == options.size or record.data.sha256 == data.dataset.sha256:
+        return data
+    chosen = [np.flatnonzero(mask.labels >= 0) for mask in data.masks]  # of --mask.kind suggested
+    theirs = load_data(dataclasses.replace(options, size=size), lambda dataset, seeds: chosen)
+    if left_out(theirs) != left_out(data):
+        raise UserError(
+            f"the run of --labeller, of --size {size or 'none'}, leaves out other images: at one size more of them are "
+            "copies of test images; give both runs --keep-copies, or one --size"
+        )
+    for own, other in zip(data.masks, theirs.masks, strict=True):
+        if not (np.array_equal(own.labels, other.labels) and np.array_equal(own.pool, other.pool)):
+            raise UserError(f"at the --size of the run of --labeller, {size or 'none'}, other labels are visible")
+    return theirs
+
+
+def left_out(data: Data) -> dict[str, list[str]]:
+    """Why -> the names of files that the reader of a data set did not take."""
+    return data.dataset.reading.left_out if data.dataset.reading else {}
 
 
 def told(method: Method, data: Data, labeller: Labeller | None) -> list[np.ndarray] | None:
     """What each seed's steps are told of unlabelled images, see `batches.rows`; None where that is nothing."""
     if method.told == "nothing":
         return None
-    tables = labeller.told(data) if labeller else [np.full(len(mask.labels), UNTOLD, np.int32) for mask in data.masks]
+    tables = labeller.told() if labeller else [np.full(len(mask.labels), UNTOLD, np.int32) for mask in data.masks]
     for table, mask in zip(tables, data.masks, strict=True):
         visible = np.flatnonzero(mask.labels >= 0)
         labels = mask.labels[visible]

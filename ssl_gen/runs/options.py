@@ -39,7 +39,9 @@ class Options:
     # random, trained, a weights file, mobilenet_v2 or efficientnet_lite0 (extra pretrained), hf:OWNER/NAME
     encoder: str | None = None
     encoder_size: int | None = None  # pixels that images are brought to for a pretrained encoder; by default its own
-    labeller: str | None = None  # the folder of a run that guesses the hidden labels, for methods that learn guesses
+    # the folder of a run that guesses the hidden labels, for methods that learn guesses: of the same images and labels,
+    # at any --size
+    labeller: str | None = None
     guesses: Literal["favourite", "drawn"] = "favourite"  # of its probabilities: the likeliest class, or one by chance
     confident: float = 0.0  # least probability of its likeliest class; a guess below it counts as none
     replicas: Mode = "auto"  # where the seeds train: one after the other, stacked, or spread over devices

@@ -115,15 +115,15 @@ def difference(run: Entry, baseline: Entry) -> str:
 
 
 def error_difference(run: Entry, baseline: Entry) -> statistics.Paired | None:
-    """The paired difference in error, None without one; raises ValueError for other masks of as many labels."""
-    ours, theirs = run.final, baseline.final
-    if ours.labels != theirs.labels:
+    """The paired difference in error over the masks of both, None without one.
+
+    Raises ValueError where they saw as many labels, and none of one's masks is the other's.
+    """
+    if run.final.labels != baseline.final.labels:
         return None
-    if ours.masks != theirs.masks:
+    if not share_masks(run, baseline):
         raise ValueError(
-            f"{ours.method} and {theirs.method} were not trained on the same label masks (their hashes differ): "
-            "a paired difference needs the same data, labels and seeds; compare them without a baseline"
+            f"{run.final.method} and {baseline.final.method} were not trained on the same label masks (their hashes "
+            "differ): a paired difference needs the same data, labels and seeds; compare them without a baseline"
         )
-    if run is baseline or "error" not in ours.metrics or "error" not in theirs.metrics:
-        return None
-    return statistics.paired(ours.metrics["error"]["per_seed"], theirs.metrics["error"]["per_seed"])
+    return None if run is baseline else paired(run, baseline, "error")
