@@ -601,7 +601,10 @@ def test_a_comparison_shows_the_paired_difference_and_its_interval():
 
 
 def test_runs_on_other_masks_have_no_paired_difference():
-    runs = [finished("linear", [9.0, 8.0]), finished("triple_gan", [5.0, 5.0], masks=["other", "masks"])]
+    runs = [
+        finished("linear", [9.0, 8.0, 9.0]),
+        finished("triple_gan", [5.0, 5.0, 5.0], masks=["three", "other", "masks"]),
+    ]
     with pytest.raises(ValueError, match="triple_gan and linear were not trained on the same label masks"):
         columns.comparison(runs, baseline=0)
     assert [row[0] for row in columns.comparison(runs)[1]] == ["linear", "triple_gan"]
