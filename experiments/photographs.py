@@ -5,7 +5,7 @@ what a step costs; after 100 steps nothing has been learnt yet. Batches are cut 
 
 Command: python -m experiments.photographs --data-dir DIR, where DIR/photographs holds train/CLASS/*.jpg and
 test/CLASS/*.jpg of 32 x 32 pixels; the record was made with the first 200 training and 50 test images of each class of
-CIFAR-10, as JPEG files (20 minutes on two cores, as two processes)
+CIFAR-10, as JPEG files (about an hour of one core)
 """
 
 import dataclasses
