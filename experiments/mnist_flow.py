@@ -1,19 +1,21 @@
 """What do guessed labels give a flow? MNIST, 20, 100 and 1,000 visible labels, 3 masks, the same ones in every row.
 
     fixmatch                the classifier whose guesses are learnt, that of `mnist_systems`; it draws nothing
+    autoencoder, label_spreading    another one, a graph of the latents of an autoencoder
     flow_matching           a flow of all images, each with its label or the class that `fixmatch` guesses
+    flow_of_graph           the same, with the guesses of `label_spreading`
     null                    unlabelled images are told no class: the warning
     floor                   the labelled images alone
     dual_pseudo_training    FixMatch's classifier guesses what the flow learns, and then learns what the flow draws
     mean_flow               draws in one look, of the same guesses, with 100 labels
     ceiling                 a flow of all labels
 
-Samples are drawn without guidance, the network sees 2 x 2 pixels as one. Lengths are what minutes of an accelerator
+Samples are drawn without guidance, the network sees 2 x 2 pixels as one. Lengths are what 40 minutes of one core a seed
 allow; no setting was tuned. Read agreement beside `copying` (below -3: nearer to the training images than test images
 are) and coverage, and FID beside `gan_self_training` in `mnist_label_efficiency`.
 
 Command: python -m experiments.mnist_flow --data-dir DIR, the folder of the IDX files, after `ssl-gen train-features
-mnist --data-dir DIR`; a row's `fixmatch@N` first.
+mnist --data-dir DIR`; before a row that learns guesses the one that guesses, before a graph its autoencoder.
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ from ssl_gen.runs.options import Options
 COUNTS = (20, 100, 1_000)
 DRAWING = Options(dataset="mnist", seeds=3, evaluators=())
 CLASSIFIER = mnist_systems.ROWS["fixmatch"]
-FLOW = flow_matching.Config(steps=10_000, fold=True, widths=(64, 128))
+FLOW = flow_matching.Config(steps=10_000, fold=True)
 DUAL = dual_pseudo_training.Config(
     steps=12_400,
     warm_up=1_200 / 12_400,  # the updates of fixmatch
@@ -44,7 +46,10 @@ DUAL = dual_pseudo_training.Config(
 FLOWS = Row("flow_matching", FLOW, DRAWING, ("cas",))
 METHODS = {
     "fixmatch": CLASSIFIER,
+    "autoencoder": mnist_systems.ROWS["autoencoder"],
+    "label_spreading": mnist_systems.ROWS["label_spreading_latents"],
     "flow_matching": FLOWS,
+    "flow_of_graph": FLOWS,
     "null": FLOWS._replace(config=dataclasses.replace(FLOW, unlabelled="null")),
     "floor": FLOWS._replace(config=dataclasses.replace(FLOW, unlabelled="left_out")),
     "dual_pseudo_training": Row("dual_pseudo_training", DUAL, DRAWING, ("cas",)),
@@ -53,7 +58,18 @@ MEAN_FLOW = FLOWS._replace(method="mean_flow", config=mean_flow.Config(steps=FLO
 
 SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": FLOWS})
 SPREAD |= label_efficiency.spread({"mean_flow": MEAN_FLOW}, (100,), {})
-ROWS = {name: label_efficiency.with_labeller(row, "fixmatch") for name, row in SPREAD.items()}
+
+
+def linked(name: str, row: Row) -> Row:
+    """The row with the run of as many labels whose latents or guesses it learns."""
+    if row.options.encoder is not None:
+        encoder = f"{row.options.encoder}@{row.options.labels}"
+        return row._replace(options=dataclasses.replace(row.options, encoder=encoder))
+    guessing = "label_spreading" if name.startswith("flow_of_graph") else "fixmatch"
+    return label_efficiency.with_labeller(row, guessing)
+
+
+ROWS = {name: linked(name, row) for name, row in SPREAD.items()}
 BASELINE = "fixmatch"
 METRICS = ("fid", "agreement", "cas", "coverage", "copying_labelled", "copying_unlabelled", "first_error")
 
