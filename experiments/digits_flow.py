@@ -49,22 +49,22 @@ DUAL = dual_pseudo_training.Config(
     strong=FIXMATCH.strong,
 )
 DRAWING = Row("flow_matching", FLOW, dataclasses.replace(FIVE, evaluators=()))
+GUESSING = DRAWING._replace(options=dataclasses.replace(DRAWING.options, labeller="label_spreading"))
 METHODS = {
     "label_spreading": Row("label_spreading", label_spreading.Config(), FIVE),
-    "flow_matching": DRAWING,
+    "flow_matching": GUESSING,
     "null": DRAWING._replace(config=dataclasses.replace(FLOW, unlabelled="null")),
     "floor": DRAWING._replace(config=dataclasses.replace(FLOW, unlabelled="left_out")),
     "dual_pseudo_training": DRAWING._replace(method="dual_pseudo_training", config=DUAL),
 }
 OTHERS = {
-    "edm": DRAWING._replace(
+    "edm": GUESSING._replace(
         method="edm", config=edm.Config(steps=FLOW.steps, log_noise_mean=0.0, pixel_deviation=0.75)
     ),
-    "mean_flow": DRAWING._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps)),
+    "mean_flow": GUESSING._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps)),
 }
 
-SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": DRAWING}) | label_efficiency.spread(OTHERS, (50,), {})
-ROWS = {name: label_efficiency.with_labeller(row, "label_spreading") for name, row in SPREAD.items()}
+ROWS = label_efficiency.spread(METHODS, COUNTS, {"ceiling": DRAWING}) | label_efficiency.spread(OTHERS, (50,), {})
 BASELINE = "floor"
 COPYING = ("copying_labelled", "copying_unlabelled")
 METRICS = ("fid", "agreement_svc", "coverage", *COPYING, "deviation_ratio", "first_error")

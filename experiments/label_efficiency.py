@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments import table
 from experiments.table import Row
+from ssl_gen.networks.pretrained.sources import PACKAGES
 from ssl_gen.reports.records import PublishedNumber
 from ssl_gen.runs.options import Options
 
@@ -20,20 +22,25 @@ TINY_SAMPLES = 100  # images drawn for the metrics with --tiny, where measuring 
 
 
 def spread(methods: Mapping[str, Row], counts: Sequence[int], references: Mapping[str, Row]) -> dict[str, Row]:
-    """The rows of methods with each number of labels, then those of references with all; `options.labels` is set."""
+    """The rows of methods with each number of labels, then those of references with all; `options.labels` is set.
+
+    A row that learns another one's guesses or latents, which its options name without labels, learns those of as many.
+    """
     budgets = {name: [str(count) for count in counts] for name in methods} | {name: ["all"] for name in references}
     return {
-        f"{name}@{labels}": row._replace(options=dataclasses.replace(row.options, labels=labels))
+        f"{name}@{labels}": row._replace(options=_with(row.options, labels))
         for name, row in {**methods, **references}.items()
         for labels in budgets[name]
     }
 
 
-def with_labeller(row: Row, name: str) -> Row:
-    """The row with the guesses of the row `name` of as many labels, where it learns guesses."""
-    if getattr(row.config, "unlabelled", None) != "guessed" or row.options.labels == "all":
-        return row
-    return row._replace(options=dataclasses.replace(row.options, labeller=f"{name}@{row.options.labels}"))
+def _with(options: Options, labels: str) -> Options:
+    """Options with so many labels, of their own and of the rows that they name."""
+    named = {key: getattr(options, key) for key in table.EARLIER}
+    rows: dict[str, Any] = {
+        key: f"{name}@{labels}" for key, name in named.items() if name is not None and name not in PACKAGES
+    }
+    return dataclasses.replace(options, labels=labels, **rows)
 
 
 def tiny(rows: Mapping[str, Row]) -> dict[str, Row]:

@@ -44,32 +44,21 @@ DUAL = dual_pseudo_training.Config(
     strong=CLASSIFIER.config.strong,
 )
 FLOWS = Row("flow_matching", FLOW, DRAWING, ("cas",))
+GUESSING = FLOWS._replace(options=dataclasses.replace(DRAWING, labeller="fixmatch"))
 METHODS = {
     "fixmatch": CLASSIFIER,
     "autoencoder": mnist_systems.ROWS["autoencoder"],
     "label_spreading": mnist_systems.ROWS["label_spreading_latents"],
-    "flow_matching": FLOWS,
-    "flow_of_graph": FLOWS,
+    "flow_matching": GUESSING,
+    "flow_of_graph": GUESSING._replace(options=dataclasses.replace(DRAWING, labeller="label_spreading")),
     "null": FLOWS._replace(config=dataclasses.replace(FLOW, unlabelled="null")),
     "floor": FLOWS._replace(config=dataclasses.replace(FLOW, unlabelled="left_out")),
     "dual_pseudo_training": Row("dual_pseudo_training", DUAL, DRAWING, ("cas",)),
 }
-MEAN_FLOW = FLOWS._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps, fold=True, widths=FLOW.widths))
+MEAN_FLOW = GUESSING._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps, fold=True))
 
-SPREAD = label_efficiency.spread(METHODS, COUNTS, {"ceiling": FLOWS})
-SPREAD |= label_efficiency.spread({"mean_flow": MEAN_FLOW}, (100,), {})
-
-
-def linked(name: str, row: Row) -> Row:
-    """The row with the run of as many labels whose latents or guesses it learns."""
-    if row.options.encoder is not None:
-        encoder = f"{row.options.encoder}@{row.options.labels}"
-        return row._replace(options=dataclasses.replace(row.options, encoder=encoder))
-    guessing = "label_spreading" if name.startswith("flow_of_graph") else "fixmatch"
-    return label_efficiency.with_labeller(row, guessing)
-
-
-ROWS = {name: linked(name, row) for name, row in SPREAD.items()}
+ROWS = label_efficiency.spread(METHODS, COUNTS, {"ceiling": FLOWS})
+ROWS |= label_efficiency.spread({"mean_flow": MEAN_FLOW}, (100,), {})
 BASELINE = "fixmatch"
 METRICS = ("fid", "agreement", "cas", "coverage", "copying_labelled", "copying_unlabelled", "first_error")
 
