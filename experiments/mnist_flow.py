@@ -7,12 +7,13 @@
     null                    unlabelled images are told no class: the warning
     floor                   the labelled images alone
     dual_pseudo_training    FixMatch's classifier guesses what the flow learns, and then learns what the flow draws
+    gan_self_training       the GAN to measure them by, of `mnist_label_efficiency`, on the same features
     mean_flow               draws in one look, of the same guesses, with 100 labels
     ceiling                 a flow of all labels
 
 Samples are drawn without guidance, the network sees 2 x 2 pixels as one. Lengths are what 40 minutes of one core a seed
 allow; no setting was tuned. Read agreement beside `copying` (below -3: nearer to the training images than test images
-are) and coverage, and FID beside `gan_self_training` in `mnist_label_efficiency`.
+are) and coverage. FID on `trained` features is this table's alone: they come out otherwise on another processor.
 
 Command: python -m experiments.mnist_flow --data-dir DIR, the folder of the IDX files, after `ssl-gen train-features
 mnist --data-dir DIR`; before a row that learns guesses the one that guesses, before a graph its autoencoder.
@@ -20,7 +21,7 @@ mnist --data-dir DIR`; before a row that learns guesses the one that guesses, be
 
 import dataclasses
 
-from experiments import label_efficiency, mnist_systems
+from experiments import label_efficiency, mnist_label_efficiency, mnist_systems
 from experiments.table import Row
 from ssl_gen.methods.diffusion import dual_pseudo_training, flow_matching, mean_flow
 from ssl_gen.runs.options import Options
@@ -54,6 +55,7 @@ METHODS = {
     "null": FLOWS._replace(config=dataclasses.replace(FLOW, unlabelled="null")),
     "floor": FLOWS._replace(config=dataclasses.replace(FLOW, unlabelled="left_out")),
     "dual_pseudo_training": Row("dual_pseudo_training", DUAL, DRAWING, ("cas",)),
+    "gan_self_training": mnist_label_efficiency.SYSTEMS["gan_self_training"],
 }
 MEAN_FLOW = GUESSING._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps, fold=True))
 
