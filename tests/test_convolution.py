@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_gen.networks.convolution import Convolution, TransposedConvolution, convolve, convolve_transposed, max_pool
+from ssl_gen.networks.convolution import (
+    AT_ONCE,
+    Convolution,
+    TransposedConvolution,
+    convolve,
+    convolve_transposed,
+    max_pool,
+)
 from ssl_gen.types import UserError
 
 # sides, kernel size, stride, channels, features: odd and even sides, fewer channels than FEW and more
@@ -113,6 +120,24 @@ def test_padding_in_pixels_and_valid_agree_with_the_native_operation(body):
     for padding in ("VALID", ((0, 2), (1, 0)), ((-1, 2), (0, -2))):
         close(convolve(x, kernel, 2, padding, body), convolve(x, kernel, 2, padding, "native"), 27)
     close(convolve_transposed(x, kernel, 2, "VALID", body), convolve_transposed(x, kernel, 2, "VALID", "native"), 27)
+
+
+@pytest.mark.parametrize("images", [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_gradient_of_weights_sums_over_all_parts_of_a_batch(stride, images):
+    x, kernel = draw(images, 6, 5, 4), draw(3, 3, 4, 9, seed=1)
+    y, backward = convolution(x, kernel, stride)
+    dy = draw(*y.shape, seed=2)
+
+    def gradient(dtype):
+        given = [jnp.asarray(each, dtype) for each in (x, kernel, dy)]
+        return jax.vjp(lambda kernel: convolve(given[0], kernel, stride, body="cpu"), given[1])[1](given[2])[0]
+
+    (_, expected), got = backward(dy), gradient(jnp.float32)
+    close(got, expected, y.size)
+    half = gradient(jnp.bfloat16)  # each part is rounded, not what they add up to
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), expected, atol=0.02 * np.abs(expected).max())
 
 
 def penalty(operation, body):

@@ -15,6 +15,7 @@ from ssl_gen.core.keys import INIT
 from ssl_gen.core.memory import Memory, saving
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import Store
+from ssl_gen.networks.convolution import with_body
 from ssl_gen.types import Array, Batch, Key, Method, Metrics, Phase, State, Tree, UserError, able
 
 
@@ -117,10 +118,15 @@ def check_memory(name: str, method: Method, memory: Memory, spec: tuple[int, ...
 def flop(method: Method, phase: Phase, spec: tuple[int, ...]) -> float | None:
     """Operations of one step of a phase, forward and backward, of one replica; None where jax cannot say.
 
-    As XLA counts them before it compiles: the same for every placement and device but for the body of convolutions, and
-    no second compilation. `spec` is the shape (H, W, C) of an image.
+    As XLA counts them before it compiles, where convolutions are its own (`convolution`): the same for every placement
+    and device, and no second compilation. `spec` is the shape (H, W, C) of an image.
     """
-    counted: Any = jax.jit(phase.step).lower(*arguments(method, phase, spec)).cost_analysis()
+
+    def step(*given: Any) -> Any:
+        return phase.step(*given)  # a function of its own: jax keeps what it traced of one, whatever the body
+
+    with with_body("native"):
+        counted: Any = jax.jit(step).lower(*arguments(method, phase, spec)).cost_analysis()
     return counted["flops"] if counted and "flops" in counted else None  # jax promises neither
 
 
