@@ -23,6 +23,7 @@ from ssl_gen.core.machine import cache_folder
 from ssl_gen.types import Array, Tree
 
 AT_ONCE = 50  # images; ours: of 500 images of 224 x 224 pixels the widest maps alone hold 2.4 GB
+ON_CPU = 4  # images; ours, measured: EfficientNet-Lite0 encodes 1.4 to 1.7 times as many a second as of 50
 FORMAT = 1  # raised where the same weights and images come to other features than before
 
 
@@ -52,9 +53,9 @@ def unfilled(images: np.ndarray) -> int:
 
 def mapped(function: Callable[[Any], Array], images: np.ndarray) -> np.ndarray:
     """function on images (N, ...), a few at a time, all calls of one shape."""
-    parts = []
-    for start in range(0, len(images), AT_ONCE):
-        rows = np.minimum(np.arange(start, start + AT_ONCE), len(images) - 1)
+    parts, at_once = [], ON_CPU if jax.default_backend() == "cpu" else AT_ONCE
+    for start in range(0, len(images), at_once):
+        rows = np.minimum(np.arange(start, start + at_once), len(images) - 1)
         parts.append(np.asarray(function(images[rows]))[: len(images) - start])
     return np.concatenate(parts)
 
