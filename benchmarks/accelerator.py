@@ -16,7 +16,7 @@ a crash or a slow compiler costs one block, and what that had measured stands. I
     metrics      FID of 50,000 x 2,048, precision to coverage of 10,000, the neighbours of 70,000 images; on the host
 
 Steps are measured in float32, as jax multiplies it by default, and in bfloat16 (`core/precision.py`; PyTorch by
-autocast). `tflops` are operations of the model (`training.programs.flop`), forward and backward, and `share` is that
+autocast). `tflops` are operations of the model (`runs.cost.flop`), forward and backward, and `share` is that
 over the chip's peak in the precision of the run, where the chip is known. Images are noise; a timing is the median of
 several, each until its result is there, after calls that compile. --tiny is for a test of this file and measures
 nothing.
@@ -59,9 +59,9 @@ from ssl_gen.metrics import frechet, manifold
 from ssl_gen.networks.convolution import with_body
 from ssl_gen.reports.tables import text_table
 from ssl_gen.runs import record
+from ssl_gen.runs.cost import flop
 from ssl_gen.runs.data import Data, initial_rows
 from ssl_gen.training.cache import keep_compiled
-from ssl_gen.training.programs import flop
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.types import ImageSpec, Method
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssl_gen.networks.convolution import AT_ONCE, convolve
 from ssl_gen.runs import cost, record
 from ssl_gen.types import Method, Phase
 
@@ -100,3 +101,35 @@ def test_images_a_second_are_those_of_all_phases_and_seeds():
     assert cost.images_per_second(Method(None, phases), 2, 8.0) == 2 * (10 * 7 + 5 * 2) / 8
     assert cost.images_per_second(Method(None, phases, fit=print), 2, 8.0) is None
     assert cost.images_per_second(Method(None, ()), 2, 8.0) is None
+
+
+def test_the_cost_of_training_is_that_of_every_phases_step_as_often_as_it_is_taken():
+    """A product of 5 x 5 matrices is 2 * 5^3 operations; a step of the second phase has two."""
+
+    def of(products):
+        def step(state, key, step, batch):
+            for _ in range(products):
+                state = state @ state
+            return state, {"loss": jax.numpy.float32(0)}
+
+        return step
+
+    phases = (Phase("one", 3, 1, 0, of(1)), Phase("two", 7, 1, 0, of(2)))
+    method = Method(lambda key, batch: jax.numpy.eye(5), phases)
+    assert cost.pflop(method, (8, 8, 1)) == pytest.approx((3 + 2 * 7) * 2 * 5**3 / 1e15)
+
+
+def test_the_cost_of_convolutions_is_counted_for_the_whole_batch():
+    """1 x 1 pixels, C to F channels: 2 C F operations a pixel for what comes out, and as many for the gradient."""
+    images, channels, features = 4 * AT_ONCE, 3, 5
+
+    def step(state, key, step, batch):
+        def loss(kernel):
+            return convolve(batch.labelled, kernel, 1).sum()
+
+        return state - jax.grad(lambda kernel: loss(kernel) ** 2)(state), {"loss": jax.numpy.float32(0)}
+
+    method = Method(lambda key, batch: jax.numpy.ones((1, 1, channels, features)), (Phase("one", 1, images, 0, step),))
+    outputs = images * 8 * 8 * features
+    expected = (2 * 2 * channels + 1) * outputs  # that are summed
+    assert 1e15 * cost.pflop(method, (8, 8, channels)) == pytest.approx(expected, rel=0.001)

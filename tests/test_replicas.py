@@ -19,14 +19,12 @@ from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import StreamedStore
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.methods import METHODS
-from ssl_gen.networks.convolution import AT_ONCE, convolve
 from ssl_gen.reports.records import Stop
 from ssl_gen.runs import load, train
 from ssl_gen.runs.options import Options
 from ssl_gen.training import replicas
 from ssl_gen.training.checkpoints import open_checkpoints
 from ssl_gen.training.mesh import largest_divisor, part_of
-from ssl_gen.training.programs import pflop
 from ssl_gen.training.replicas import choose_placement, make_replicas
 from ssl_gen.types import Array, Method, Phase, UserError
 
@@ -339,35 +337,3 @@ def test_too_many_devices_and_odd_batches_are_refused():
         make_replicas(METHOD, STORE, 4, "auto", shard=True)
     with pytest.raises(UserError, match="labelled_batch 4"):
         replicas.check_divisible(METHOD, 3)
-
-
-def test_the_cost_of_training_is_that_of_every_phases_step_as_often_as_it_is_taken():
-    """A product of 5 x 5 matrices is 2 * 5^3 operations; a step of the second phase has two."""
-
-    def of(products):
-        def step(state, key, step, batch):
-            for _ in range(products):
-                state = state @ state
-            return state, {"loss": jax.numpy.float32(0)}
-
-        return step
-
-    phases = (Phase("one", 3, 1, 0, of(1)), Phase("two", 7, 1, 0, of(2)))
-    method = Method(lambda key, batch: jax.numpy.eye(5), phases)
-    assert pflop(method, (8, 8, 1)) == pytest.approx((3 + 2 * 7) * 2 * 5**3 / 1e15)
-
-
-def test_the_cost_of_convolutions_is_counted_for_the_whole_batch():
-    """1 x 1 pixels, C to F channels: 2 C F operations a pixel for what comes out, and as many for the gradient."""
-    images, channels, features = 4 * AT_ONCE, 3, 5
-
-    def step(state, key, step, batch):
-        def loss(kernel):
-            return convolve(batch.labelled, kernel, 1).sum()
-
-        return state - jax.grad(lambda kernel: loss(kernel) ** 2)(state), {"loss": jax.numpy.float32(0)}
-
-    method = Method(lambda key, batch: jax.numpy.ones((1, 1, channels, features)), (Phase("one", 1, images, 0, step),))
-    outputs = images * 8 * 8 * features
-    expected = (2 * 2 * channels + 1) * outputs  # that are summed
-    assert 1e15 * pflop(method, (8, 8, channels)) == pytest.approx(expected, rel=0.001)

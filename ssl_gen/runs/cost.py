@@ -1,11 +1,41 @@
-"""What training cost: images a second, and the share of what the chips can do."""
+"""What training cost: operations, images a second, and the share of what the chips can do."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 
 from ssl_gen.core import chips
-from ssl_gen.types import Method
+from ssl_gen.networks.convolution import with_body
+from ssl_gen.training.programs import arguments
+from ssl_gen.types import Method, Phase
+
+
+def flop(method: Method, phase: Phase, spec: tuple[int, ...]) -> float | None:
+    """Operations of one step of a phase, forward and backward, of one replica; None where jax cannot say.
+
+    As XLA counts them before it compiles, where convolutions are its own (`convolution`): the same for every placement
+    and device, and no second compilation. `spec` is the shape (H, W, C) of an image.
+    """
+
+    def step(*given: Any) -> Any:
+        return phase.step(*given)  # a function of its own: jax keeps what it traced of one, whatever the body
+
+    with with_body("native"):
+        counted: Any = jax.jit(step).lower(*arguments(method, phase, spec)).cost_analysis()
+    return counted["flops"] if counted and "flops" in counted else None  # jax promises neither
+
+
+def pflop(method: Method, spec: tuple[int, ...]) -> float | None:
+    """What one replica's training costs, all steps, in 10^15 operations (`flop`); None where jax cannot say."""
+    operations = 0.0
+    for phase in method.phases:
+        each = flop(method, phase, spec)
+        if each is None:
+            return None
+        operations += phase.steps * each
+    return operations / 1e15
 
 
 def images_per_second(method: Method, seeds: int, seconds: float) -> float | None:

@@ -11,10 +11,10 @@ from ssl_gen.core.machine import cores
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.reports.tables import MISSING, text_table
+from ssl_gen.runs.cost import flop
 from ssl_gen.runs.data import Data
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.train import begin, prepare
-from ssl_gen.training.programs import flop
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import State, Tree, UserError
 

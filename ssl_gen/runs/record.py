@@ -42,12 +42,11 @@ from ssl_gen.reports.records import (
     RunRecord,
     Stop,
 )
-from ssl_gen.runs.cost import images_per_second, share_of_peak
+from ssl_gen.runs.cost import images_per_second, pflop, share_of_peak
 from ssl_gen.runs.data import Data
 from ssl_gen.runs.options import Options
 from ssl_gen.training.loop import Outcome
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup
-from ssl_gen.training.programs import pflop
 from ssl_gen.types import Method, Precision, State, UserError
 
 LAST = 20  # evaluations in the median; Sohn et al. 2020, arXiv:2001.07685
