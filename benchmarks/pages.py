@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import statistics
@@ -109,7 +110,7 @@ def main() -> None:
         print(json.dumps(own(cases[given.own])))
         return
     for name in cases:
-        measured = line(name, lambda tunables, name=name: child(name, given.quick, tunables), rounds)
+        measured = line(name, functools.partial(child, name, given.quick), rounds)
         print(json.dumps(measured), flush=True)
 
 

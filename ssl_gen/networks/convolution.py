@@ -326,9 +326,11 @@ def _weigh(stride: int, pads: Pads, sides: tuple[int, int], x: Array, y: Array) 
     def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
         return total + _weigh_part(stride, pads, sides, *part), None
 
-    parts = tuple(each[:whole].reshape(-1, AT_ONCE, *each.shape[1:]) for each in (x, y))
+    def cut(each: Array) -> Array:
+        return each[:whole].reshape(-1, AT_ONCE, *each.shape[1:])
+
     exact = jnp.promote_types(y.dtype, jnp.float32)  # of a sum of many parts
-    total, _ = lax.scan(add, jnp.zeros((*sides, x.shape[-1], y.shape[-1]), exact), parts)
+    total, _ = lax.scan(add, jnp.zeros((*sides, x.shape[-1], y.shape[-1]), exact), (cut(x), cut(y)))
     if whole < len(y):
         total, _ = add(total, (x[whole:], y[whole:]))
     return total.astype(y.dtype)
