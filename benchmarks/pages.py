@@ -84,8 +84,7 @@ def own(case: Case) -> dict[str, Any]:
 def child(name: str, quick: bool, tunables: str) -> dict[str, Any]:
     """`own` of a case in a new process with these GLIBC_TUNABLES."""
     command = [sys.executable, "-m", "benchmarks.pages", "--own", name, *["--quick"] * quick]
-    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
-    environment |= {"GLIBC_TUNABLES": tunables} if tunables else {}
+    environment = os.environ | {"GLIBC_TUNABLES": tunables}
     return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
 

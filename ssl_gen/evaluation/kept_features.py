@@ -53,7 +53,8 @@ def unfilled(images: np.ndarray) -> int:
 
 def mapped(function: Callable[[Any], Array], images: np.ndarray) -> np.ndarray:
     """function on images (N, ...), a few at a time, all calls of one shape."""
-    parts, at_once = [], ON_CPU if jax.default_backend() == "cpu" else AT_ONCE
+    at_once = ON_CPU if jax.default_backend() == "cpu" else AT_ONCE
+    parts = []
     for start in range(0, len(images), at_once):
         rows = np.minimum(np.arange(start, start + at_once), len(images) - 1)
         parts.append(np.asarray(function(images[rows]))[: len(images) - start])
