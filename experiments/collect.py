@@ -1,11 +1,12 @@
 """Put the runs of an experiment that lie in several folders, from several machines or processes, into one record.
 
-    python -m experiments.collect NAME FOLDER [FOLDER ...] [--out FILE] [--page FILE]
+    python -m experiments.collect NAME FOLDER [FOLDER ...] [--missing] [--only ROW] [--out FILE] [--page FILE]
 
 Each FOLDER is the `--out` of `python -m experiments.NAME`. The record is what `--record` writes where all runs lie in
 one folder: experiments/NAME.json, or FILE, with its figures. Runs that do not belong together are refused in one line:
 of other settings than the experiment has now, of other images, labels or masks, of other commits, or measured with
-other features; so is a record with rows missing.
+other features; so is a record with rows missing. With `--missing` rows are put in as they come, one or some at a time:
+the others stay as they are recorded, stale ones among them, with the commits that they have.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import importlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ from ssl_gen.runs.options import Options
 from ssl_gen.types import UserError
 
 
-def find(rows: Mapping[str, Row], folders: Sequence[Path]) -> dict[str, Path]:
-    """The folder of every row's finished run. Raises UserError for rows without one, and for a row made twice."""
+def find(rows: Mapping[str, Row], folders: Sequence[Path], spared: Collection[str] = ()) -> dict[str, Path]:
+    """The folder of every row's finished run.
+
+    Raises UserError for rows without one, but for those spared, and for a row made twice.
+    """
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: give the --out of the experiment")
@@ -43,20 +47,29 @@ def find(rows: Mapping[str, Row], folders: Sequence[Path]) -> dict[str, Path]:
         if len(finished) > 1 and len({(place / "final.json").read_bytes() for place in finished}) > 1:
             raise UserError(f"{name} was run twice, in {finished[0]} and {finished[1]}: give only one of them")
         found |= {name: finished[0]} if finished else {}
-    missing = [name for name in rows if name not in found]
+    missing = [name for name in rows if name not in found and name not in spared]
     if missing:
         raise UserError(f"not finished in any folder: {', '.join(missing)}; run them with --only ROW")
     return found
 
 
 def check_setting(name: str, row: Row, place: Path, run: RunRecord) -> None:
-    """Raise UserError where a run is not the row that the experiment has now."""
+    """Raise UserError where a run is not the row that the experiment has now, `--precision` aside."""
     options = table.of_numbers(to_plain(row.options))
     wanted = {"method": row.method, "config": to_plain(row.config), "options": options}
-    there = {"method": run.method, "config": run.config, "options": table.of_numbers(run.options)}
+    made = table.of_numbers(run.options)
+    if row.options.precision == "auto":
+        made.pop("precision", None)  # the record says it
+    there = {"method": run.method, "config": run.config, "options": made}
     if there != wanted:
         what, old, new = difference(name, there, wanted)
         raise UserError(f"{place} was run with {what} {old}, the experiment has {new}: run it again")
+
+
+def images_of(options: Options) -> tuple[Any, ...]:
+    """What decides which images a run sees; by design some are held out, lose pixels or have strangers among them."""
+    read = (options.dataset, options.size, options.keep_copies, options.validation)
+    return (*read, options.missing_pixels, options.out_of_distribution_dataset)
 
 
 def check_together(name: str, runs: Mapping[str, run_folder.Run]) -> None:
@@ -64,16 +77,14 @@ def check_together(name: str, runs: Mapping[str, run_folder.Run]) -> None:
     first: dict[tuple[Any, ...], tuple[str, Any]] = {}
     for key, run in runs.items():
         about, options = run.record, from_plain(Options, run.record.options)
-        # images differ by design where pixels are lost, images held out or strangers mixed in
-        read = (options.dataset, options.size, options.validation)
-        data = (*read, options.missing_pixels, options.out_of_distribution_dataset)
         # A mask is decided by the images, the number of labels, the scheme and the seed.
         scheme = json.dumps([about.data.sha256, about.labels, without_none(about.mask)], sort_keys=True)
         known: list[tuple[str, tuple[Any, ...], Any]] = [("commit", ("commit",), about.commit)]
-        known += [("data", ("data", *data), about.data.sha256)]
+        known += [("data", ("data", *images_of(options)), about.data.sha256)]
         known += [
             (f"mask of seed {seed}", ("mask", scheme, seed), mask.sha256)
             for seed, mask in zip(about.seeds, about.masks, strict=True)
+            if options.mask.kind != "suggested"  # which are chosen by a run
         ]
         for what, place, value in known:
             other, theirs = first.setdefault(place, (key, value))
@@ -93,16 +104,54 @@ def check_features(entries: Sequence[Entry], metrics: Sequence[str]) -> None:
             raise UserError(f"{metric} was measured in different ways: {said}; `ssl-gen evaluate` measures again")
 
 
+def check_masks(name: str, rows: Mapping[str, Row], entries: Mapping[str, Entry]) -> None:
+    """Raise UserError where rows of one data set, number of labels and scheme have other masks for the same seed."""
+    first: dict[tuple[Any, ...], tuple[str, str]] = {}
+    for key, (_, final, *_) in entries.items():
+        options = rows[key].options
+        if options.mask.kind == "suggested":
+            continue  # chosen by a run
+        drawn = (*images_of(options), final.labels, options.mask)
+        for seed, mask in zip(final.seeds, final.masks, strict=True):
+            other, theirs = first.setdefault((*drawn, seed), (key, mask))
+            if mask != theirs:
+                raise UserError(f"{name}: {key} and {other} have other masks of seed {seed}: {mask} and {theirs}")
+
+
 def collect(name: str, module: Any, folders: Sequence[Path]) -> list[Entry]:
     """The finished runs of an experiment's rows, in its order. Raises UserError where they do not make one record."""
     places = find(module.ROWS, folders)
-    runs = {key: run_folder.read(place) for key, place in places.items()}
-    for key, run in runs.items():
-        check_setting(key, module.ROWS[key], places[key], run.record)
+    runs = read(module.ROWS, places)
     check_together(name, runs)
     entries = [compared.read(place, key) for key, place in places.items()]
     check_features(entries, module.METRICS)
     return entries
+
+
+def add(name: str, module: Any, folders: Sequence[Path], only: Sequence[str] = ()) -> list[Entry]:
+    """The finished runs of some rows (all that there are, or those named) and, of the others, what is recorded.
+
+    In the experiment's order. Raises UserError where a named row is not finished, and as `collect`, but for commits.
+    """
+    rows: Mapping[str, Row] = module.ROWS
+    strange = [key for key in only if key not in rows]
+    if strange:
+        raise UserError(f"{name} has no row {strange[0]}: there are {', '.join(rows)}")
+    places = find({key: rows[key] for key in only or rows}, folders, spared=() if only else rows)
+    read(rows, places)
+    entries = table.recorded(name, rows) | {key: compared.read(place, key) for key, place in places.items()}
+    check_masks(name, rows, entries)
+    entries = {key: entries[key] for key in rows if key in entries}
+    check_features(list(entries.values()), module.METRICS)
+    return list(entries.values())
+
+
+def read(rows: Mapping[str, Row], places: Mapping[str, Path]) -> dict[str, run_folder.Run]:
+    """What was run. Raises UserError where it is not the row that the experiment has now."""
+    runs = {key: run_folder.read(place) for key, place in places.items()}
+    for key, run in runs.items():
+        check_setting(key, rows[key], places[key], run.record)
+    return runs
 
 
 def find_experiment(name: str) -> Any:
@@ -118,20 +167,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__.split("\n")[0])
     parser.add_argument("name", help="of the experiment, such as mnist_label_efficiency")
     parser.add_argument("folders", nargs="+", type=Path, help="where its runs lie, each the --out of a call of it")
+    parser.add_argument("--missing", action="store_true", help="rows that lie in no folder stay as they are recorded")
+    parser.add_argument("--only", metavar="ROW", action="append", help="with --missing: put in this row; repeatable")
     parser.add_argument("--out", type=Path, help="the record; by default experiments/NAME.json, figures in docs")
     parser.add_argument("--page", type=Path, help="also write the page that compares all rows")
     asked = parser.parse_args(arguments)
     try:
+        if asked.only and not asked.missing:
+            raise UserError("--only leaves the other rows as they are recorded: give --missing too")
         module = find_experiment(asked.name)
-        entries = collect(asked.name, module, asked.folders)
+        found = add(asked.name, module, asked.folders, asked.only or ()) if asked.missing else None
+        entries = collect(asked.name, module, asked.folders) if found is None else found
         entries = table.with_published(entries, module.PUBLISHED if hasattr(module, "PUBLISHED") else {})
-        rendered = page.render(entries, table.shown(entries, module.METRICS), module.BASELINE, asked.name)
+        baseline = table.paired(module.BASELINE, entries)
+        rendered = page.render(entries, table.shown(entries, module.METRICS), baseline, asked.name)
     except UserError as error:
         raise SystemExit(table.stopped("collect", error)) from None
-    print(tables.text_table(*tracked.layout(entries, module.BASELINE, module.METRICS)))
+    print(tables.text_table(*tracked.layout(entries, baseline, module.METRICS)))
     if asked.page is not None:
         asked.page.write_text(rendered, encoding="utf-8")
-    table.record(asked.name, entries, module.ROWS, module.BASELINE, module.METRICS, asked.out)
+    table.record(asked.name, entries, module.ROWS, baseline, module.METRICS, asked.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What do guessed labels give a flow? Bundled digits, 10 to 200 visible labels, 5 masks, the same ones in every row.
 
     label_spreading         the classifier whose guesses are learnt; it draws nothing
+    triple_gan              another one, of `digits_label_efficiency`, which draws too
     flow_matching           a flow of all images, each with its label or the class that `label_spreading` guesses
+    flow_of_gan             the same, with the guesses of `triple_gan`
     null                    unlabelled images are told no class, as in plain classifier-free guidance: the warning
     floor                   the labelled images alone
     ceiling                 with all labels
@@ -24,7 +26,7 @@ dual_pseudo_training); rows can be made side by side with `--only ROW` or `--ind
 
 import dataclasses
 
-from experiments import label_efficiency
+from experiments import digits_label_efficiency, label_efficiency
 from experiments.digits_robustness import FIXMATCH
 from experiments.table import Row
 from ssl_gen.methods.classical import label_spreading
@@ -52,7 +54,9 @@ DRAWING = Row("flow_matching", FLOW, dataclasses.replace(FIVE, evaluators=()))
 GUESSING = DRAWING._replace(options=dataclasses.replace(DRAWING.options, labeller="label_spreading"))
 METHODS = {
     "label_spreading": Row("label_spreading", label_spreading.Config(), FIVE),
+    "triple_gan": digits_label_efficiency.TRIPLE,
     "flow_matching": GUESSING,
+    "flow_of_gan": GUESSING._replace(options=dataclasses.replace(DRAWING.options, labeller="triple_gan")),
     "null": DRAWING._replace(config=dataclasses.replace(FLOW, unlabelled="null")),
     "floor": DRAWING._replace(config=dataclasses.replace(FLOW, unlabelled="left_out")),
     "dual_pseudo_training": DRAWING._replace(method="dual_pseudo_training", config=DUAL),

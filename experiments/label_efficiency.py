@@ -54,6 +54,8 @@ def tiny(rows: Mapping[str, Row]) -> dict[str, Row]:
 def _here(row: Row) -> Options:
     """A row's options on bundled digits."""
     options = dataclasses.replace(row.options, dataset="digits", features="random", samples=TINY_SAMPLES)
+    if options.encoder in PACKAGES:
+        options = dataclasses.replace(options, encoder="random", encoder_size=None)
     if not hasattr(row.config, "steps"):
         return options  # what takes no steps has none to count
     every = table.TINY_STEPS

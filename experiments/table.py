@@ -233,6 +233,20 @@ def outdated(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
     return {key: Entry(key, final) for key, final in there.items() if key in rows and final.stale}
 
 
+def recorded(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
+    """The rows that experiments/NAME.json has: with the settings of today, or marked as stale."""
+    path = HERE / f"{name}.json"
+    record = tracked.load(path) if path.exists() else None
+    there = record.rows if isinstance(record, tracked.Tracked) else {}
+    return {key: entry for key, entry in held(name, rows).items() if key in there} | outdated(name, rows)
+
+
+def paired(baseline: str | None, entries: Sequence[Entry]) -> str | None:
+    """The baseline, or None where no row is of it yet."""
+    names = {part for entry in entries for part in (entry.name, entry.name.rpartition("@")[0])}
+    return baseline if baseline in names else None
+
+
 def parse(name: str, rows: Mapping[str, Row], title: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     """What the command asks for."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}", description=title)
@@ -298,6 +312,7 @@ def main(
         if asked.only is not None or asked.index is not None or not group.is_main:
             return
         entries = with_published([(known | new)[key] for key in rows], published or {})
+        baseline = paired(baseline, entries)
         print(f"\n{tables.text_table(*tracked.layout(entries, baseline, metrics))}")
         print(tracked.comparisons(entries, baseline))
         rendered = page.render(entries, shown(entries, metrics), baseline, title)

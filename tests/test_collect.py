@@ -119,6 +119,80 @@ def test_a_row_that_was_run_twice_with_other_numbers_is_refused(machines):
         gathered(machines)
 
 
+@pytest.fixture
+def recorded(trained, tmp_path, monkeypatch) -> Path:
+    """experiments/experiment.json with all rows, in a folder of its own."""
+    monkeypatch.setattr(table, "HERE", tmp_path / "records")
+    monkeypatch.setattr(collect, "find_experiment", lambda name: EXPERIMENT)
+    table.HERE.mkdir()
+    path = table.HERE / "experiment.json"
+    collect.main(["experiment", str(trained), "--out", str(path)])
+    return path
+
+
+def test_rows_are_put_into_a_record_as_they_come(trained, recorded, tmp_path):
+    """A row that is run again replaces its own numbers alone, and needs not be of the others' commit."""
+    before = json.loads(recorded.read_text())
+    again = tmp_path / "again"
+    for name in ("other@20", "other@50"):
+        shutil.copytree(trained / name, again / name)
+        amend(again / name / "run.json", commit="another")
+        amend(again / name / "final.json", commit="another", seconds=123.0)
+    collect.main(["experiment", str(again), "--missing", "--only", "other@20", "--out", str(recorded)])
+    after = json.loads(recorded.read_text())
+    assert list(after["rows"]) == list(ROWS) and after["baseline"] == "augmented_floor"
+    assert after["rows"]["other@20"]["seconds"] == 123.0 and after["rows"]["other@20"]["commit"] == "another"
+    unchanged = [name for name in ROWS if name != "other@20"]
+    assert [after["rows"][name] for name in unchanged] == [before["rows"][name] for name in unchanged]
+    collect.main(["experiment", str(again), "--missing", "--out", str(recorded)])
+    assert json.loads(recorded.read_text())["rows"]["other@50"]["seconds"] == 123.0
+
+
+def test_stale_rows_and_those_not_yet_run_may_be_missing(trained, recorded, tmp_path):
+    record = json.loads(recorded.read_text())
+    stale = {**record["rows"]["other@50"], "stale": "before something", "setting": "another"}
+    recorded.write_text(json.dumps({**record, "baseline": None, "rows": {"other@50": stale}}))
+    shutil.copytree(trained / "other@20", tmp_path / "again" / "other@20")
+    collect.main(["experiment", str(tmp_path / "again"), "--missing", "--out", str(recorded)])
+    after = json.loads(recorded.read_text())
+    assert list(after["rows"]) == ["other@20", "other@50"] and after["rows"]["other@50"]["stale"] == "before something"
+    assert after["baseline"] is None  # no row is of it yet
+
+
+def test_a_row_with_other_masks_than_the_recorded_ones_is_refused(trained, recorded, tmp_path, capsys):
+    again = tmp_path / "again" / "other@20"
+    shutil.copytree(trained / "other@20", again)
+    masks = json.loads((again / "run.json").read_text())["masks"]
+    amend(again / "run.json", masks=[masks[0], {**masks[1], "sha256": "f" * 64}])
+    amend(again / "final.json", masks=[masks[0]["sha256"], "f" * 64])
+    with pytest.raises(SystemExit):
+        collect.main(["experiment", str(again.parent), "--missing"])
+    assert "have other masks of seed 1: ffff" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_what_cannot_be_put_in_is_one_line(trained, recorded, capsys):
+    for asked, said in (
+        (["--missing", "--only", "nowhere"], "experiment has no row nowhere"),
+        (["--only", "other@20"], "give --missing too"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            collect.main(["experiment", str(trained), *asked])
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and error.count("\n") == 1 and said in error
+
+
+def test_a_run_with_another_precision_is_the_row_unless_the_row_says_one(machines):
+    path = next(machine / "other@50" / "run.json" for machine in machines if (machine / "other@50").exists())
+    amend(path, options=json.loads(path.read_text())["options"] | {"precision": "bfloat16"})
+    assert gathered(machines) == list(ROWS)
+    options = dataclasses.replace(LINEAR.options, labels="50", precision="float32")
+    asking = types.SimpleNamespace(
+        ROWS=ROWS | {"other@50": LINEAR._replace(options=options)}, BASELINE=None, METRICS=()
+    )
+    with pytest.raises(UserError, match=r"options\.precision bfloat16, the experiment has float32"):
+        gathered(machines, asking)
+
+
 def test_numbers_from_other_features_are_refused():
     one, other = (
         test_compare.entry(name, 10, [], metrics={f"fid_{features}_ref=test_n=100": statistics.summary([1.0])})

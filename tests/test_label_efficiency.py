@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import digits_label_efficiency, label_efficiency, mnist_label_efficiency, table, tracked
+from experiments import (
+    cifar10_jpeg_label_efficiency,
+    digits_flow,
+    digits_label_efficiency,
+    label_efficiency,
+    mnist_flow,
+    mnist_label_efficiency,
+    table,
+    tracked,
+)
 from experiments.table import Row
 from ssl_gen.datasets import sources
 from ssl_gen.datasets.masking import Scheme
@@ -28,6 +37,7 @@ from ssl_gen.types import ImageSpec, UserError
 
 ROOT = Path(__file__).parents[1]
 BOTH = [digits_label_efficiency, mnist_label_efficiency]
+ALL = [*BOTH, cifar10_jpeg_label_efficiency, digits_flow, mnist_flow]  # that have a tiny form with curves
 COMMAND = re.compile(r'python -m experiments\."\$EXPERIMENT" --index "\$\w+" --of "\$COUNT" --out "\$OUT"')
 LINEAR = Row("linear", linear.Config(), Options(dataset="digits", seeds=2, features="random", quiet=True))
 
@@ -77,13 +87,13 @@ def test_rows_with_as_many_labels_share_their_masks():
     assert hashes["floor@10"] != hashes["floor@20"]
 
 
-@pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", ALL, ids=lambda module: module.__name__)
 def test_every_row_of_the_tiny_form_has_options_that_its_method_takes(module):
     for row in label_efficiency.tiny(module.ROWS).values():
         fit.check_options(row.method, METHODS[row.method].make(row.config, ImageSpec(8, 8, 1, 10)), row.options)
 
 
-@pytest.mark.parametrize("module", BOTH, ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", ALL, ids=lambda module: module.__name__)
 def test_the_tiny_form_is_on_bundled_digits_and_has_a_curve(module):
     rows = label_efficiency.tiny(module.ROWS)
     assert {row.options.dataset for row in rows.values()} == {"digits"}

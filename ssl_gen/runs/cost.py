@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import jax
@@ -10,6 +11,14 @@ from ssl_gen.core import chips
 from ssl_gen.networks.convolution import with_body
 from ssl_gen.training.programs import arguments
 from ssl_gen.types import Method, Phase
+
+
+def _on_cpu() -> contextlib.AbstractContextManager[Any]:
+    """Where operations are counted: jax counts none for a GPU. The default device where JAX_PLATFORMS has no CPU."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
 
 
 def flop(method: Method, phase: Phase, spec: tuple[int, ...]) -> float | None:
@@ -22,7 +31,7 @@ def flop(method: Method, phase: Phase, spec: tuple[int, ...]) -> float | None:
     def step(*given: Any) -> Any:
         return phase.step(*given)  # a function of its own: jax keeps what it traced of one, whatever the body
 
-    with with_body("native"):
+    with with_body("native"), _on_cpu():
         counted: Any = jax.jit(step).lower(*arguments(method, phase, spec)).cost_analysis()
     return counted["flops"] if counted and "flops" in counted else None  # jax promises neither
 
