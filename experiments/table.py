@@ -225,20 +225,16 @@ def spared(rows: Mapping[str, Row], known: Mapping[str, Entry]) -> dict[str, Ent
     return {name: entry for name, entry in known.items() if name not in needed}
 
 
-def outdated(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
-    """The rows that experiments/NAME.json marks as stale, as they stand there."""
-    path = HERE / f"{name}.json"
-    record = tracked.load(path) if path.exists() else None
-    there = record.rows if isinstance(record, tracked.Tracked) else {}
-    return {key: Entry(key, final) for key, final in there.items() if key in rows and final.stale}
-
-
 def recorded(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
     """The rows that experiments/NAME.json has: with the settings of today, or marked as stale."""
     path = HERE / f"{name}.json"
     record = tracked.load(path) if path.exists() else None
     there = record.rows if isinstance(record, tracked.Tracked) else {}
-    return {key: entry for key, entry in held(name, rows).items() if key in there} | outdated(name, rows)
+    return {
+        key: Entry(key, dataclasses.replace(final, published=None))
+        for key, final in there.items()
+        if key in rows and (final.stale or final.setting == fingerprint(rows[key]))
+    }
 
 
 def paired(baseline: str | None, entries: Sequence[Entry]) -> str | None:
@@ -293,7 +289,7 @@ def main(
         known = held(name, rows) if asked.missing else {}
         if asked.finished:
             done = {key for key in rows if (folder / key / "final.json").exists()}
-            old = outdated(name, rows) if asked.missing else {}
+            old = recorded(name, rows) if asked.missing else {}
             known |= {key: entry for key, entry in old.items() if key not in done | known.keys()}
             rows = {key: row for key, row in rows.items() if key in known or key in done}
         else:
