@@ -6,7 +6,8 @@ Each FOLDER is the `--out` of `python -m experiments.NAME`. The record is what `
 one folder: experiments/NAME.json, or FILE, with its figures. Runs that do not belong together are refused in one line:
 of other settings than the experiment has now, of other images, labels or masks, of other commits, or measured with
 other features; so is a record with rows missing. With `--missing` rows are put in as they come, one or some at a time:
-the others stay as they are recorded, stale ones among them, with the commits that they have.
+the others stay as they are recorded, stale ones among them, with the commits that they have. What was measured with
+other features than theirs, such as ones trained on another processor, has a column of its own.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def collect(name: str, module: Any, folders: Sequence[Path]) -> list[Entry]:
 def add(name: str, module: Any, folders: Sequence[Path], only: Sequence[str] = ()) -> list[Entry]:
     """The finished runs of some rows (all that there are, or those named) and, of the others, what is recorded.
 
-    In the experiment's order. Raises UserError where a named row is not finished, and as `collect`, but for commits.
+    In the experiment's order. Raises UserError where a named row is not finished, is not the row that the experiment
+    has now, or has other masks than the others.
     """
     rows: Mapping[str, Row] = module.ROWS
     strange = [key for key in only if key not in rows]
@@ -141,9 +143,7 @@ def add(name: str, module: Any, folders: Sequence[Path], only: Sequence[str] = (
     read(rows, places)
     entries = table.recorded(name, rows) | {key: compared.read(place, key) for key, place in places.items()}
     check_masks(name, rows, entries)
-    entries = {key: entries[key] for key in rows if key in entries}
-    check_features(list(entries.values()), module.METRICS)
-    return list(entries.values())
+    return [entries[key] for key in rows if key in entries]
 
 
 def read(rows: Mapping[str, Row], places: Mapping[str, Path]) -> dict[str, run_folder.Run]:

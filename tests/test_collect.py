@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import test_compare
 
-from experiments import collect, label_efficiency, table
+from experiments import collect, label_efficiency, table, tracked
 from experiments.table import Row
 from ssl_gen.core import files
 from ssl_gen.methods.classical import linear
 from ssl_gen.metrics import statistics
+from ssl_gen.reports import tables
 from ssl_gen.runs.options import Options
 from ssl_gen.types import UserError
 
@@ -157,6 +158,26 @@ def test_stale_rows_and_those_not_yet_run_may_be_missing(trained, recorded, tmp_
     after = json.loads(recorded.read_text())
     assert list(after["rows"]) == ["other@20", "other@50"] and after["rows"]["other@50"]["stale"] == "before something"
     assert after["baseline"] is None  # no row is of it yet
+
+
+def test_what_was_measured_with_other_features_has_a_column_of_its_own(trained, recorded, tmp_path):
+    again = tmp_path / "again" / "other@20"
+    shutil.copytree(trained / "other@20", again)
+    record = json.loads(recorded.read_text())
+    for features, place in (
+        ("x-1", record["rows"]["other@50"]),
+        ("y-2", final := files.read_json(again / "final.json")),
+    ):
+        place["metrics"][f"fid_{features}_ref=test_n=100"] = place["metrics"]["error"]
+    files.write_json(again / "final.json", final)
+    recorded.write_text(json.dumps(record))
+    experiment = types.SimpleNamespace(ROWS=ROWS, BASELINE="augmented_floor", METRICS=("fid",))
+    entries = collect.add("experiment", experiment, [again.parent])
+    headers, lines = tracked.layout(entries, "augmented_floor", ("fid",))
+    columns = [headers.index(f"fid_{features}_ref=test_n=100") for features in ("x-1", "y-2")]
+    cells = {line[0]: [line[place] for place in columns] for line in lines}
+    assert cells["other@50"][1] == cells["other@20"][0] == tables.MISSING
+    assert tables.MISSING not in (cells["other@50"][0], cells["other@20"][1])
 
 
 def test_a_row_with_other_masks_than_the_recorded_ones_is_refused(trained, recorded, tmp_path, capsys):
