@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import digits_demo, digits_sampling, flow_figures, mnist_orderings, readme, table, tracked
+from experiments import digits_demo, digits_sampling, figures, mnist_orderings, readme, table, tracked
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features
@@ -48,10 +48,10 @@ def sampling_figures(folder):
     return digits_sampling.draw(tracked.load(ROOT / "experiments" / "digits_sampling.json"), folder)
 
 
-@pytest.mark.parametrize("name", ["digits_sampling", "digits_flow"])
-def test_figures_that_an_experiment_draws_of_its_own_are_those_of_the_records(name, tmp_path):
-    draw = {"digits_sampling": sampling_figures, "digits_flow": flow_figures.draw}[name]
-    drawn = [path for path in draw(tmp_path) if path.suffix == ".svg"]
+@pytest.mark.parametrize("name", ["digits_sampling", *figures.FIGURES])
+def test_figures_that_are_not_of_one_table_are_those_of_the_records(name, tmp_path):
+    written = sampling_figures(tmp_path) if name == "digits_sampling" else figures.draw(name, tmp_path)
+    drawn = [path for path in written if path.suffix == ".svg"]
     assert {path.name for path in drawn} == {path.name for path in (ROOT / "docs").glob(f"{name}_*.svg")}
     assert all(path.read_bytes() == (ROOT / "docs" / path.name).read_bytes() for path in drawn)
 
