@@ -25,10 +25,6 @@ from ssl_gen.types import Array, Batch, Key, Method, Metrics, Phase, State, Tree
 
 Rngs = dict[str, Key] | None  # a key a stream
 
-# XLA on a processor drops the barriers of `jax.checkpoint` (jax 0.10.2) and merges what is computed again with
-# what was computed before, so that nothing is saved; it is told to leave them. The numbers are the same.
-KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
-
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -41,11 +37,6 @@ class Memory:
     def __bool__(self) -> bool:
         """Is there anything to save?"""
         return self.accumulate > 1 or self.remat
-
-
-def compiler_options(memory: Memory, platform: str) -> dict[str, str]:
-    """What XLA is told of a step that saves memory so."""
-    return KEEP_BARRIERS if memory.remat and platform == "cpu" else {}
 
 
 _current: ContextVar[Memory | None] = ContextVar("memory", default=None)

@@ -20,8 +20,9 @@ from typing import Literal
 
 import jax
 
+from ssl_gen.core.compiling import compiler_options
 from ssl_gen.core.machine import cores
-from ssl_gen.core.memory import Memory, compiler_options, saving
+from ssl_gen.core.memory import Memory, saving
 from ssl_gen.datasets.store import Store
 from ssl_gen.training.mesh import make_mesh
 from ssl_gen.training.placements import looped, make_step_programs, pmapped, vmapped
@@ -89,7 +90,10 @@ def make_replicas(
         return pmapped(method, store, replicas, devices, longest, fold)
     mesh = make_mesh(replicas, data_parallel, devices, placement)
     check_divisible(method, data_parallel)
-    stacked, compiled_with = replicas if placement == "vmap" else None, compiler_options(memory, devices[0].platform)
+    stacked = replicas if placement == "vmap" else None
+    # the devices of a mesh are at work together, and so are replicas in a loop
+    at_once = mesh.size if mesh else replicas if placement == "loop" else 1
+    compiled_with = compiler_options(devices[0].platform, memory.remat, at_once)
     programs = make_step_programs(method, store, stacked, mesh, longest, fold, shard, compiled_with)
     if placement == "vmap":
         return vmapped(programs)
