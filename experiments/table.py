@@ -44,6 +44,8 @@ from ssl_gen.types import UserError
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 AGAIN = 75  # exit status of an element of an array that a signal stopped; EX_TEMPFAIL, else it would count as done
+# Records whose curves docs show, one a row; `experiments.figures` draws those of several records
+DRAWN = ("digits_label_efficiency", "digits_suggest", "mnist_label_efficiency", "mnist_suggest")
 TINY_STEPS = 20  # with --tiny: enough to pass through every part
 # Options that say where and how a row runs, and change no number
 WHERE: tuple[str, ...] = ("out", "data_dir", "replicas", "data_parallel", "store", "distributed", "checkpoint_every")
@@ -350,15 +352,15 @@ def record(
     metrics: Sequence[str],
     path: Path | None = None,
 ) -> None:
-    """Write experiments/NAME.json and, where entries of several numbers of labels make curves, figures into docs.
+    """Write experiments/NAME.json and, of those in DRAWN, figures into docs.
 
-    All beside another `path`, where one is given.
+    All beside another `path`, where one is given, with figures where entries of several numbers of labels make curves.
     """
-    docs = DOCS if path is None else path.parent
+    docs, drawn = (DOCS, name in DRAWN) if path is None else (path.parent, True)
     path = HERE / f"{name}.json" if path is None else path
     path.write_text(json.dumps(to_be_tracked(entries, rows, baseline, metrics), indent=1) + "\n")
     counts = {entry.name.rpartition("@")[2] for entry in entries} - {"all"}
-    if all("@" in key for key in rows) and len(counts) > 1:
+    if drawn and all("@" in key for key in rows) and len(counts) > 1:
         full = compared.chosen(entries, shown(entries, metrics))
         print("figures:", *(figure.name for figure in page.draw(entries, full, docs, name)))
 

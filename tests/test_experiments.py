@@ -32,9 +32,7 @@ def test_the_tables_of_a_page_are_those_of_the_records(page):
     assert readme.BLOCK.search(text) and readme.filled(text) == text
 
 
-@pytest.mark.parametrize(
-    "name", ["digits_label_efficiency", "digits_suggest", "mnist_label_efficiency", "mnist_suggest"]
-)
+@pytest.mark.parametrize("name", table.DRAWN)
 def test_the_figures_in_docs_are_those_of_the_records(name, tmp_path):
     record = tracked.load(ROOT / "experiments" / f"{name}.json")
     entries = [Entry(row, final) for row, final in record.rows.items()]
