@@ -5,7 +5,7 @@ has an error of 6 % at full width (Jordan 2024, arXiv:2404.00498; six views at t
 half width every block has half the channels, and a run 0.3 of the products.
 
 Command: python -m experiments.cifar10_jpeg_fast --data-dir DIR, where DIR/cifar10_jpeg holds train/CLASS/*.jpg and
-test/CLASS/*.jpg. Half width took 26 minutes on two quiet cores (with the large pages of docs/own_images.md), full width
+test/CLASS/*.jpg. Half width took 18 minutes on two quiet cores (with the large pages of docs/own_images.md), full width
 has 3.5 times its operations.
 """
 
