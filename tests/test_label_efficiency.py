@@ -171,6 +171,7 @@ def test_options_that_came_after_a_record_are_in_its_fingerprint_only_where_they
 def test_an_experiment_ends_in_a_table_a_page_and_a_record_with_figures(tmp_path, monkeypatch, capsys):
     for name in ("HERE", "DOCS"):
         monkeypatch.setattr(table, name, tmp_path)
+    monkeypatch.setattr(table, "DRAWN", ("experiment",))
     monkeypatch.setattr(table.cache, "keep_compiled", lambda: None)
     rows = label_efficiency.spread({"augmented_floor": LINEAR, "other": LINEAR}, (20, 50), {"ceiling": LINEAR})
     published = {"other@20": PublishedNumber("1.0", "someone")}
@@ -190,6 +191,10 @@ def test_an_experiment_ends_in_a_table_a_page_and_a_record_with_figures(tmp_path
         "experiment_error.svg",
         "experiment_error.png",
     }
+    monkeypatch.setattr(table, "DRAWN", ())
+    (tmp_path / "experiment_error.svg").unlink()
+    table.main(*call, arguments=["--out", str(tmp_path / "runs"), "--record"])
+    assert not (tmp_path / "experiment_error.svg").exists()  # of what docs do not show
     # what the record holds need not be run again, what was changed since must
     assert set(table.held("experiment", rows)) == set(rows)
     rows["other@20"] = LINEAR._replace(config=dataclasses.replace(LINEAR.config, l2=2.0))
