@@ -228,14 +228,14 @@ def spared(rows: Mapping[str, Row], known: Mapping[str, Entry]) -> dict[str, Ent
 
 
 def recorded(name: str, rows: Mapping[str, Row]) -> dict[str, Entry]:
-    """The rows that experiments/NAME.json has: with the settings of today, or marked as stale."""
+    """The rows that experiments/NAME.json has: of today's settings, marked as stale, or older than settings in rows."""
     path = HERE / f"{name}.json"
     record = tracked.load(path) if path.exists() else None
     there = record.rows if isinstance(record, tracked.Tracked) else {}
     return {
         key: Entry(key, dataclasses.replace(final, published=None))
         for key, final in there.items()
-        if key in rows and (final.stale or final.setting == fingerprint(rows[key]))
+        if key in rows and (final.stale or final.setting in (None, fingerprint(rows[key])))
     }
 
 

@@ -152,11 +152,17 @@ def test_rows_are_put_into_a_record_as_they_come(trained, recorded, tmp_path):
 def test_stale_rows_and_those_not_yet_run_may_be_missing(trained, recorded, tmp_path):
     record = json.loads(recorded.read_text())
     stale = {**record["rows"]["other@50"], "stale": "before something", "setting": "another"}
-    recorded.write_text(json.dumps({**record, "baseline": None, "rows": {"other@50": stale}}))
+    old = {
+        key: each for key, each in record["rows"]["ceiling@all"].items() if key != "setting"
+    }  # before there were any
+    recorded.write_text(json.dumps({**record, "baseline": None, "rows": {"other@50": stale, "ceiling@all": old}}))
     shutil.copytree(trained / "other@20", tmp_path / "again" / "other@20")
     collect.main(["experiment", str(tmp_path / "again"), "--missing", "--out", str(recorded)])
     after = json.loads(recorded.read_text())
-    assert list(after["rows"]) == ["other@20", "other@50"] and after["rows"]["other@50"]["stale"] == "before something"
+    assert (
+        list(after["rows"]) == ["other@20", "other@50", "ceiling@all"]
+        and after["rows"]["other@50"]["stale"] == "before something"
+    )
     assert after["baseline"] is None  # no row is of it yet
 
 
