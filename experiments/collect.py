@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments import table, tracked
 from experiments.table import HERE, Row
@@ -27,7 +26,7 @@ from ssl_gen.reports import run_folder, tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
 from ssl_gen.reports.compare.entries import Entry
-from ssl_gen.reports.records import RunRecord, difference, without_none
+from ssl_gen.reports.records import FinalRecord, RunRecord, difference
 from ssl_gen.runs.options import Options
 from ssl_gen.types import UserError
 
@@ -73,27 +72,51 @@ def images_of(options: Options) -> tuple[Any, ...]:
     return (*read, options.missing_pixels, options.out_of_distribution_dataset)
 
 
+class Different(NamedTuple):
+    """Two rows that say something else of what must be the same."""
+
+    row: str
+    other: str
+    what: str
+    value: Any
+    others: Any
+
+
+def first_different(known: Iterable[tuple[str, str, tuple[Any, ...], Any]]) -> Different | None:
+    """The first of (row, what is said, of what, value) that is not what an earlier row says; None where all agree."""
+    first: dict[tuple[Any, ...], tuple[str, Any]] = {}
+    for row, what, place, value in known:
+        other, others = first.setdefault(place, (row, value))
+        if value != others:
+            return Different(row, other, what, value, others)
+    return None
+
+
+def masks_of(
+    row: str, options: Options, images: Any, about: RunRecord | FinalRecord, masks: Sequence[str]
+) -> Iterator[tuple[str, str, tuple[Any, ...], str]]:
+    """What a row says of its masks, which images, number of labels, scheme and seed decide, unless a run chose them."""
+    if options.mask.kind != "suggested":
+        for seed, mask in zip(about.seeds, masks, strict=True):
+            yield row, f"mask of seed {seed}", ("mask", images, about.labels, options.mask, seed), mask
+
+
 def check_together(name: str, runs: Mapping[str, run_folder.Run]) -> None:
     """Raise UserError where runs are of different commits or images, or of different masks for as many labels."""
-    first: dict[tuple[Any, ...], tuple[str, Any]] = {}
-    for key, run in runs.items():
-        about, options = run.record, from_plain(Options, run.record.options)
-        # A mask is decided by the images, the number of labels, the scheme and the seed.
-        scheme = json.dumps([about.data.sha256, about.labels, without_none(about.mask)], sort_keys=True)
-        known: list[tuple[str, tuple[Any, ...], Any]] = [("commit", ("commit",), about.commit)]
-        known += [("data", ("data", *images_of(options)), about.data.sha256)]
-        known += [
-            (f"mask of seed {seed}", ("mask", scheme, seed), mask.sha256)
-            for seed, mask in zip(about.seeds, about.masks, strict=True)
-            if options.mask.kind != "suggested"  # which are chosen by a run
-        ]
-        for what, place, value in known:
-            other, theirs = first.setdefault(place, (key, value))
-            if value != theirs:
-                raise UserError(
-                    f"{name}: {key} and {other} do not belong together: their {what} is {value} and {theirs}; "
-                    "run one of them again"
-                )
+
+    def known() -> Iterator[tuple[str, str, tuple[Any, ...], Any]]:
+        for key, run in runs.items():
+            about, options = run.record, from_plain(Options, run.record.options)
+            yield key, "commit", ("commit",), about.commit
+            yield key, "data", ("data", *images_of(options)), about.data.sha256
+            yield from masks_of(key, options, about.data.sha256, about, [mask.sha256 for mask in about.masks])
+
+    found = first_different(known())
+    if found is not None:
+        raise UserError(
+            f"{name}: {found.row} and {found.other} do not belong together: their {found.what} is {found.value} and "
+            f"{found.others}; run one of them again"
+        )
 
 
 def check_features(entries: Sequence[Entry], metrics: Sequence[str]) -> None:
@@ -107,16 +130,14 @@ def check_features(entries: Sequence[Entry], metrics: Sequence[str]) -> None:
 
 def check_masks(name: str, rows: Mapping[str, Row], entries: Mapping[str, Entry]) -> None:
     """Raise UserError where rows of one data set, number of labels and scheme have other masks for the same seed."""
-    first: dict[tuple[Any, ...], tuple[str, str]] = {}
-    for key, (_, final, *_) in entries.items():
-        options = rows[key].options
-        if options.mask.kind == "suggested":
-            continue  # chosen by a run
-        drawn = (*images_of(options), final.labels, options.mask)
-        for seed, mask in zip(final.seeds, final.masks, strict=True):
-            other, theirs = first.setdefault((*drawn, seed), (key, mask))
-            if mask != theirs:
-                raise UserError(f"{name}: {key} and {other} have other masks of seed {seed}: {mask} and {theirs}")
+    found = first_different(
+        said
+        for key, (_, final, *_) in entries.items()
+        for said in masks_of(key, rows[key].options, images_of(rows[key].options), final, final.masks)
+    )
+    if found is not None:
+        what = found.what.replace("mask", "masks", 1)
+        raise UserError(f"{name}: {found.row} and {found.other} have other {what}: {found.value} and {found.others}")
 
 
 def collect(name: str, module: Any, folders: Sequence[Path]) -> list[Entry]:
