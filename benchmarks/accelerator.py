@@ -51,7 +51,6 @@ from benchmarks.step import machine, random_data, rounded, seconds_of, trainer
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import chips
 from ssl_gen.core.precision import Precision, products_in
-from ssl_gen.datasets.store import Store
 from ssl_gen.graphs import build
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.adversarial import feature_matching
@@ -60,9 +59,8 @@ from ssl_gen.networks.convolution import with_body
 from ssl_gen.reports.tables import text_table
 from ssl_gen.runs import record
 from ssl_gen.runs.cost import flop
-from ssl_gen.runs.data import Data, initial_rows
+from ssl_gen.runs.data import Data
 from ssl_gen.training.cache import keep_compiled
-from ssl_gen.training.replicas import make_replicas
 from ssl_gen.types import ImageSpec, Method
 
 TOTAL = 540  # seconds, of all blocks together
@@ -204,8 +202,7 @@ def step_row(
     step.
     """
     phase, seeds = method.phases[step.longest(method)], len(data.masks)
-    program = make_replicas(method, Store(data.dataset.train_images), seeds, longest=step.LONGEST)
-    states = program.init(range(seeds), initial_rows(data))
+    program, states = step.started(method, data)
     if keep:
         keep(jax.tree.map(np.asarray, program.replica(states, 0)))
     train = trainer(program, method, data, states)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,10 +30,9 @@ import numpy as np
 import scipy.sparse
 
 from benchmarks.metrics import growth, medians
-from benchmarks.step import alone, machine, rounded
+from benchmarks.step import alone, machine, rounded, say
 from ssl_gen.datasets import sources
 from ssl_gen.graphs import build, solve
-from ssl_gen.runs import record
 
 SECONDS, MIB = 180, 2048  # targets of `graph`; ours
 NEIGHBOURS, LABELS, CLASSES = 10, 100, 10
@@ -165,12 +163,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="where MNIST lies; random pixels without it")
     parser.add_argument("--record", action="store_true", help="write the lines to benchmarks/graph.json")
     asked = parser.parse_args()
-    measured = []
-    for line in lines(QUICK if asked.quick else FULL, asked.data_dir):
-        print(json.dumps(line), flush=True)
-        measured.append(line)
-    if asked.record:
-        RECORD.write_text(json.dumps({"commit": record.commit(), "lines": measured}, indent=1) + "\n")
+    say(lines(QUICK if asked.quick else FULL, asked.data_dir), RECORD if asked.record else None)
 
 
 if __name__ == "__main__":

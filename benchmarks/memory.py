@@ -19,7 +19,6 @@ import argparse
 import ctypes
 import dataclasses
 import gc
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks.step import PHOTOGRAPHS, alone, machine, random_data, rounded
+from benchmarks.step import PHOTOGRAPHS, alone, machine, random_data, rounded, say
 from ssl_gen.methods.diffusion import flow_matching
 from ssl_gen.methods.self_training import fixmatch
 from ssl_gen.runs.forecast import PhaseCost, forecast
@@ -133,8 +132,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny networks, to see that it runs")
     parser.add_argument("--only", default="", help="methods whose name has this in it")
     asked = parser.parse_args()
-    for found in lines(QUICK if asked.quick else FULL, asked.only):
-        print(json.dumps(found), flush=True)
+    say(lines(QUICK if asked.quick else FULL, asked.only))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks.step import (
-    LONGEST,
     PHOTOGRAPHS,
     SPEC,
     longest,
@@ -30,18 +29,17 @@ from benchmarks.step import (
     peak_memory,
     random_data,
     rounded,
+    say,
     seconds_of,
+    started,
     trainer,
 )
-from ssl_gen.datasets.store import Store
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.adversarial import conditional_gan
 from ssl_gen.methods.classical import supervised
 from ssl_gen.methods.diffusion import flow_matching
 from ssl_gen.methods.self_training import fixmatch
-from ssl_gen.runs.data import initial_rows
 from ssl_gen.training.cache import keep_compiled
-from ssl_gen.training.replicas import make_replicas
 from ssl_gen.types import ImageSpec
 
 TUNED = "glibc.malloc." + ":glibc.malloc.".join(
@@ -74,8 +72,8 @@ def own(case: Case) -> dict[str, Any]:
     """The seconds of a step in this process, the median of `case.steps`, after two more, of which one compiles."""
     data = random_data(2_000, 1, case.spec)
     method = METHODS[case.method].make(case.config, data.spec)
-    program = make_replicas(method, Store(data.dataset.train_images), 1, longest=LONGEST)
-    train = trainer(program, method, data, program.init([0], initial_rows(data)))
+    program, states = started(method, data)
+    train = trainer(program, method, data, states)
     _, _, *each = (seconds_of(lambda: train(1)) for _ in range(2 + case.steps))
     phase = method.phases[longest(method)].name
     return {"phase": phase, "seconds": statistics.median(each), "peak_mib": peak_memory()["peak_host_mib"]}
@@ -108,9 +106,7 @@ def main() -> None:
     if given.own:
         print(json.dumps(own(cases[given.own])))
         return
-    for name in cases:
-        measured = line(name, functools.partial(child, name, given.quick), rounds)
-        print(json.dumps(measured), flush=True)
+    say(line(name, functools.partial(child, name, given.quick), rounds) for name in cases)
 
 
 if __name__ == "__main__":

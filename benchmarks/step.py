@@ -47,10 +47,11 @@ from ssl_gen.methods import METHODS
 from ssl_gen.methods.adversarial import feature_matching
 from ssl_gen.methods.adversarial.feature_matching import State
 from ssl_gen.networks import conv
+from ssl_gen.runs import record
 from ssl_gen.runs.data import Data, feed, initial_rows
 from ssl_gen.training.cache import keep_compiled
 from ssl_gen.training.programs import Replicas
-from ssl_gen.training.replicas import make_replicas
+from ssl_gen.training.replicas import Mode, make_replicas
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
 
@@ -146,6 +147,31 @@ def longest(method: Method) -> int:
 def preset(module: ModuleType, scale: Scale) -> dict[str, Any]:
     """The changes to a method's default config."""
     return {field: value for field, value in scale.changes.items() if field in module.Config.__dataclass_fields__}
+
+
+def started(
+    method: Method,
+    data: Data,
+    placement: Mode = "auto",
+    store: Store | None = None,
+    steps: int = LONGEST,
+    fold: bool | None = None,
+) -> tuple[Replicas, Tree]:
+    """The program of a method's steps, at most so many a call, for the seeds of `data`, and their first states."""
+    seeds = range(len(data.masks))
+    store = store or Store(data.dataset.train_images)
+    program = make_replicas(method, store, len(seeds), placement, longest=steps, fold=fold)
+    return program, program.init(seeds, initial_rows(data))
+
+
+def say(lines: Iterator[dict[str, Any]], record_in: Path | None = None) -> None:
+    """Print lines as they come; with a file, all are written to it, with the commit."""
+    made = []
+    for line in lines:
+        print(json.dumps(line), flush=True)
+        made.append(line)
+    if record_in:
+        record_in.write_text(json.dumps({"commit": record.commit(), "lines": made}, indent=1) + "\n")
 
 
 def trainer(program: Replicas, method: Method, data: Data, states: Tree) -> Callable[[int], Tree]:
@@ -253,8 +279,7 @@ def twin_lines(scale: Scale) -> Iterator[dict[str, Any]]:
     dense = feature_matching.make(config, SPEC), functools.partial(twins.feature_matching, config)
     convolutional = conditional_gan(scale), functools.partial(twins.conditional_gan, RATE, SPEC.classes)
     for name, steps, (method, twin) in zip(TARGETS, scale.steps, (dense, convolutional), strict=False):
-        program = make_replicas(method, Store(data.dataset.train_images), 1, longest=LONGEST)
-        states = program.init([0], initial_rows(data))
+        program, states = started(method, data)
         other = twins.trainer(twin(program.replica(states, 0)), data.dataset, method.phases[0])
         calls = {"jax": trainer(program, method, data, states), "torch": other}
         times = interleaved({library: functools.partial(calls[library], steps) for library in calls}, scale.repeats)
@@ -285,8 +310,8 @@ def fold_line(name: str, method: Method, scale: Scale) -> dict[str, Any]:
     """k steps of a method's longest phase, with one seed, in one program and in k calls of another."""
     data, steps, calls = random_data(scale.images, 1), scale.steps[2], {}
     for kind in ("fold", "loop"):
-        program = make_replicas(method, Store(data.dataset.train_images), 1, "loop", longest=steps, fold=kind == "fold")
-        calls[kind] = trainer(program, method, data, program.init([0], initial_rows(data)))
+        program, states = started(method, data, "loop", steps=steps, fold=kind == "fold")
+        calls[kind] = trainer(program, method, data, states)
     return two_ways("fold", name, calls, steps, scale.repeats) | {"limit": LIMIT}
 
 
@@ -300,8 +325,8 @@ def stream_line(name: str, spec: ImageSpec, scale: Scale, **changes: Any) -> dic
         images = np.memmap(file.name, np.uint8, "r", shape=data.dataset.train_images.shape)
         calls = {}
         for way, store in (("stream", StreamedStore(images)), ("device", Store(data.dataset.train_images))):
-            program = make_replicas(method, store, 1, "loop", longest=steps)
-            calls[way] = trainer(program, method, data, program.init([0], initial_rows(data)))
+            program, states = started(method, data, "loop", store, steps)
+            calls[way] = trainer(program, method, data, states)
         line = two_ways("stream", f"{name}, {config.network}", calls, steps, scale.repeats)
     return line | {"limit": STREAMED}
 
@@ -326,8 +351,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one method and tiny networks, to see that it runs")
     keep_compiled()
-    for line in lines(QUICK if parser.parse_args().quick else FULL):
-        print(json.dumps(line), flush=True)
+    say(lines(QUICK if parser.parse_args().quick else FULL))
 
 
 if __name__ == "__main__":

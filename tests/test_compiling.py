@@ -46,3 +46,14 @@ def test_divided_convolutions_come_to_the_same():
     plain, divided = jax.jit(step)(*args), jax.jit(step, compiler_options=compiling.DIVIDED)(*args)
     for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(divided), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * abs(np.asarray(one)).max())
+
+
+def test_what_is_no_step_is_divided_wherever_there_are_two_cores(monkeypatch):
+    asked = []
+    monkeypatch.setattr(compiling, "cores", lambda: 2)
+    monkeypatch.setattr(compiling.jax, "jit", lambda function, **given: asked.append(given) or function)
+    monkeypatch.setattr(compiling, "_is_known", lambda name, value: True)
+    assert compiling.jit_inference(abs, static_argnums=0)(-1) == 1
+    monkeypatch.setattr(compiling, "cores", lambda: 1)
+    compiling.jit_inference(abs)
+    assert asked == [{"compiler_options": compiling.DIVIDED, "static_argnums": 0}, {"compiler_options": {}}]

@@ -1,8 +1,10 @@
-"""What XLA is told of a step when it compiles it."""
+"""What XLA is told of a program when it compiles it."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -14,7 +16,8 @@ KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 # Its library YNN (jax 0.10.2) leaves most of a convolution to one core, Eigen divides it, and is 0.9 times as fast on
 # one. Without YNN's convolutions a step of airbench takes 0.7 to 0.8 of the time on two cores, of a flow's U-Net 0.9;
-# ours, measured. The numbers are the same but for rounding.
+# to classify with a convnet or to draw from a flow 0.5 to 0.6, and no longer where two calls run side by side; ours,
+# measured (`benchmarks/divided.py`). The numbers are the same but for rounding.
 DIVIDED = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 }
@@ -36,3 +39,8 @@ def compiler_options(platform: str, remat: bool, at_once: int) -> dict[str, str]
         return {}
     divided = DIVIDED if at_once < cores() and all(_is_known(*each) for each in DIVIDED.items()) else {}
     return (KEEP_BARRIERS if remat else {}) | divided
+
+
+def jit_inference(function: Callable[..., Any], **given: Any) -> Callable[..., Any]:
+    """`jax.jit` of what is no step of training; to be called where the program runs, for it asks for the platform."""
+    return jax.jit(function, compiler_options=compiler_options(jax.default_backend(), False, at_once=1), **given)

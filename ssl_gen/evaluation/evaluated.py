@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_gen.core import failures
+from ssl_gen.core.compiling import jit_inference
 from ssl_gen.core.machine import cores
 from ssl_gen.evaluation import densities
 from ssl_gen.evaluation.inference import (
@@ -151,12 +152,12 @@ class Evaluated:
         return mapped(reconstruct, self.test_images)
 
     def impute(self, images: np.ndarray, hidden: np.ndarray, start: np.ndarray, passes: int) -> np.ndarray:
-        state = everywhere(self.state)
+        state, again = everywhere(self.state), decoding_again(self.compiled.method)
 
         def decoded(images: Array, hidden: Array) -> Array:
             images = imputation.filled(images, hidden, jnp.asarray(start))
             for _ in range(passes):
-                images = decoded_again(self.compiled.method, state, images, hidden)
+                images = again(state, images, hidden)
             return images
 
         return mapped(decoded, images, hidden)
@@ -173,11 +174,15 @@ class Evaluated:
         return f"{name}_{reference.extractor.name}{made}_n={reference.count if count is None else count}"
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def decoded_again(method: Method, state: State, images: Array, hidden: Array) -> Array:
-    """One pass of imputation over images in [-1, 1]."""
-    decoded = encoded_and_decoded(method, state, images)
-    return imputation.filled(images, hidden, jnp.clip(decoded, -1, 1))
+@functools.cache
+def decoding_again(method: Method) -> Callable[[State, Array, Array], Array]:
+    """One pass of imputation, compiled: (state, images in [-1, 1], hidden) -> images."""
+
+    def again(state: State, images: Array, hidden: Array) -> Array:
+        decoded = encoded_and_decoded(method, state, images)
+        return imputation.filled(images, hidden, jnp.clip(decoded, -1, 1))
+
+    return jit_inference(again)
 
 
 def abilities(method: Method, reference: Reference) -> dict[str, bool]:

@@ -25,6 +25,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
+from ssl_gen.core.compiling import jit_inference
 from ssl_gen.core.files import write_whole, writing
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.core.plain import to_plain
@@ -165,7 +166,7 @@ def flat(variables: Tree) -> dict[str, np.ndarray]:
 def convolutional(what: str, architecture: Architecture, variables: Tree, knows_classes: bool = False) -> Extractor:
     """A convnet without its last layer; `what` is the first word of its name."""
 
-    @jax.jit
+    @jit_inference
     def run(images: Array) -> tuple[Array, Array]:
         seen, logits = outputs(architecture, variables, scaled(images))
         return seen, jax.nn.log_softmax(logits)
@@ -245,7 +246,7 @@ def inception_v3(weights: weight_files.Weights, path: Path) -> Extractor:
     inception_weights.check_parameters(path, weights)
     variables = inception_weights.to_variables(weights)
 
-    @jax.jit
+    @jit_inference
     def run(images: Array) -> Array:
         seen: Any = inception.Inception().apply(variables, inception.prepare(images))
         return seen.features

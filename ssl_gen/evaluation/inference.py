@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssl_gen.core import keys
+from ssl_gen.core.compiling import jit_inference
 from ssl_gen.datasets.batches import UNTOLD
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.training.mesh import largest_divisor
@@ -75,11 +76,11 @@ def compiled(method: Method) -> Compiled:
 
     return Compiled(
         method,
-        jax.jit(classify) if method.classify else None,
-        jax.jit(sample, static_argnums=3) if method.sample else None,
-        jax.jit(reconstruct) if method.encode and method.decode else None,
-        jax.jit(log_weights) if method.log_weight else None,
-        jax.jit(posterior) if method.posterior else None,
+        jit_inference(classify) if method.classify else None,
+        jit_inference(sample, static_argnums=3) if method.sample else None,
+        jit_inference(reconstruct) if method.encode and method.decode else None,
+        jit_inference(log_weights) if method.log_weight else None,
+        jit_inference(posterior) if method.posterior else None,
     )
 
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssl_gen.core.compiling import jit_inference
 from ssl_gen.core.files import read_hashed, say_once, write_hashed
 from ssl_gen.core.machine import cache_folder, cores
 from ssl_gen.types import Array, Tree
@@ -30,7 +31,7 @@ FORMAT = 1  # raised where the same weights and images come to other features th
 
 def kept(name: str, encode: Callable[[Tree, Array], Array]) -> Callable[[Tree, Array], Array]:
     """encode: (variables, images (B, H, W, C) uint8) -> features (B, F); the same, looked up under `name` first."""
-    run = jax.jit(encode)
+    run = jit_inference(encode)
 
     def features(variables: Tree, images: Array) -> Array:
         seen = np.ascontiguousarray(images)

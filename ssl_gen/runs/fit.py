@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssl_gen.core import keys
+from ssl_gen.core.compiling import jit_inference
 from ssl_gen.datasets.store import pixels, scaled
 from ssl_gen.evaluation import features
 from ssl_gen.evaluation.inference import Compiled, compiled, everywhere, mapped
@@ -42,7 +43,7 @@ class Encoder(NamedTuple):
         state, encode, kept = everywhere(self.states[replica]), able(self.method.encode), kept_latents(self.record)
         if kept is not None:
             return mapped(functools.partial(kept, state), images)
-        return mapped(jax.jit(lambda batch: encode(state, scaled(batch))), images)
+        return mapped(jit_inference(lambda batch: encode(state, scaled(batch))), images)
 
 
 def kept_latents(record: EncoderRecord) -> Callable[[State, Array], Array] | None:
@@ -89,7 +90,7 @@ def compiled_on(method: Method, encoder: Method, record: EncoderRecord) -> Compi
     functions, kept = compiled(on_latents(method, encoder)), kept_latents(record)
     if kept is None or functions.classify is None:
         return functions
-    head = jax.jit(able(method.classify))
+    head = jit_inference(able(method.classify))
 
     def classify(state: OnLatents, images: Array) -> Array:
         return head(state.inner, kept(state.encoder, images))

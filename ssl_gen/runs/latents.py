@@ -14,7 +14,6 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.decomposition import PCA
@@ -25,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ssl_gen.core import bounds, outputs
+from ssl_gen.core.compiling import jit_inference
 from ssl_gen.core.files import claimed, writing
 from ssl_gen.datasets.batches import UNTOLD
 from ssl_gen.datasets.store import pixels, scaled
@@ -62,7 +62,7 @@ class Encoded(NamedTuple):
         def decode(state: State, latents: Array, labels: Array) -> Array:
             return pixels(jnp.clip(able(self.compiled.method.decode)(state, latents, labels), -1, 1))
 
-        return mapped(functools.partial(jax.jit(decode), self.state), latents, labels.astype(np.int32))
+        return mapped(functools.partial(jit_inference(decode), self.state), latents, labels.astype(np.int32))
 
     def guesses(self, rows: np.ndarray) -> np.ndarray:
         """(B,) the classes that a decoder is told of these images: the method's own guess, UNTOLD where it has none."""
@@ -139,7 +139,7 @@ def encode(run: Run, replica: int, count: int, seed: int, data_dir: Path | None)
         raise UserError(f"{options.dataset} has {len(rows)} {split} images of a known class: two are needed")
     state, encoder = everywhere(run.states[replica]), method.encode
     latents = mapped(
-        functools.partial(jax.jit(lambda state, batch: encoder(state, scaled(batch))), state), images[rows]
+        functools.partial(jit_inference(lambda state, batch: encoder(state, scaled(batch))), state), images[rows]
     )
     if not np.isfinite(latents).all():
         raise UserError(f"the latents of replica {replica} are not all finite; try another --replica")
