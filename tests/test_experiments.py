@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from experiments import digits_demo, digits_sampling, figures, mnist_orderings, readme, table, tracked
+from experiments import (
+    digits_demo,
+    digits_sampling,
+    figures,
+    mnist_orderings,
+    mnist_sampling,
+    readme,
+    sampling,
+    table,
+    tracked,
+)
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features
@@ -42,13 +52,18 @@ def test_the_figures_in_docs_are_those_of_the_records(name, tmp_path):
     assert all(path.read_bytes() == (ROOT / "docs" / path.name).read_bytes() for path in drawn)
 
 
-def sampling_figures(folder):
-    return digits_sampling.draw(tracked.load(ROOT / "experiments" / "digits_sampling.json"), folder)
+STUDIES = {study.name: study for study in (digits_sampling.STUDY, mnist_sampling.STUDY)}
 
 
-@pytest.mark.parametrize("name", ["digits_sampling", *figures.FIGURES])
+def drawn_of(name, folder):
+    if name in STUDIES:
+        return sampling.draw(STUDIES[name], tracked.load(ROOT / "experiments" / f"{name}.json"), folder)
+    return figures.draw(name, folder)
+
+
+@pytest.mark.parametrize("name", [*STUDIES, *figures.FIGURES])
 def test_figures_that_are_not_of_one_table_are_those_of_the_records(name, tmp_path):
-    written = sampling_figures(tmp_path) if name == "digits_sampling" else figures.draw(name, tmp_path)
+    written = drawn_of(name, tmp_path)
     drawn = [path for path in written if path.suffix == ".svg"]
     assert {path.name for path in drawn} == {path.name for path in (ROOT / "docs").glob(f"{name}_*.svg")}
     assert all(path.read_bytes() == (ROOT / "docs" / path.name).read_bytes() for path in drawn)

@@ -1,0 +1,148 @@
+"""What `digits_sampling` and `mnist_sampling` share: trained flows drawn from in other ways; nothing is trained.
+
+steps       1 to 50 of them, against how often the network is looked at: Euler's method looks once in a step, Heun's
+            twice, `edm`'s Heun once in the last
+guidance    1 (none) to 5, `flow_matching` as it is drawn from otherwise, 20 steps by Heun's method: what is gained
+            in obedience (agreement) stands beside what is lost (FID, and C_T, below -3 where samples are copies)
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.table import DOCS, HERE
+from experiments.tracked import Numbers, load
+from ssl_gen.core.plain import to_plain
+from ssl_gen.metrics.statistics import Summary
+from ssl_gen.reports import tables
+from ssl_gen.reports.charts import efficiency
+from ssl_gen.runs import record
+from ssl_gen.runs.evaluate import make_reference
+from ssl_gen.runs.load import data_of
+from ssl_gen.runs.load import load as load_run
+from ssl_gen.training import cache
+from ssl_gen.types import UserError
+
+STEPS = (1, 2, 5, 10, 20, 50)
+GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0)
+WIDE = 20.0  # a metric's largest value over its smallest, above which its axis is logarithmic
+
+
+class Way(NamedTuple):
+    """One way to draw from a run."""
+
+    curve: str
+    place: float  # along the figure
+    run: str
+    sampler: Mapping[str, Any]
+    metrics: tuple[str, ...]
+
+
+class Study(NamedTuple):
+    """Runs of one experiment, drawn from in other ways."""
+
+    name: str  # of this experiment, its record and its figures
+    of: str  # the experiment whose runs are read
+    dataset: str
+    labels: int
+    seeds: int
+    samples: int  # of each seed and way
+    steps: Mapping[str, Way]
+    guidance: Mapping[str, Way]
+    shown: tuple[str, ...]  # metrics, of which fid stands in both figures, the others beside guidance
+
+
+def stepped(method: str, run: str, solver: str | None, last: int) -> dict[str, Way]:
+    """Ways of a solver that looks twice in each step (Heun's) or once, but `last` times in the last step."""
+    each = 2 if solver == "heun" else 1
+    curve = f"{method}, {solver}" if solver else method
+    chosen = {"solver": solver} if solver else {}
+    return {
+        f"{curve}, steps {steps}": Way(curve, each * (steps - 1) + last, run, {"steps": steps, **chosen}, ("fid",))
+        for steps in STEPS
+    }
+
+
+def guided(method: str, run: str, metrics: tuple[str, ...]) -> dict[str, Way]:
+    return {f"guidance {by:g}": Way(method, by, run, {"guidance": by}, metrics) for by in GUIDANCE}
+
+
+def measure(study: Study, folder: Path, kept: Path, data_dir: Path | None) -> dict[str, dict[str, Summary]]:
+    """{metric: {way: summary over the seeds}}, those in the file `kept` as they stand there; it grows way by way.
+
+    Raises UserError where a run is not there or not trained.
+    """
+    ways = {**study.steps, **study.guidance}
+    found: dict[str, dict[str, Summary]] = json.loads(kept.read_text()) if kept.exists() else {}
+    known = {key for values in found.values() for key in values}
+    for name in dict.fromkeys(way.run for key, way in ways.items() if key not in known):
+        run = load_run(folder / name)
+        run.check_trained()
+        states = {replica: run.states[replica] for replica in run.temperatures}
+        options, data = data_of(run, **({} if data_dir is None else {"data_dir": str(data_dir)}))
+        reference = make_reference(data, dataclasses.replace(options, samples=study.samples))
+        for key, way in ways.items():
+            if way.run == name and key not in known:
+                sampler = run.sampler(**way.sampler)
+                measured = record.measure_seeds(run.compiled, data, states, reference, way.metrics, sampler)
+                summaries = {tables.parsed(full).number: summary for full, summary in measured.items()}
+                for metric in study.shown:
+                    if metric in summaries:
+                        found.setdefault(metric, {})[key] = summaries[metric]
+                        print(f"{key}, {metric}: {tables.measured('', summaries[metric])}", flush=True)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(found))
+    return {metric: {key: values[key] for key in ways if key in values} for metric, values in found.items()}
+
+
+def draw(study: Study, numbers: Numbers, folder: Path) -> list[Path]:
+    """Write the figures of a record as FOLDER/NAME_WHAT_METRIC.svg and .png, and return their paths."""
+    written = []
+    for what, ways, metrics, against in (
+        ("steps", study.steps, study.shown[:1], "looks at the network"),
+        ("guidance", study.guidance, study.shown, "guidance"),
+    ):
+        for metric in metrics:
+            values = numbers.metrics[metric]
+            points = [
+                efficiency.Point(way.curve, way.place, {metric: values[key]})
+                for key, way in ways.items()
+                if key in values
+            ]
+            shown = efficiency.figure(points, metric, against, WIDE)
+            assert shown is not None, "a record has at least one point"
+            written += efficiency.save(shown, folder / f"{study.name}_{what}_{metric}")
+    return written
+
+
+def main(study: Study, description: str | None, arguments: Sequence[str] | None = None) -> None:
+    """The command: measure what is not measured yet, or draw the tracked record anew."""
+    name = study.name
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("measure", "figures"), default="measure")
+    parser.add_argument("--runs", type=Path, default=Path(f"runs/{study.of}"), help=f"where those of {study.of} are")
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"runs/{name}.json"), help="what is measured so far; it goes on"
+    )
+    parser.add_argument("--data-dir", type=Path, help="where the data lie now, if not where the runs had them")
+    parser.add_argument("--record", action="store_true", help=f"write the results to experiments/{name}.json")
+    asked = parser.parse_args(arguments)
+    path = HERE / f"{name}.json"
+    if asked.what == "measure":
+        cache.keep_compiled()
+        found = measure(study, asked.runs, asked.out, asked.data_dir)
+        seeds = list(range(study.seeds))
+        made = (record.device(), record.commit())
+        numbers = Numbers(study.dataset, study.samples, study.labels, seeds, "drawn with", *made, metrics=found)
+        if asked.record:
+            path.write_text(json.dumps(to_plain(numbers), indent=1) + "\n")
+        return
+    tracked = load(path) if path.exists() else None
+    if not isinstance(tracked, Numbers):
+        raise UserError(f"experiments/{name}.json is not there: measure with --record")
+    draw(study, tracked, DOCS)
