@@ -6,7 +6,7 @@ import pytest
 from test_evaluation import STATE, dataset
 
 from ssl_gen.evaluation import features
-from ssl_gen.evaluation.evaluated import Evaluated, decoded_again
+from ssl_gen.evaluation.evaluated import Evaluated, decoding_again
 from ssl_gen.evaluation.inference import compiled
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import imputation, reconstruction
@@ -40,7 +40,7 @@ def replica(method, data, seed=0):
 
 def passed(images, hidden, passes, method=LINEAR):
     for _ in range(passes):
-        images = decoded_again(method, STATE, images, hidden)
+        images = decoding_again(method)(STATE, images, hidden)
     return np.asarray(images)
 
 
@@ -138,10 +138,10 @@ def test_the_mean_image_is_that_of_the_training_images():
 
 
 def test_replicas_fill_in_the_same_pixels_of_the_same_images_by_one_compiled_pass():
-    before = decoded_again._cache_size()
+    before = decoding_again(LINEAR)._cache_size()
     first, second = (imputation.measure(replica(LINEAR, dataset(), seed)) for seed in (0, 1))
     assert first == second
-    assert decoded_again._cache_size() - before <= 1
+    assert decoding_again(LINEAR)._cache_size() - before <= 1
 
 
 def test_of_many_images_some_of_all_kinds_are_taken(monkeypatch):

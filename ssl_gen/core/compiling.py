@@ -15,8 +15,8 @@ from ssl_gen.core.machine import cores
 KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 # Its library YNN (jax 0.10.2) leaves most of a convolution to one core, Eigen divides it, and is 0.9 times as fast on
-# one. Without YNN's convolutions a step of airbench takes 0.7 of the time on two cores, of a flow's U-Net 0.8; to classify
-# with a convnet or to draw from a flow 0.5 to 0.6, and no longer where two calls run side by side; ours, measured
+# one. Without YNN's convolutions a step of airbench takes 0.7 of the time on two cores, of a flow's U-Net 0.8; to
+# classify with airbench or to draw from a flow 0.6, and no longer where two calls run side by side; ours, measured
 # (`benchmarks/divided.json`). The numbers are the same but for rounding.
 DIVIDED = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
