@@ -53,7 +53,7 @@ class Study(NamedTuple):
     seeds: int
     samples: int  # of each seed and way
     steps: Mapping[str, Way]
-    guidance: Mapping[str, Way]
+    guidance: Mapping[str, Way]  # none: no figure of it
     shown: tuple[str, ...]  # metrics, of which fid stands in both figures, the others beside guidance
 
 
@@ -97,7 +97,7 @@ def measure(study: Study, folder: Path, kept: Path, data_dir: Path | None) -> di
                         print(f"{key}, {metric}: {tables.measured('', summaries[metric])}", flush=True)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(found))
-    return {metric: {key: values[key] for key in ways if key in values} for metric, values in found.items()}
+    return {metric: {key: found[metric][key] for key in ways if key in found[metric]} for metric in study.shown}
 
 
 def draw(study: Study, numbers: Numbers, folder: Path) -> list[Path]:
@@ -107,7 +107,7 @@ def draw(study: Study, numbers: Numbers, folder: Path) -> list[Path]:
         ("steps", study.steps, study.shown[:1], "looks at the network"),
         ("guidance", study.guidance, study.shown, "guidance"),
     ):
-        for metric in metrics:
+        for metric in metrics if ways else ():
             values = numbers.metrics[metric]
             points = [
                 efficiency.Point(way.curve, way.place, {metric: values[key]})
