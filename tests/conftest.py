@@ -3,17 +3,11 @@
 import os
 import re
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Level 1, not 0: there XLA:CPU gets the gradient of max pooling wrong (NaN, jax 0.10.2). A program in one part, by the
-# older emitters: half of the time to compile. The newest XLA has no others, and does not start where it is told so.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
-    " --xla_cpu_parallel_codegen_split_count=1"
-    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "")
-)
+# Level 1, not 0: there XLA:CPU gets the gradient of max pooling wrong (NaN, jax 0.10.2).
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
 os.environ["NPROC"] = "8"  # on two cores, collectives of many virtual devices starve the thread pool
 os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # the processes share the cores already
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
