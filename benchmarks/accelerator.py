@@ -36,7 +36,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ import numpy as np
 
 from benchmarks import step
 from benchmarks.metrics import features
-from benchmarks.step import machine, random_data, rounded, seconds_of, trainer
+from benchmarks.step import machine, random_data, rounded, seconds_of, trainer, write
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import chips
 from ssl_gen.core.precision import Precision, products_in
@@ -368,14 +368,6 @@ def table(line: Row) -> str:
     cells = [[str(row.get(column, "-")) for column in columns] for row in line["rows"]]
     title = f"{line['block']}: {line['ended']}, {line['seconds']} s on {line.get('device', 'no device')}"
     return f"{title}\n{text_table(columns, cells)}\n" if cells else f"{title}\n"
-
-
-def write(path: Path | None, lines: Sequence[Row]) -> None:
-    """All blocks so far, in place of what stood there."""
-    if path:
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_text(json.dumps({"commit": record.commit(), "lines": list(lines)}, indent=1) + "\n")
-        beside.replace(path)
 
 
 def main() -> None:

@@ -29,18 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import pages
-from benchmarks.pages import Case
-from benchmarks.step import interleaved, machine, random_data, rounded, say, started, trainer
+from benchmarks.pages import Case, made
+from benchmarks.step import interleaved, machine, rounded, say, started, trainer
 from ssl_gen.core import compiling
 from ssl_gen.core.machine import cores
-from ssl_gen.datasets.store import scaled
 from ssl_gen.evaluation import features
 from ssl_gen.evaluation.inference import BATCH, compiled
 from ssl_gen.evaluation.kept_features import mapped
-from ssl_gen.methods import METHODS
-from ssl_gen.runs.data import Data
 from ssl_gen.training.cache import keep_compiled
-from ssl_gen.types import Method, UserError, able
+from ssl_gen.types import UserError, able
 
 RECORD = Path(__file__).with_suffix(".json")
 WAYS = {"plain": 0, "divided": 2**20}  # cores that the compiler is told of
@@ -55,15 +52,10 @@ def both_ways(make: Callable[[], Callable[[], object]]) -> Calls:
     """make() -> a call, compiled in each of the ways."""
     calls = {}
     for way, told in WAYS.items():
-        with mock.patch.object(compiling, "cores", lambda told=told: told):
+        with mock.patch.object(compiling, "cores", return_value=told):
             calls[way] = make()
             jax.block_until_ready(calls[way]())  # compiled while the compiler is told so
     return calls
-
-
-def made(case: Case, seeds: int = 1) -> tuple[Method, Data]:
-    data = random_data(2_000, seeds, case.spec)
-    return METHODS[case.method].make(case.config, data.spec), data
 
 
 def steps_of(case: Case, seeds: int) -> Callable[[], object]:
@@ -95,11 +87,8 @@ def inference_of(case: Case, what: What, beside: int) -> Callable[[], object]:
 def encoder_of(extractor: features.Extractor) -> Callable[[], object]:
     """Features of IMAGES images, none kept from before, a call a core as `evaluation/kept_features.py` makes them."""
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
-
-    def encode(variables: Any, images: Any) -> Any:
-        return features.outputs(extractor.architecture, variables, scaled(images))[0]
-
-    return functools.partial(mapped, functools.partial(compiling.jit_inference(encode), extractor.variables), images)
+    encode = compiling.jit_inference(features.encoding(extractor.architecture))
+    return functools.partial(mapped, functools.partial(encode, extractor.variables), images)
 
 
 def line(kind: str, name: str, calls: Calls, rounds: int) -> dict[str, Any]:

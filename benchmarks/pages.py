@@ -39,8 +39,9 @@ from ssl_gen.methods.adversarial import conditional_gan
 from ssl_gen.methods.classical import supervised
 from ssl_gen.methods.diffusion import flow_matching
 from ssl_gen.methods.self_training import fixmatch
+from ssl_gen.runs.data import Data
 from ssl_gen.training.cache import keep_compiled
-from ssl_gen.types import ImageSpec
+from ssl_gen.types import ImageSpec, Method
 
 TUNED = "glibc.malloc." + ":glibc.malloc.".join(
     ("hugetlb=1", "arena_max=1", "mmap_max=0", "trim_threshold=100000000000")
@@ -68,10 +69,15 @@ TINY = {"airbench": Case("supervised", supervised.Config(network="airbench", wid
 ROUNDS = 5
 
 
+def made(case: Case, seeds: int = 1) -> tuple[Method, Data]:
+    """The method, and noise for it to learn."""
+    data = random_data(2_000, seeds, case.spec)
+    return METHODS[case.method].make(case.config, data.spec), data
+
+
 def own(case: Case) -> dict[str, Any]:
     """The seconds of a step in this process, the median of `case.steps`, after two more, of which one compiles."""
-    data = random_data(2_000, 1, case.spec)
-    method = METHODS[case.method].make(case.config, data.spec)
+    method, data = made(case)
     program, states = started(method, data)
     train = trainer(program, method, data, states)
     _, _, *each = (seconds_of(lambda: train(1)) for _ in range(2 + case.steps))

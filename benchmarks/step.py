@@ -26,7 +26,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ssl_gen.core.files import write_whole
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.players import Player
 from ssl_gen.datasets.dataset import Dataset
@@ -164,14 +165,19 @@ def started(
     return program, program.init(seeds, initial_rows(data))
 
 
-def say(lines: Iterator[dict[str, Any]], record_in: Path | None = None) -> None:
-    """Print lines as they come; with a file, all are written to it, with the commit."""
+def write(path: Path | None, lines: Sequence[dict[str, Any]]) -> None:
+    """All lines so far, with the commit, in place of what stood there; None for nowhere."""
+    if path:
+        write_whole(path, (json.dumps({"commit": record.commit(), "lines": lines}, indent=1) + "\n").encode())
+
+
+def say(lines: Iterator[dict[str, Any]], path: Path | None = None) -> None:
+    """Print lines as they come, and write them when all are there."""
     made = []
     for line in lines:
         print(json.dumps(line), flush=True)
         made.append(line)
-    if record_in:
-        record_in.write_text(json.dumps({"commit": record.commit(), "lines": made}, indent=1) + "\n")
+    write(path, made)
 
 
 def trainer(program: Replicas, method: Method, data: Data, states: Tree) -> Callable[[int], Tree]:

@@ -91,6 +91,11 @@ def as_method(architecture: Architecture) -> Method:
     return Method(None, (), encode=lambda variables, images: outputs(architecture, variables, images)[0])
 
 
+def encoding(architecture: Architecture) -> Callable[[Tree, Array], Array]:
+    """(weights, images (B, H, W, C) uint8) -> features (B, F)."""
+    return lambda variables, images: outputs(architecture, variables, scaled(images))[0]
+
+
 def kept_features(architecture: Architecture, name: str) -> Callable[[Tree, Array], Array] | None:
     """(weights, images (B, H, W, C) uint8) -> features (B, F) of a pretrained network, computed once for all runs.
 
@@ -98,7 +103,7 @@ def kept_features(architecture: Architecture, name: str) -> Callable[[Tree, Arra
     """
     if architecture.kind != "pretrained":
         return None
-    return kept(name, lambda variables, images: outputs(architecture, variables, scaled(images))[0])
+    return kept(name, encoding(architecture))
 
 
 def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str, size: int | None = None) -> Extractor:
