@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tiny import flags_of_one_device
 
 from benchmarks import accelerator
 from ssl_gen.core import chips
@@ -57,7 +58,7 @@ def found(tmp_path_factory):
     """What a Python of its own prints and writes: the benchmark forks, which it must not where JAX runs already."""
     out = tmp_path_factory.mktemp("accelerator") / "rows.json"
     command = [sys.executable, "-c", PROGRAM, "--tiny", "--out", str(out)]
-    alone = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=1"}  # one device, compiled fast
+    alone = os.environ | {"XLA_FLAGS": flags_of_one_device()}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=alone)
     lines = {line["block"]: line for line in map(json.loads, filter(lambda x: x[0:1] == "{", done.stdout.splitlines()))}
     return Found(lines, json.loads(out.read_text()), json.loads(Path(f"{out}.fragile").read_text()), done)

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import pytest
 from finished import RECIPES
-from tiny import same
+from tiny import flags_of_one_device, same
 
 from experiments import table
 from ssl_gen import cli
@@ -135,10 +135,9 @@ def free_port():
 
 def environment(index, port):
     """One device for each process, and the way to the other one."""
-    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=1"
     meeting = {processes.COORDINATOR: f"127.0.0.1:{port}", processes.COUNT: "2", processes.INDEX: str(index)}
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    return os.environ | meeting | {"XLA_FLAGS": flags, "PYTHONPATH": path}
+    return os.environ | meeting | {"XLA_FLAGS": flags_of_one_device(), "PYTHONPATH": path}
 
 
 def moved(folder, stop, *more):

@@ -5,6 +5,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+from tiny import flags_of_one_device
 
 ROOT = Path(__file__).parents[1]
 FEW = "STEPS, SEEDS = 10, 2"  # one step of warm-up
@@ -35,8 +36,7 @@ def test_it_runs_from_beginning_to_end_with_the_settings_of_the_demo(notebook, t
     settings.source = FEW
     notebook.cells.append(nbformat.v4.new_code_cell(DEMO))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the kernel works in an empty folder
-    # One device, as a reader's machine has, not the four of the tests; programs compiled fast, as in `conftest.py`.
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    monkeypatch.setenv("XLA_FLAGS", flags_of_one_device())  # as a reader's machine has
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     nbclient.NotebookClient(notebook, timeout=PATIENCE, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in code(notebook) for output in cell.outputs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -170,6 +171,11 @@ def batch_at(method: Method, phase: int = 0, step: int = 0) -> Batch:
 def first_batch() -> Batch:
     """The batch of the initialisation, of the first seed."""
     return batch_of(Rows(*(part[0] for part in first_rows())))
+
+
+def flags_of_one_device() -> str:
+    """XLA_FLAGS for a process of its own, whose numbers are those of this one: it compiles as `conftest.py` says."""
+    return os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=1")
 
 
 def numbers(tree: Any) -> list[np.ndarray]:
