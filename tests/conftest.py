@@ -10,7 +10,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Level 1, not 0: there XLA:CPU gets the gradient of max pooling wrong (NaN, jax 0.10.2).
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
 # Fusions by LLVM alone compile in two thirds of the CPU's time; jax 0.12 refuses the option.
-os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false" * (int(version("jaxlib").split(".")[1]) < 12)
+if [int(part) for part in version("jaxlib").split(".")[:2]] < [0, 12]:
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["NPROC"] = "8"  # on two cores, collectives of many virtual devices starve the thread pool
 os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # the processes share the cores already
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
