@@ -251,6 +251,13 @@ def test_clusters_that_cannot_be_named_are_refused(seeding, clusters):
         k_means.make(k_means.Config(seeding=seeding, clusters=clusters), SPEC)
 
 
+def test_where_each_image_is_a_cluster_probabilities_are_numbers():
+    images = np.concatenate([KNOWN, OTHERS])
+    method, state = fitted(k_means, clusters=len(np.unique(images.reshape(len(images), -1), axis=0)))
+    found = np.asarray(method.classify(state, np.concatenate([images, 3 * images])))
+    assert np.isfinite(found).all() and (found[:12].argmax(-1) == LABELS).all()
+
+
 def test_more_clusters_than_images_are_refused():
     with pytest.raises(UserError, match="200 clusters of 102 images"):
         fitted(k_means, clusters=200)

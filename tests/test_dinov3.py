@@ -168,7 +168,8 @@ def test_images_come_bilinearly_at_224_pixels_with_imagenets_mean_or_what_is_sai
 
 def test_heads_are_of_64_numbers_but_of_the_largest_network():
     """Widths of ViT-S, B, L, H+ and 7B, and heads: Simeoni et al. 2025, table of the family; 4096 = 32 x 128."""
-    assert [vit_names.heads(width) for width in (384, 768, 1024, 1280, 4096)] == [6, 12, 16, 20, 32]
+    widths = (384, 768, 1024, 1280, 4096)
+    assert [vit_names.heads(width, vit_names.DINOV3) for width in widths] == [6, 12, 16, 20, 32]
 
 
 def test_where_satellite_images_may_have_been_learnt_what_lies_beside_the_file_must_say(tmp_path):

@@ -15,7 +15,7 @@ from ssl_gen.core.odes import integrate
 from ssl_gen.core.samplers import FlowSampler
 from ssl_gen.evaluation.inference import encoded_and_decoded
 from ssl_gen.losses.likelihood import dequantised
-from ssl_gen.methods.diffusion import flow_matching
+from ssl_gen.methods.diffusion import dual_pseudo_training, edm, flow_matching
 from ssl_gen.methods.diffusion.flow_matching import Config
 from ssl_gen.metrics.likelihood import bits_per_dimension
 from ssl_gen.types import Batch, ImageSpec, UserError
@@ -242,6 +242,23 @@ def test_a_field_that_never_learns_no_class_encodes_nothing():
     for some in (Config(), Config(label_dropout=0.0, unlabelled="null")):
         method = flow_matching.make(some, SPEC)
         assert method.costly and all(getattr(method, name) for name in method.costly)
+
+
+@pytest.mark.parametrize(
+    ("module", "sampler"),
+    [
+        (flow_matching, FlowSampler(guidance=1.5)),
+        (edm, edm.EdmSampler(guidance=0.0)),
+        (dual_pseudo_training, FlowSampler(guidance=1.5)),
+    ],
+)
+def test_guidance_away_from_no_class_needs_a_field_that_learnt_it(module, sampler):
+    method = module.make(module.Config(label_dropout=0.0), SPEC)
+    with pytest.raises(
+        UserError, match="which this network never learnt: train it with label_dropout above 0"
+    ) as refused:
+        method.sample(None, jax.random.key(0), jnp.zeros(2, jnp.int32), sampler)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

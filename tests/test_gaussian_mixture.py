@@ -152,6 +152,22 @@ def test_of_features_of_length_one_their_length_does_not_matter():
     np.testing.assert_allclose(*found, atol=1e-3)
 
 
+@pytest.mark.parametrize("sizes", ["labels", "learnt"])
+@pytest.mark.parametrize("covariance", list(THEIRS))
+def test_a_class_without_a_label_is_never_guessed_and_one_image_is_a_class(covariance, sizes):
+    """Of three clouds the third has no label and lies where the others' middle is; the second has a single image."""
+    known = np.float32([[-3, 0, 0], [-3, 1, 0], [-3, 0, 1], [3, 0, 0]])
+    others = np.concatenate([RANDOM.normal((x, 0, 0), 0.4, (30, 3)) for x in (-3, 3, 0)]).astype(np.float32)
+    config = Config(covariance, directions=0, unit_length=False, sizes=sizes)
+    method = gaussian_mixture.make(config, ImageSpec(1, 3, 1, 3))
+    for unlabelled in (others, others[:0]):  # of labels alone a covariance of one image is a point
+        given = known[:, None, :, None], np.array([0, 0, 0, 1]), unlabelled[:, None, :, None]
+        state = method.fit(jax.random.key(0), *given)
+        found = np.asarray(method.classify(state, others[:, None, :, None]))
+        guessed = {0, 1} if len(unlabelled) or covariance == "shared" else {0}
+        assert np.isfinite(found).all() and set(found.argmax(-1)) == guessed
+
+
 def test_what_makes_no_mixture_is_refused_in_one_line():
     with pytest.raises(UserError, match="covariance"):
         gaussian_mixture.make(Config(covariance="round"), ImageSpec(1, 4, 1, 2))

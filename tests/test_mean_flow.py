@@ -112,12 +112,17 @@ def test_the_adaptive_loss_divides_a_gradient_by_its_own_size():
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_guidance_is_learnt_from_what_is_said_without_a_class(monkeypatch, guidance):
-    """Images are 0, so v = z: E (u_y - w z - (1 - w) u_none)^2 = (u_y - (1 - w) u_none)^2 + w^2 a pixel."""
-    method, state = made(monkeypatch, Constant(), trained_guidance=guidance, power=0.0, label_dropout=0.0)
-    labels = np.repeat(np.arange(3), 100)
-    batch = batch_of(np.zeros((300, 8, 8, 1)), labels)
+    """Images are 0, so v = z: E (u_y - w z - (1 - w) u_none)^2 = (u_y - (1 - w) u_none)^2 + w^2 a pixel.
+
+    Where no class is told w is 1, as in both official codes (meanflow.py, v_g; imf.py).
+    """
+    known = {"power": 0.0, "label_dropout": 0.0, "unlabelled": "null"}
+    method, state = made(monkeypatch, Constant(), trained_guidance=guidance, **known)
+    labels = np.repeat([0, 1, 2, -1], 100)
+    batch = batch_of(np.zeros((400, 8, 8, 1)), labels)
     _, metrics = jax.jit(method.phases[0].step)(state, jax.random.key(1), jnp.int32(0), batch)
-    expected = 64 * ((SPEEDS[labels] - (1 - guidance) * SPEEDS[3]) ** 2 + guidance**2).mean()
+    weights = np.where(labels < 0, 1.0, guidance)
+    expected = 64 * ((SPEEDS[labels] - (1 - weights) * SPEEDS[3]) ** 2 + weights**2).mean()
     np.testing.assert_allclose(metrics["field/identity"], expected, rtol=0.03)
 
 
@@ -126,3 +131,5 @@ def test_settings_that_make_no_sense_are_answered_in_one_line():
         MeanFlowSampler(0)
     with pytest.raises(UserError, match="choose one of conditional, predicted"):
         mean_flow.make(Config(tangent="none"), SPEC)
+    with pytest.raises(UserError, match="guidance is 2, away from images without a class"):
+        mean_flow.make(Config(trained_guidance=2.0, label_dropout=0.0), SPEC)

@@ -174,6 +174,7 @@ def test_an_image_that_is_neither_labelled_nor_in_the_pool_counts_as_none():
         visible=visible,
         pool=np.arange(20, 80),
         train_features=TRAIN[:90],
+        split="test",
         reference_features=HELD_OUT,
         features=NEW,
         on_features=lambda name: name,
@@ -185,3 +186,22 @@ def test_an_image_that_is_neither_labelled_nor_in_the_pool_counts_as_none():
     assert found["copying_unlabelled"] != copying(TRAIN[30:90], HELD_OUT, NEW)  # with those left out
     replica.pool = np.arange(30)
     assert set(measure(replica)) == {"copying_labelled", "nearest_ratio_labelled"}
+
+
+def test_without_a_test_split_new_images_are_the_training_images_that_are_not_in_question():
+    """Of 90 images 30 have labels, 40 more are in the pool; with all 90 as new ones, copies would hide behind them."""
+    replica = types.SimpleNamespace(
+        visible=np.where(np.arange(90) < 30, 1, -1),
+        pool=np.arange(70),
+        split="train",
+        train_features=TRAIN[:90],
+        reference_features=TRAIN[:90],
+        features=np.concatenate([TRAIN[:30], NEW]),
+        on_features=lambda name: name,
+    )
+    found = measure(replica)
+    assert found["copying_labelled"] == copying(TRAIN[:30], TRAIN[30:90], replica.features)
+    held_out = np.concatenate([TRAIN[:30], TRAIN[70:90]])
+    assert found["copying_unlabelled"] == copying(TRAIN[30:70], held_out, replica.features)
+    replica.visible, replica.pool = np.ones(90, int), np.arange(90)
+    assert measure(replica) == {}  # every image is labelled: none is new

@@ -99,6 +99,20 @@ def test_fairness_has_a_gradient_by_the_classes_that_were_answered():
     assert np.isfinite(gradient).all() and np.abs(gradient[:2]).min() > 1e-3 and not np.any(gradient[2])
 
 
+def test_fairness_of_a_class_that_is_never_guessed_stays_a_number():
+    """Its running count falls from 1 / K by a factor a step, to 0 in the end; its mean guess does not."""
+    means, logits, believed = rules.first_self_adaptive(CLASSES), f32(ANSWERS[0]), jnp.ones(IMAGES, bool)
+    swallowed = log(np.tile([0.5, 0.3, 0.19, 0.01], (IMAGES, 1)))
+    step = jax.jit(lambda means: rules.update_self_adaptive(means, swallowed, 1.5))
+    held = 0
+    for _ in range(200):
+        means = step(means)
+        value, gradient = jax.value_and_grad(rules.self_adaptive_fairness)(logits, believed, means)
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+        held += float(means.counts[-1]) > 0
+    assert 0 < held < 200 and means.guesses[-1] > 0.009
+
+
 def test_flexmatch_by_hand():
     threshold, status, found = 0.6, [0.0] * 4, jnp.zeros(CLASSES)
     raised = 0

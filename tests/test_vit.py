@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 from safetensors.numpy import save_file
 
-from ssl_gen.networks.pretrained import encoders, vit
+from ssl_gen.networks.pretrained import encoders, families, vit, vit_names
 from ssl_gen.networks.pretrained.beside import Beside
 from ssl_gen.types import UserError
 
@@ -286,6 +286,33 @@ def test_settings_of_networks_before_dinov3_say_nothing_new_so_that_their_names_
     assert not {"gated", "query_bias", "key_bias", "activation"} & fields.keys()
 
 
+FAMILY = {layout.source: layout.heads for layout in families.FAMILIES["vit"].layouts}
+
+
+@pytest.mark.parametrize(
+    ("source", "widths", "heads"),
+    [
+        # timm, vision_transformer.py: vit_tiny, small, base, large, huge, giant, gigantic; DINOv2's giant of 1536
+        ("timm or DINO", (192, 384, 768, 1024, 1280, 1408, 1664, 1536), [3, 6, 12, 16, 16, 16, 16, 24]),
+        ("DINOv2 at Hugging Face", (384, 768, 1024, 1536), [6, 12, 16, 24]),
+        # open_clip, model_configs: ViT-B, L, H (head_width 80), g (88), bigG (104)
+        ("CLIP's authors", (768, 1024, 1280, 1408, 1664), [12, 16, 16, 16, 16]),
+        ("CLIP at Hugging Face", (768, 1024, 1280, 1408, 1664), [12, 16, 16, 16, 16]),
+        # timm: SigLIP's base, large, so400m, and SigLIP 2's giant-opt
+        ("SigLIP at Hugging Face", (768, 1024, 1152, 1536), [12, 16, 16, 16]),
+    ],
+)
+def test_heads_of_known_networks_which_no_array_tells(source, widths, heads):
+    assert [vit_names.heads(width, FAMILY[source]) for width in widths] == heads
+
+
+def test_the_side_is_that_of_the_positions_but_of_dinov2_that_of_its_evaluations():
+    """DINOv2 at 518 in patches of 14; DeiT-3, whose layers have scales too, at 384 in patches of 16; so400m at 384."""
+    cases = [(True, 37, 14, 224), (True, 24, 16, 384), (True, 14, 16, 224), (False, 27, 14, 378), (False, 37, 14, 518)]
+    for scaled_, grid, patch, side in cases:
+        assert families.transformer_size({"scaled": scaled_, "positions": grid**2 + 1, "patch": patch}) == side
+
+
 # What lies beside a file
 
 
@@ -338,6 +365,29 @@ def test_what_lies_beside_a_transformer_says_how_pixels_are_scaled_and_is_part_o
     assert other.settings.preprocessing.deviation == (0.229, 0.224, 0.225) and other.name != found.name
 
 
+SCALED = {"config": {"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}}
+
+
+@pytest.mark.parametrize(
+    ("files", "heads"),
+    [
+        ({"preprocessor_config": {"resample": 2}}, 2),
+        ({"config": {"vision_config": {"num_attention_heads": 4}, "num_attention_heads": 8}}, 4),
+        ({"config": {"num_attention_heads": 8}, "preprocessor_config": {"resample": 2}}, 8),
+        ({"open_clip_config": {"model_cfg": {"vision_cfg": {"width": 128, "head_width": 16}}}}, 8),
+        ({"open_clip_config": {"model_cfg": {"vision_cfg": {"width": 128}}}}, 2),
+    ],
+)
+def test_what_lies_beside_a_transformer_says_its_heads_and_how_images_are_resized(lie_beside, files, heads):
+    pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    resized = "preprocessor_config" in files
+    found = lie_beside(
+        timm(network()), **files | {"preprocessor_config": pixels | files.get("preprocessor_config", {})}
+    )
+    assert found.settings.network["heads"] == heads
+    assert found.settings.preprocessing.resize == ("linear" if resized else "cubic")
+
+
 def test_where_nothing_tells_two_networks_apart_the_file_is_refused_in_one_line_that_says_what_would(lie_beside):
     for weights, said in (
         (clip(clip_hugging_face), "with quick GELU .OpenAI's CLIP. or with GELU: put its config.json"),
@@ -361,6 +411,11 @@ def test_where_nothing_tells_two_networks_apart_the_file_is_refused_in_one_line_
         ({"config": {"model_type": "clip", "hidden_act": "relu"}}, "names the activation 'relu': known are quick_gelu"),
         ({"config": {"pretrained_cfg": {"mean": 0.5, "std": 0.5}}}, "scales pixels by 0.5: three numbers"),
         ({"preprocessor_config": {"image_mean": [0.5] * 3, "image_std": [0.0, 1, 1]}}, "deviations above 0"),
+        ({"preprocessor_config": {"resample": 1}}, "resizes by 1: known are bilinear, bicubic, 2, 3"),
+        ({"config": {"pretrained_cfg": {"interpolation": ["random"]}}}, "resizes by .'random'.: known are"),
+        ({"config": {"num_attention_heads": 0}}, "config.json has 0 heads of attention: give a whole number"),
+        ({"open_clip_config": {"model_cfg": {"vision_cfg": {"width": 128, "head_width": 80}}}}, "has 128 / 80 heads"),
+        (SCALED | {"open_clip_config": {"model_cfg": {"vision_cfg": {"width": 192}}}}, "which 3 heads, as said beside"),
     ],
 )
 def test_what_makes_no_sense_beside_a_file_is_one_line(lie_beside, files, said):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_gen.core.options import choose
-from ssl_gen.types import Array, Batch, Key, Metrics, Phase, State
+from ssl_gen.types import Array, Batch, Key, Metrics, Phase, State, UserError
 
 Unlabelled = Literal["guessed", "null", "left_out"]  # what is done with images without a label
 Learn = Callable[[State, Key, Array, Array, Array], tuple[State, Metrics]]  # state, key, step, images, labels
@@ -45,6 +45,15 @@ def phase_of(config: Any, learn: Learn) -> Phase:
 def knows_none(config: Any) -> bool:
     """Does a model with this config learn what images are like whose class it is not told?"""
     return config.label_dropout > 0 or config.unlabelled == "null"
+
+
+def check_guided(guidance: float, knows: bool) -> None:
+    """Raise UserError for guidance other than 1, none, away from no class where that was never learnt."""
+    if guidance != 1 and not knows:
+        raise UserError(
+            f"guidance is {guidance:g}, away from images without a class, which this network never learnt: "
+            "train it with label_dropout above 0, or leave guidance at 1"
+        )
 
 
 def or_none(labels: Array, classes: int) -> Array:
@@ -80,7 +89,9 @@ def guided_at(
 ) -> Array:
     """predict(x, labels (B,)) with the guidance of a sampler, which is 1 where the noise level () is outside its own.
 
-    whole: the interval that holds every level. Source: Kynkaanniemi et al. 2024, arXiv:2404.07724.
+    whole: the interval that holds every level. Each look is judged by its own level, as in the paper; the authors' code
+    judges each step by its first, so that Heun's across an end of the interval is guided in both of its looks or in
+    none. Source: Kynkaanniemi et al. 2024, arXiv:2404.07724.
     """
     weight, low, high = sampler.guidance, sampler.guided_from, sampler.guided_to
 

@@ -159,13 +159,15 @@ def self_adaptive_fairness(logits: Array, believed: Array, means: SelfAdaptive) 
 
     a: the running mean guess of each class over its running count; b: the same of the student's answers to the images
     whose guesses are learnt; each brought to sum 1. A class that no answer counts in has b = 0, and none of the
-    gradient; without any answer the term is 0. Source: Wang et al. 2023, "FreeMatch", arXiv:2205.07246, eq. 11,
-    and code (freematch.py) for 1e-12 and for classes without an answer.
+    gradient; one that has not been guessed for so long that its running count is 0 has a = 0; without any answer the
+    term is 0. Source: Wang et al. 2023, "FreeMatch", arXiv:2205.07246, eq. 11, and code (freematch.py) for 1e-12 and
+    for such classes.
     """
     probabilities = jax.nn.softmax(logits)
     answers = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
     counts = (answers * believed[:, None]).sum(0)
     wanted = means.guesses / means.counts
+    wanted = jnp.where(jnp.isfinite(wanted), wanted, 0.0)
     given = jnp.where(counts > 0, (probabilities * believed[:, None]).sum(0) / jnp.maximum(counts, 1.0), 0.0)
     total = given.sum()
     given = given / jnp.where(total > 0, total, 1.0)

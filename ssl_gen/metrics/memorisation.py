@@ -87,12 +87,15 @@ def nearest_ratio(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray) 
 def measure(replica: Evaluated) -> dict[str, float]:
     """Are samples nearer to training images than new real images are? To the labelled ones, and to those of the pool.
 
-    A labelled image that is in the pool as well counts as labelled alone; one that is neither is not counted.
+    A labelled image that is in the pool as well counts as labelled alone; one that is neither is not counted. Without a
+    test split new real images are the training images that are not among those in question, if there are any.
     """
-    held_out, samples, found = replica.reference_features, replica.features, {}
+    samples, found = replica.features, {}
     labelled = np.flatnonzero(replica.visible >= 0)
     for name, rows in (("labelled", labelled), ("unlabelled", np.setdiff1d(replica.pool, labelled))):
-        if len(rows):
+        tested = replica.split == "test"
+        held_out = replica.reference_features if tested else np.delete(replica.train_features, rows, 0)
+        if len(rows) and len(held_out):
             train = replica.train_features[rows]
             cells = CELLS if len(train) >= 100 * CELLS else 1
             found[replica.on_features(f"copying_{name}")] = copying(train, held_out, samples, cells)

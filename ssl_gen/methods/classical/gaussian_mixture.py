@@ -9,10 +9,12 @@ pretrained network's features).
     M    pi_k, m_k, S_k from the moments weighted by r;  S <- (1 - s) S + s (tr S / F) I
 
 It begins at the means of the labelled images, with the covariance of all images. The pi are the frequencies of the
-labels, or learnt, with which small classes may die out. Covariances are one of all classes (then decisions are linear),
-one a class, or variances of each class. Features are pixels in [-1, 1], or latents; first each is brought to length 1,
-then their principal components are taken: both ours. On a validation split (2,000 photographs, EfficientNet-Lite0, 40
-labels) learnt pi cost 1 point (10 masks, 46.3 and 45.2 % of error) and features as long as they come 4 (3 masks).
+labels, or learnt, with which small classes may die out; a class without a label has pi 0 and keeps it. Covariances are
+one of all classes (then decisions are linear), one a class, or variances of each class: of a class that is one image,
+or many that are alike, little more than a point. Features are pixels in [-1, 1], or latents; first each is brought to
+length 1, then their principal components are taken: both ours. On a validation split (2,000 photographs,
+EfficientNet-Lite0, 40 labels) learnt pi cost 1 point (10 masks, 46.3 and 45.2 % of error) and features as long as they
+come 4 (3 masks).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ Covariance = Literal["shared", "full", "diagonal"]
 Sizes = Literal["labels", "learnt"]
 STILL = 1e-6  # nats an image; a rise of the mean log-likelihood below it ends EM; ours
 LEAST = 1e-6  # of the mean variance, added to each: a covariance without shrinkage has an inverse; ours
+NEVER = 1e-300  # pi of a class that is never guessed, where its log must be a number; ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +67,7 @@ class State(NamedTuple):
 
 
 def shrunk(covariance: np.ndarray, shrinkage: float) -> np.ndarray:
-    """(Z, Z) -> (1 - s) S + s (tr S / Z) I, and a little on the diagonal."""
+    """(Z, Z) -> (1 - s) S + s (tr S / Z) I, and a little of tr S on the diagonal."""
     size = len(covariance)
     round_part = np.trace(covariance) / size * np.eye(size)
     return (1 - shrinkage) * covariance + (shrinkage + LEAST) * round_part
@@ -78,13 +81,14 @@ def whitened(covariance: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def joint(features: np.ndarray, mixture: Mixture) -> np.ndarray:
-    """log pi_k N(x; m_k, S_k): features (N, Z) -> (N, K) nats."""
+    """log pi_k N(x; m_k, S_k): features (N, Z) -> (N, K) nats, minus infinity where pi is 0."""
     columns = []
     for weight, mean, covariance in zip(*mixture, strict=True):
         inverse, log_det = whitened(covariance)
         distances = np.square((features - mean) @ inverse.T).sum(1)
         constant = len(mean) / 2 * np.log(2 * np.pi)
-        columns.append(np.log(np.maximum(weight, 1e-300)) + log_det - constant - distances / 2)
+        log_weight = np.log(weight) if weight > 0 else -np.inf
+        columns.append(log_weight + log_det - constant - distances / 2)
     return np.stack(columns, 1)
 
 
@@ -97,24 +101,30 @@ def expected(features: np.ndarray, mixture: Mixture, clamped: np.ndarray) -> tup
     log_p = scipy.special.logsumexp(scores, 1)
     shares = np.exp(scores - log_p[:, None])
     shares[: len(clamped)] = clamped
-    log_p[: len(clamped)] = (scores[: len(clamped)] * clamped).sum(1)
+    log_p[: len(clamped)] = np.where(clamped > 0, scores[: len(clamped)], 0).sum(1)
     return shares, log_p
 
 
 def maximised(features: np.ndarray, shares: np.ndarray, covariance: Covariance, shrinkage: float) -> Mixture:
-    """The M step: features (N, Z) and shares (N, K), weighted -> the mixture; a class without any stays at 0."""
-    counts = np.maximum(shares.sum(0), 1e-12)
+    """The M step: features (N, Z) and shares (N, K), weighted -> the mixture.
+
+    A class without any share has pi 0, the mean 0 and the covariance of all classes.
+    """
+    sizes = shares.sum(0)
+    weights, counts = sizes / sizes.sum(), np.maximum(sizes, 1e-12)
     means = shares.T @ features / counts[:, None]
     scatters = []
     for share, mean in zip(shares.T, means, strict=True):
         moved = features - mean
         scatters.append((moved * share[:, None]).T @ moved)
+    pooled = np.sum(scatters, 0) / counts.sum()
     if covariance == "shared":
-        one = shrunk(np.sum(scatters, 0) / counts.sum(), shrinkage)
-        return Mixture(counts / counts.sum(), means, np.broadcast_to(one, (len(means), *one.shape)))
-    each = [scatter / count for scatter, count in zip(scatters, counts, strict=True)]
+        one = shrunk(pooled, shrinkage)
+        return Mixture(weights, means, np.broadcast_to(one, (len(means), *one.shape)))
+    each = [scatter / count if size else pooled for scatter, count, size in zip(scatters, counts, sizes, strict=True)]
     each = [np.diag(np.diag(one)) for one in each] if covariance == "diagonal" else each
-    return Mixture(counts / counts.sum(), means, np.stack([shrunk(one, shrinkage) for one in each]))
+    least = LEAST * np.trace(pooled) / len(pooled) * np.eye(len(pooled))
+    return Mixture(weights, means, np.stack([shrunk(one, shrinkage) + least for one in each]))
 
 
 def begun(features: np.ndarray, labels: np.ndarray, classes: int, shrinkage: float) -> Mixture:
@@ -170,7 +180,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         start = begun(reduced, labels, spec.classes, config.shrinkage)
         mixture = fit_mixture(reduced, clamped, start, config)
         factors = [whitened(covariance) for covariance in mixture.covariances]
-        offsets = np.log(np.maximum(mixture.weights, 1e-300)) + [log_det for _, log_det in factors]
+        offsets = np.log(np.maximum(mixture.weights, NEVER)) + [log_det for _, log_det in factors]
         parts = found.mean_, found.components_.T, mixture.means, np.stack([factor for factor, _ in factors]), offsets
         return State(*(np.asarray(part, np.float32) for part in parts))
 

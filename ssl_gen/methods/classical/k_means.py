@@ -31,6 +31,7 @@ from ssl_gen.types import Array, Images, ImageSpec, Key, Labels, Method, UserErr
 
 PAPER = "Arthur and Vassilvitskii 2007, SODA"
 Seeding = Literal["k-means++", "labels"]
+LEAST = 1e-12  # of s^2, where every cluster is one image, or many that are alike; ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         centres = found.cluster_centers_.astype(np.float32)
         names = name_clusters(found.labels_[: len(known)], labels, centres, spec.classes)
         names = np.arange(count, dtype=np.int32) if seeded else names
-        return State(centres, names, np.float32(found.inertia_ / features.size))
+        return State(centres, names, np.float32(max(found.inertia_ / features.size, LEAST)))
 
     def classify(state: State, images: Array) -> Array:
         squares = squared_distances(jnp.reshape(images, (len(images), -1)), state.centres)

@@ -30,6 +30,7 @@ import optax
 
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import shard_batch
+from ssl_gen.core.conditioning import check_guided
 from ssl_gen.core.flows import Flow
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -140,6 +141,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return jax.nn.log_softmax(classifier.infer(state.first, images))
 
     def sample(state: State, key: Key, labels: Array, sampler: FlowSampler) -> Array:
+        check_guided(sampler.guidance, config.label_dropout > 0)
         return flow.sample(state.field, key, labels, sampler)
 
     def encode(state: State, images: Array) -> Array:

@@ -34,7 +34,15 @@ from jax.scipy.stats import norm
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import shard_batch
-from ssl_gen.core.conditioning import TOLD, Unlabelled, guided_at, phase_of, told_classes
+from ssl_gen.core.conditioning import (
+    TOLD,
+    Unlabelled,
+    check_guided,
+    guided_at,
+    knows_none,
+    phase_of,
+    told_classes,
+)
 from ssl_gen.core.ema import update_ema
 from ssl_gen.core.flows import by_quarter
 from ssl_gen.core.gradient import Terms
@@ -180,6 +188,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(update_ema(player, config.averaging, step)), metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: EdmSampler) -> Array:
+        check_guided(sampler.guidance, knows_none(config))
         keys = jax.random.split(key)
         levels = noise_levels(sampler)
         starts = churned(levels, sampler)

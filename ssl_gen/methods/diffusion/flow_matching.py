@@ -42,7 +42,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen.augmentation import Augmentation, augment
-from ssl_gen.core.conditioning import TOLD, Unlabelled, knows_none, phase_of
+from ssl_gen.core.conditioning import TOLD, Unlabelled, check_guided, knows_none, phase_of
 from ssl_gen.core.flows import Flow
 from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import FlowSampler
@@ -102,6 +102,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(player), metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: FlowSampler) -> Array:
+        check_guided(sampler.guidance, knows_none(config))
         return flow.sample(state.field, key, labels, sampler)
 
     def encode(state: State, images: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What lies beside a file of weights and says what no array tells: an activation, how pixels are scaled.
+"""What lies beside a file of weights and says what no array tells: an activation, heads, how images come.
 
 Hugging Face's config.json and preprocessor_config.json, timm's config.json, open_clip's open_clip_config.json. Whoever
 has weights without one, and knows, can write one.
@@ -15,6 +15,7 @@ from ssl_gen.types import UserError
 
 CONFIG, PREPROCESSOR, OPEN_CLIP = "config.json", "preprocessor_config.json", "open_clip_config.json"
 FILES = (CONFIG, PREPROCESSOR, OPEN_CLIP)
+RESIZES = {"bilinear": "linear", "bicubic": "cubic", 2: "linear", 3: "cubic"}  # timm's, open_clip's, Pillow's -> ours
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}  # Hugging Face's -> ours
 Colour = tuple[float, float, float]
 
@@ -25,6 +26,8 @@ class Beside(NamedTuple):
     activation: str | None = None  # of a tower of CLIP
     mean: Colour | None = None  # of pixels in [0, 1]
     deviation: Colour | None = None
+    heads: int | None = None  # of a transformer's attention
+    resize: str | None = None  # 'cubic' or 'linear'
 
 
 def read(weights: Path) -> Beside:
@@ -38,10 +41,11 @@ def read(weights: Path) -> Beside:
         (weights.parent / PREPROCESSOR, processor.get("image_mean"), processor.get("image_std")),
         (weights.parent / OPEN_CLIP, clip.get("mean"), clip.get("std")),
     ]
+    found = Beside(activation, heads=_heads(weights.parent, said), resize=_resize(weights.parent, said))
     for path, mean, deviation in ways:
         if mean is not None and deviation is not None:
-            return Beside(activation, _colour(path, mean, -math.inf), _colour(path, deviation, 0))
-    return Beside(activation)
+            return found._replace(mean=_colour(path, mean, -math.inf), deviation=_colour(path, deviation, 0))
+    return found
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -70,6 +74,40 @@ def _activation(folder: Path, said: dict[str, dict[str, Any]]) -> str | None:
         return ACTIVATIONS[name]
     if "model_cfg" in said[OPEN_CLIP]:
         return "quick_gelu" if _part(said[OPEN_CLIP], "model_cfg").get("quick_gelu") else "gelu"
+    return None
+
+
+def _heads(folder: Path, said: dict[str, dict[str, Any]]) -> int | None:
+    """Of a transformer's attention. Raises UserError for what is no number of heads."""
+    config, clip = said[CONFIG], _part(_part(said[OPEN_CLIP], "model_cfg"), "vision_cfg")
+    heads: Any = (_part(config, "vision_config") or config).get("num_attention_heads")
+    path = folder / CONFIG
+    if heads is None and "width" in clip:
+        width, each, path = clip["width"], clip.get("head_width", 64), folder / OPEN_CLIP  # 64: open_clip's default
+        whole = _counts(width) and _counts(each) and not width % each
+        heads = width // each if whole else f"{width} / {each}"
+    if heads is not None and not _counts(heads):
+        raise UserError(f"{path} has {heads} heads of attention: give a whole number of at least 1.")
+    return heads
+
+
+def _counts(value: Any) -> bool:
+    """A whole number of at least 1?"""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _resize(folder: Path, said: dict[str, dict[str, Any]]) -> str | None:
+    """How images were brought to a side. Raises UserError for a way that is not known."""
+    ways = [
+        (CONFIG, _part(said[CONFIG], "pretrained_cfg").get("interpolation")),
+        (PREPROCESSOR, said[PREPROCESSOR].get("resample")),
+        (OPEN_CLIP, _part(said[OPEN_CLIP], "preprocess_cfg").get("interpolation")),
+    ]
+    for name, way in ways:
+        if way is not None:
+            if not isinstance(way, (str, int)) or way not in RESIZES:
+                raise UserError(f"{folder / name} resizes by {way!r}: known are {', '.join(map(str, RESIZES))}.")
+            return RESIZES[way]
     return None
 
 

@@ -24,7 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.trees import digest
-from ssl_gen.networks.pretrained import beside
+from ssl_gen.networks.pretrained import beside, vit_names
 from ssl_gen.networks.pretrained.beside import Beside
 from ssl_gen.networks.pretrained.families import FAMILIES, Layout, Preprocessing, Untold
 from ssl_gen.networks.pretrained.names import Table, placed
@@ -134,6 +134,7 @@ def recognise(weights: Weights, path: str | Path, size: int | None = None, said:
 def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) -> Settings:
     """The settings with what is said beside a file. Raises UserError where nothing tells what must be known."""
     fields, preprocessing, untold = settings.network, settings.preprocessing, layout.untold(settings.network)
+    preprocessing = dataclasses.replace(preprocessing, resize=said.resize or preprocessing.resize)
     if said.mean is not None and said.deviation is not None:
         preprocessing = dataclasses.replace(preprocessing, mean=said.mean, deviation=said.deviation)
     else:
@@ -145,6 +146,13 @@ def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) 
                 f"or {beside.OPEN_CLIP} beside it."
             )
         fields = fields | {"activation": said.activation}
+    if said.heads is not None and "heads" in fields:
+        if fields["width"] % said.heads:
+            raise UserError(
+                f"{path} has {fields['width']} numbers a token, which {said.heads} heads, as said beside it, cannot "
+                "share: mend what lies there, or move it away."
+            )
+        fields = fields | {"heads": said.heads}
     return dataclasses.replace(settings, network=fields, preprocessing=preprocessing)
 
 
@@ -202,6 +210,8 @@ def settings_of(kind: str, layout: Layout, arrays: dict[str, np.ndarray]) -> Set
     """The settings of a network whose arrays are all there."""
     family, preprocessing = FAMILIES[kind], layout.preprocessing
     fields = family.fields(arrays) | dict(layout.fixed)
+    if layout.heads is not None:
+        fields |= {"heads": vit_names.heads(fields["width"], layout.heads)}
     if family.size is not None and not preprocessing.size:
         preprocessing = dataclasses.replace(preprocessing, size=family.size(fields))
     return Settings(kind, fields, preprocessing)

@@ -39,6 +39,7 @@ class Layout(NamedTuple):
     preprocessing: Preprocessing  # size 0: the family says
     ignored: str = "(?!)"  # names of what is no part of the network, a pattern
     fixed: Mapping[str, Any] = MappingProxyType({})  # fields that no array tells
+    heads: Mapping[int, int] | None = None  # of transformers: width -> heads, where they are not of 64 numbers
     # the fields -> what files of this layout differ in, and what lies beside a file must tell
     untold: Callable[[dict[str, Any]], Untold | None] = lambda fields: None
 
@@ -64,7 +65,7 @@ def inverted(kind: str) -> Callable[[dict[str, np.ndarray]], dict[str, Any]]:
 
 
 def transformer(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The fields of a `VisionTransformer` that its arrays tell."""
+    """The fields of a `VisionTransformer` that its arrays tell, all but its heads."""
     positions, patches = arrays.get("params/positions"), arrays["params/patches/kernel"]
     width, registers = patches.shape[-1], arrays.get("params/registers")
     blocks = {path.split("/")[1] for path in arrays if path.startswith("params/block_")}
@@ -72,7 +73,6 @@ def transformer(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     fields = {
         "width": width,
         "depth": len(blocks),
-        "heads": vit_names.heads(width),
         "hidden": arrays["params/block_0/mlp/first/kernel"].shape[-1],
         "patch": patches.shape[0],
         "positions": 0 if positions is None else len(positions),
@@ -101,8 +101,12 @@ def without_positions(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def transformer_size(fields: dict[str, Any]) -> int:
-    """The side that positions were learnt for; of DINOv2, where that is 518, the 224 of its authors' evaluations."""
-    return 224 if fields["scaled"] else math.isqrt(fields["positions"]) * fields["patch"]
+    """The side that positions were learnt for; of DINOv2, where that is 518, the 224 of its authors' evaluations.
+
+    It is one of whole patches: where SigLIP so400m/14 was trained on 384 pixels, of which 6 were cut off, it is 378.
+    """
+    side = math.isqrt(fields["positions"]) * fields["patch"]
+    return 224 if fields["scaled"] and side == 518 else side
 
 
 def pixels_untold(fields: dict[str, Any]) -> Untold | None:
@@ -145,7 +149,8 @@ FAMILIES: dict[str, Family] = {
             Layout(
                 "the authors, converted",
                 names.efficientnet_authors,
-                Preprocessing(224, "cubic", True, (127 / 255,) * 3, (128 / 255,) * 3),  # (p - 127) / 128, TensorFlow's
+                # (p - 127) / 128, TensorFlow's; cubic: timm, whose authors trained bilinearly
+                Preprocessing(224, "cubic", True, (127 / 255,) * 3, (128 / 255,) * 3),
             ),
         ),
         InvertedResiduals,
@@ -161,20 +166,37 @@ FAMILIES: dict[str, Family] = {
     ),
     "vit": Family(
         (
-            Layout("timm or DINO", vit_names.timm, DINO, "mask_token", untold=pixels_untold),
-            Layout("DINOv2 at Hugging Face", vit_names.dinov2_hugging_face, DINO, r"embeddings\.mask_token"),
-            Layout("DINOv3's authors", vit_names.dinov3_authors, DINOV3, UNREAD, WIDE_EPSILON, satellite_untold),
+            Layout("timm or DINO", vit_names.timm, DINO, "mask_token", heads=vit_names.HUGE, untold=pixels_untold),
+            Layout("DINOv2 at Hugging Face", vit_names.dinov2_hugging_face, DINO, r"embeddings\.mask_token", heads={}),
+            Layout(
+                "DINOv3's authors",
+                vit_names.dinov3_authors,
+                DINOV3,
+                UNREAD,
+                WIDE_EPSILON,
+                vit_names.DINOV3,
+                satellite_untold,
+            ),
             Layout(
                 "DINOv3 at Hugging Face",
                 vit_names.dinov3_hugging_face,
                 DINOV3,
                 r"embeddings\.mask_token",
                 WIDE_EPSILON,
+                vit_names.DINOV3,
                 satellite_untold,
             ),
-            Layout("CLIP at Hugging Face", vit_names.clip_hugging_face, CLIP, TEXT, QUICK, activation_untold),
-            Layout("CLIP's authors", vit_names.clip_authors, CLIP, OPEN, QUICK, activation_untold),
-            Layout("SigLIP at Hugging Face", vit_names.siglip_hugging_face, SIGLIP, TEXT, TANH),
+            Layout(
+                "CLIP at Hugging Face",
+                vit_names.clip_hugging_face,
+                CLIP,
+                TEXT,
+                QUICK,
+                vit_names.HUGE,
+                activation_untold,
+            ),
+            Layout("CLIP's authors", vit_names.clip_authors, CLIP, OPEN, QUICK, vit_names.HUGE, activation_untold),
+            Layout("SigLIP at Hugging Face", vit_names.siglip_hugging_face, SIGLIP, TEXT, TANH, vit_names.SIGLIP),
         ),
         VisionTransformer,
         transformer,

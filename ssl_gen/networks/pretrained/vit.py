@@ -10,8 +10,9 @@ Shazeer 2020, arXiv:2002.05202 (its large ones: gates in the MLP).
     z <- z + s_1 attention(norm z);  z <- z + s_2 mlp(norm z)
 
 Positions were learnt for a grid of patches; for another one they are interpolated, bicubically with antialiasing, as
-timm does. (DINOv2's own code interpolates without antialiasing: at the side it was trained on there is no difference.)
-Those of DINOv3 are there for any grid.
+timm does. (DINOv2's code, its authors' and Hugging Face's, does so without antialiasing, and the authors' for sides
+that are a tenth of a patch longer: at 518 pixels, where it was trained, there is no difference; at the 224 of its
+evaluations features are timm's.) Those of DINOv3 are there for any grid.
 """
 
 from __future__ import annotations

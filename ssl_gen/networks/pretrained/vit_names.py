@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,12 +12,15 @@ from ssl_gen.networks.pretrained.names import Place, Table, built_in, dense, kep
 from ssl_gen.networks.pretrained.weight_files import Weights
 
 THIRDS = ("query", "key", "value")
-HEADS = {1152: 16, 4096: 32}  # width -> heads of attention, where they are not of 64 numbers: SigLIP so400m, DINOv3 7B
+# Width -> heads of attention, where they are not of 64 numbers
+HUGE = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # so400m, ViT-H, g and G: timm; of CLIP, open_clip's head_width
+SIGLIP = {1152: 16, 1536: 16}  # so400m, giant-opt: timm
+DINOV3 = {4096: 32}  # 7B: Simeoni et al. 2025, table of the family; H+, as wide as ViT-H, has 20 of 64 numbers
 
 
-def heads(width: int) -> int:
+def heads(width: int, others: Mapping[int, int]) -> int:
     """Of attention, which no array tells."""
-    return HEADS.get(width, max(width // 64, 1))
+    return others.get(width, max(width // 64, 1))
 
 
 def depth(weights: Weights, pattern: str) -> int:
@@ -72,7 +76,7 @@ def dinov3_authors(weights: Weights) -> Table:
     table = kept("cls_token", "class", 1) | kept("storage_tokens", "registers", 2) | norm("norm", "norm")
     table |= dense("patch_embed.proj", "patches")
     width = weights["cls_token"].size if "cls_token" in weights else 0
-    table |= built_in("rope_embed.periods", rotary.periods(width // heads(width)))
+    table |= built_in("rope_embed.periods", rotary.periods(width // heads(width, DINOV3)))
     biased, gated = ("blocks.0.attn.qkv.bias" in weights), ("blocks.0.mlp.w1.weight" in weights)
     for i in range(depth(weights, r"blocks\.(\d+)\.")):
         name, path = f"blocks.{i}", f"block_{i}"
