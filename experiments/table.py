@@ -60,7 +60,7 @@ LATER: Mapping[type, Mapping[str, Any]] = {
     **{each: {"views": 1, "augmentation": Augmentation()} for each in (linear.Config, mlp.Config)},
     pseudo_label.Config: {"optimizer": "adam"},
     feature_matching.Config: {"generator_width": 128, "dropout": (0.2, 0.5, 0.5)},  # of conv networks alone
-    noisy_student.Config: {"first_teacher": "labelled"},
+    noisy_student.Config: {"first_teacher": "labelled", "unlabelled_weight": 1.0},
     meta_pseudo_labels.Config: {"sharpened_mask": False, "label_smoothing": 0.0},
     triple_gan.Config: {
         "warm_up_balance": None,

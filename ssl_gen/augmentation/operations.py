@@ -33,7 +33,8 @@ def operate(images: Array, chosen: Array, levels: Array) -> Array:
     """images (B, H, W, C), operations (B,) int, levels (B,) in [-1, 1] -> images.
 
     The most there is: 30 degrees, shears of 0.3, shifts of 10/32 of a side, see `COLOURS` for the rest.
-    Source: Sohn et al. 2020, arXiv:2001.07685, code; there pixels from outside are grey, here the edge repeats.
+    Source: Sohn et al. 2020, arXiv:2001.07685, code. There pixels from outside are grey, the nearest pixel is taken,
+    and a shear leaves the upper left corner in place; here the edge repeats, four pixels are mixed, the middle stays.
     """
 
     def level_of(operation: int) -> Array:

@@ -1,7 +1,9 @@
 """A classifier that learns from several sources at once: labels, its own confident guesses, generated images.
 
 What the self-training of generators shares (You et al. 2023, arXiv:2302.10586): their classifier is FixMatch (Sohn et
-al. 2020, arXiv:2001.07685, sec. 2), whose teacher is the EMA, with generated images beside those labelled by hand.
+al. 2020, arXiv:2001.07685, sec. 2), whose teacher is the EMA, with generated images beside those labelled by hand. Here
+the means over the two weigh 1 and `samples_weight`, however many images there are of each. There images of both are one
+set, of which a batch is drawn: with 40 labels and 1,000 generated images a class the labelled ones are 0.4 % of it.
 """
 
 from __future__ import annotations

@@ -178,8 +178,8 @@ class Ladder(nn.Module):
     """labelled (L, ...), unlabelled (U, ...) images -> noisy logits (L, K); the clean `Path`, denoised z (U, F) each.
 
     Labelled and unlabelled images are normalised apart, and each path by its own moments. Those of the clean labelled
-    path are averaged over steps (`batch_stats`), with the variance L / (L - 1) of the batch's: they serve `classify`;
-    official code. Stream: `noise`.
+    path are averaged over steps (`batch_stats`), with the variance L / (L - 1) of the batch's: they serve `classify`,
+    as in the official code its validation; its test has the moments of a last pass. Stream: `noise`.
     """
 
     encoder: Encoder

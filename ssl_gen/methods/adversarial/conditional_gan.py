@@ -70,7 +70,8 @@ class Config:
     augmentation: Augmentation = Augmentation()  # of every image judged; Zhao et al. 2020: cutout 0.5, shift H / 8
 
 
-PHOTOGRAPHS = Config(averaging=1e-3, augmentation=DIFF_AUGMENT)  # official CIFAR-10 config; Zhao et al. 2020
+# Official CIFAR-10 config; augmentation: Zhao et al. 2020; the mean that draws: ours.
+PHOTOGRAPHS = Config(averaging=1e-3, augmentation=DIFF_AUGMENT)
 
 
 class State(NamedTuple):

@@ -20,7 +20,8 @@ told decides what is learnt, as on the page of `flow_matching`. The paper has no
 
 Without `--labeller`, then, choose null or left_out. An image without a class is judged by a part of the logit that
 knows none. The paper's augmentation grows over the run and its penalties are taken through it; here it stays, and they
-are on the slopes in the images as they are judged.
+are on the slopes in the images as they are judged. Both players of a step see the same images and z, drawn once; in the
+paper's code G sees others than D.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ c_Y linear heads on f and yh the label of x, inferred where it is hidden, the lo
 
 Where labels come from:
 
-    co_trained   yh is the guess of c_Y, without gradient. c_Y learns beside: E_(x,y) CE(c_Y(f(x)), y), of images whose
-                 label is visible, is added to L_D
+    co_trained   yh is the guess of c_Y, without gradient, of every image of the pool, though the label of some is
+                 visible too (official code: the label, where it is). c_Y learns beside: E_(x,y) CE(c_Y(f(x)), y), of
+                 images whose label is visible, is added to L_D
     guessed      yh is what the classifier of an earlier run guesses, `--labeller RUN`, and there is no c_Y. The paper's
                  best, with a linear classifier of features that have learnt to tell orientations apart
 

@@ -2,7 +2,7 @@
 
 Li et al. 2017, "Triple Generative Adversarial Nets", arXiv:1703.02291, sec. 3; weights from the official MNIST script.
 
-With G(z, y) the generator, p(y | x) the classifier C, yh = argmax_y p(y | x), D(x, y) the discriminator:
+With G(z, y) the generator, p(y | x) the classifier C, yh the class that C guesses, D(x, y) the discriminator:
 
     L_D = - E log D(x, y) [pairs labelled by hand, and (u, yh)] - 1/2 E log(1 - D(G(z, y), y)) - 1/2 E log(1 - D(u, yh))
     L_G = - 1/2 E log D(G(z, y), y)
@@ -12,9 +12,11 @@ With G(z, y) the generator, p(y | x) the classifier C, yh = argmax_y p(y | x), D
           + g E_(z,y) CE(p(. | G(z, y)), y)                                            generated, in the last steps
 
 and, ours, a pseudo-label term: E_u 1[max q > t] CE(p(. | u'), argmax q), with q the averaged classifier's posterior of
-the image as it is (Lee 2013; Sohn et al. 2020, arXiv:2001.07685), aligned on request as in `fixmatch`. u', u'' are two
-draws of the augmentation. A first phase trains the classifier alone, as the official MNIST script does with 100 labels
-or fewer, with a balance (b) and a rate of its own; the script's Adam begins anew after it, ours goes on.
+the image as it is (Lee 2013; Sohn et al. 2020, arXiv:2001.07685), aligned on request as in `fixmatch`. yh is its argmax
+too, ours: in the script it is that of C as it trains, whose mean params classify alone. u', u'' are two draws of the
+augmentation. A first phase trains the classifier alone, as the official MNIST script does with 100 labels or fewer,
+with a balance (b) and a rate of its own; the script's Adam begins anew after it, and has b1 0.9 in it, ours goes on.
+The rates of G and D, whose steps count from its end, fall to warm_up / anneal of their start; in the script, to 3 %.
 
 The convolutional generator and discriminator are ours: conditional batch norm and z ~ N(0, I), projection and spectral
 norm (Miyato and Koyama 2018, arXiv:1802.05637). With weight norm, or z from the unit cube, they drew one image a class.
@@ -53,12 +55,12 @@ PAPER = "Li et al. 2017, arXiv:1703.02291"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    steps: int = 150_000  # updates in all; 1000 epochs of 60,000 images, official MNIST script
-    warm_up: float = 0.03  # share of the steps that train the classifier alone; official MNIST script
+    steps: int = 150_000  # updates in all; 60,000,000 images for C, as official MNIST script, whose 600,000 show it 100
+    warm_up: float = 0.03  # share of the steps that train the classifier alone; official MNIST script: 3,600 updates
     warm_up_balance: float | None = 0.3  # b in the warm-up; official MNIST script; None: as afterwards
     warm_up_rate: float | None = 3e-4  # of the classifier in the warm-up; official MNIST script; None: as afterwards
     labelled_batch: int = 100  # images a step; official MNIST script
-    unlabelled_batch: int = 400  # images a step, a multiple of labelled_batch; official MNIST script
+    unlabelled_batch: int = 400  # images a step, a multiple of labelled_batch; official MNIST script, of D; of C 100
     generated_batch: int = 200  # images a step, a multiple of labelled_batch; official MNIST script
     classifier_generated: int = 200  # generated images that the classifier sees a step; official MNIST script
     real_labelled: float = 1 / 401  # weight of hand-labelled pairs among the real; official MNIST script, 100 labels
@@ -75,7 +77,7 @@ class Config:
     dropout: float = 0.5  # of the classifier's hidden units; official MNIST script
     learning_rate: float = 1e-3  # Adam, generator and discriminator; official MNIST script
     classifier_rate: float = 1e-3  # Adam; official MNIST script
-    anneal: float = 0.7  # share of the steps, at the end, over which the rates fall to 0; official: x 0.995 an epoch
+    anneal: float = 0.7  # share of the steps, at the end, over which rates fall, C's to 0; official: x 0.995 an epoch
     b1: float = 0.5  # Adam; official MNIST script
     l2: float = 2e-4  # weight decay of the classifier, in the gradient; official MNIST and SVHN: 1e-4 |w|^2
     decayed: Literal["last_layer", "everything"] = "last_layer"  # by l2: the kernel of the last layer, official; or all

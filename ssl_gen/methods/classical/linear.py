@@ -6,7 +6,8 @@ Hoerl and Kennard 1970, Technometrics 12 (ridge); Cox 1958, J. Royal Statistical
                W = Xc^T (Xc Xc^T + l2 I)^-1 Yc
     logistic   min_(W, b) sum_i CE(W^T x_i + b, y_i) + l2 / 2 |W|^2, by scikit-learn (L-BFGS)
 
-The bias is not regularised. With `views` of each labelled image, all but one of them changed by `augmentation` before
+The bias is not regularised. Of two classes scikit-learn fits one column, the difference: l2 weighs twice as much then.
+With `views` of each labelled image, all but one of them changed by `augmentation` before
 an encoder sees them, the loss of an image is the mean over its views: with `--encoder`, a head on frozen features that
 is trained with changed images. Features are pixels in [-1, 1], or latents, as they come: nothing is standardised. Ridge
 outputs sum to 1 over the classes but may be negative: probabilities are in proportion to their positive part, ours. No

@@ -7,8 +7,8 @@ Algorithms", arXiv:1804.09170: an equal baseline). Its settings for photographs 
 Its fast settings are airbench94's: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498,
 sec. 3 and code (airbench94.py), where all 50,000 labels come to an error of 6 %. Here no image is left out at the end
 of an epoch, the first way that an image is mirrored is the same in every run, and it is shown once at a test and not
-six times, moved and mirrored. Lookahead: every k updates, T in all, with w the player's weights and s the slow ones,
-which classify,
+six times, moved and mirrored. Lookahead: every k updates, T in all, and after the last, where the code keeps s; with w
+the player's weights and s the slow ones, which classify,
 
     s <- s + (1 - 0.95^k (t / T)^3) (w - s)
     w <- s

@@ -67,7 +67,7 @@ class Config:
     threshold: float = 0.9  # t, of probability; ours; Sohn et al. 2020: 0.95
     alignment: bool = True  # of the guesses' classes to those of the labels; Berthelot et al. 2020; paper: none
     memory: int = 128  # steps that the running means of alignment look back; Berthelot et al. 2020, code
-    samples_weight: float = 1.0  # g; a generated image counts as much as one labelled by hand, as in the paper
+    samples_weight: float = 1.0  # g, of the mean over generated images; ours; paper: each image weighs the same
     averaging: float = 0.01  # rate of the classifier's EMA, a step; ours
     augmentation: Augmentation = Augmentation(translate=2.0)  # the classifier's weak one; ours
     strong: Augmentation = STRONG_DIGITS  # the classifier's strong one

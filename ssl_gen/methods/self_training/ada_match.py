@@ -73,7 +73,9 @@ class Config:
     strong: Augmentation = STRONG_DIGITS  # the strong one; paper: RandAugment
 
 
-PHOTOGRAPHS = Config(  # authors' code (semi_supervised/adamatch.py); its rate falls to 1/4 instead of 1/5
+# Authors' code (semi_supervised/adamatch.py); there the rate falls to 1/4 instead of 1/5, and the strong augmentation
+# is CTAugment.
+PHOTOGRAPHS = Config(
     steps=2**17, labelled_batch=64, unlabelled_batch=192, network="wide_resnet", optimizer="sgd", learning_rate=0.03,
     averaging=1e-3, augmentation=WEAK_PHOTOGRAPHS, strong=STRONG_PHOTOGRAPHS,
 )  # fmt: skip

@@ -61,7 +61,7 @@ class Config:
     threshold: float = 0.95  # of probability; paper
     teacher: Teacher = "student"  # whose guesses are learnt; average: the EMA's
     alignment: bool = True  # of the guesses' classes to those of the labels; Berthelot et al. 2020; paper: none
-    memory: int = 128  # steps that the running means of alignment look back; Berthelot et al. 2020, code
+    memory: int = 128  # steps that the means of alignment look back; Berthelot et al. 2020, code, of the guesses'
     averaging: float = 0.01  # rate of the EMA, a step; ours; paper: 0.001
     augmentation: Augmentation = Augmentation(translate=2.0)  # the weak one; ours; paper: flip, crop 4
     strong: Augmentation = STRONG_DIGITS  # the strong one; paper: flip, crop 4, operations 2, cutout 0.5

@@ -68,7 +68,9 @@ class Config:
     strong: Augmentation = STRONG_DIGITS  # the strong one; paper: RandAugment
 
 
-PHOTOGRAPHS = Config(  # paper, CIFAR-10, and authors' code (USB, config/classic_cv/flexmatch)
+# Paper, CIFAR-10, and authors' code (USB, config/classic_cv/flexmatch).
+# The strong augmentation is FixMatch's: USB's has 3 operations, none skipped, of a longer list, and a smaller cutout.
+PHOTOGRAPHS = Config(
     steps=2**20, labelled_batch=64, unlabelled_batch=448, network="wide_resnet", optimizer="sgd", learning_rate=0.03,
     averaging=1e-3, augmentation=WEAK_PHOTOGRAPHS, strong=STRONG_PHOTOGRAPHS,
 )  # fmt: skip

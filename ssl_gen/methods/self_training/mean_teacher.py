@@ -39,7 +39,7 @@ PAPER = "Tarvainen and Valpola 2017, arXiv:1703.01780"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    steps: int = 5_000  # updates; ours, for MNIST; official script: 150,000
+    steps: int = 5_000  # updates; ours, for MNIST; official scripts: 150,000, SVHN 180,000
     labelled_batch: int = 20  # images a step; ours; official SVHN script: 1; CIFAR-10: 8 of 100 on the average
     unlabelled_batch: int = 80  # images a step, a multiple; ours; official SVHN script: 99
     network: classifiers.Network = "conv"  # official script: conv13
@@ -56,8 +56,9 @@ class Config:
     augmentation: Augmentation = Augmentation(translate=2.0, noise=0.1)  # of each side; official: crop 2, noise 0.15
 
 
-# Official CIFAR-10 script (tensorflow/train_cifar10.py and mean_teacher/model.py) for 4,000 labels, without its ZCA.
-# Its c of 8 = 100 * 4,000 / 50,000 is beside a mean over all images, of which as many are labelled: 100 here.
+# Official script for CIFAR-10 with 4,000 labels (tensorflow/experiments/cifar10_final_eval.py and
+# mean_teacher/model.py), without its ZCA. Its c of 8 = 100 * 4,000 / 50,000 is beside a mean over all images, of which
+# as many are labelled: 100 here.
 PHOTOGRAPHS = Config(
     steps=150_000, labelled_batch=10, unlabelled_batch=90, network="conv13", width=128, b2=(0.999, 0.999),
     averaging=(1e-3, 1e-3), augmentation=Augmentation(crop=2, flip=True, noise=0.15),

@@ -14,7 +14,8 @@ q, h and yh carry no gradient. The sign: over draws, grad E L(w') = E L(w') grad
 CE(T(. | u), yh), since E grad log T = 0. So the meta term points, in the mean and up to a factor U, down the student's
 loss after its update, whatever b. The paper's h is ours to first order, r grad L(w') . grad_w CE. The official code has
 h with the other sign and soft labels: with T's own softmax for target the term's gradient is softmax - softmax = 0,
-sign and all. In a last phase the student alone is fine-tuned on the labels.
+sign and all. L is measured here as the student classifies, there as it trains, with statistics of the batch and
+dropout. In a last phase the student alone is fine-tuned on the labels.
 """
 
 from __future__ import annotations

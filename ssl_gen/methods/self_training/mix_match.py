@@ -56,7 +56,7 @@ class Config:
     augmentation: Augmentation = Augmentation(translate=2.0)  # of each view; ours; paper: flip, crop 4
 
 
-PHOTOGRAPHS = Config(  # official code (mixmatch.py, runs/table1.sh), CIFAR-10; paper, sec. 4.2
+PHOTOGRAPHS = Config(  # official code (mixmatch.py, runs/table5.sh), CIFAR-10; paper, sec. 4.2
     steps=2**20, labelled_batch=64, unlabelled_batch=64, network="wide_resnet", averaging=1e-3,
     augmentation=WEAK_PHOTOGRAPHS,
 )  # fmt: skip

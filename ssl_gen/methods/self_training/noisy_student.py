@@ -5,7 +5,7 @@ A(.) a strong augmentation and n dropout, T the teacher without either, q = T(. 
 
     L_T  = - E_(x,y) log p(y | A(x); n)                          the first teacher: the labels alone
     L    = - E_(x,y) log S(y | A(x); n)                          each student: supervised
-         - E_(u: max q > threshold) sum_k q_k log S(k | A(u); n)   guesses
+         - w E_(u: max q > threshold) sum_k q_k log S(k | A(u); n)   guesses
 
 A student starts anew and becomes the next one's teacher; the EMA of each teaches, and that of the latest student
 classifies: as one that knows nothing until the first begins. Here a student is as large as its teacher (the paper: as
@@ -58,16 +58,18 @@ class Config:
     optimizer: Decaying = "adam"  # ours; paper: RMSProp
     learning_rate: float = 2e-3  # of each network at its start; adam's falls along a half cosine to 0; ours
     l2: float = 1e-4  # weight decay, in the gradient: of all params, with sgd of kernels; official SVHN script
+    unlabelled_weight: float = 1.0  # w; paper, algorithm 1; official code: unlabelled images a labelled one
     threshold: float = 0.3  # of probability, below which a guess is left out; paper
     averaging: float = 0.01  # rate of each network's EMA, a step; ours; paper: 1e-4
     strong: Augmentation = STRONG_DIGITS  # what students, and the first teacher, see; paper: RandAugment
 
 
-# Official SVHN script (local_scripts/svhn/svhn_offline.sh) for batches and decay, paper for the rest, on FixMatch's
-# network and with its optimiser (Sohn et al. 2020, arXiv:2001.07685); length of each network: main.py.
+# Official SVHN script (local_scripts/svhn/svhn_offline.sh, main.py) for batches, decay, w and the length of each
+# network, paper for the rest, on FixMatch's network and with its optimiser (Sohn et al. 2020, arXiv:2001.07685).
+# main.py smooths the labels by 0.1, here they are as they are.
 PHOTOGRAPHS = Config(
     steps=437_896, warm_up=0.25, iterations=3, labelled_batch=128, unlabelled_batch=640, network="wide_resnet",
-    optimizer="sgd", learning_rate=0.03, averaging=1e-4, strong=STRONG_PHOTOGRAPHS,
+    optimizer="sgd", learning_rate=0.03, unlabelled_weight=5.0, averaging=1e-4, strong=STRONG_PHOTOGRAPHS,
 )  # fmt: skip
 
 
@@ -148,7 +150,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         def loss(params: Tree) -> tuple[Terms, Tree]:
             logits, stats = student.run(state.student, params, images, rngs={"dropout": dropout_key})
             labelled, unlabelled = separate(logits, sizes)
-            guessed = taught(unlabelled, guesses, config.threshold)
+            guessed = config.unlabelled_weight * taught(unlabelled, guesses, config.threshold)
             return {"supervised": cross_entropy(labelled, batch.labels), "guesses": guessed}, stats
 
         player, metrics = student.descend(state.student, loss)

@@ -55,7 +55,7 @@ class Config:
     concentration: float = 0.75  # of Beta(a, a), which a share of mixing is drawn from; paper
     mixing_groups: int = 1  # parts of a step's images within which they are mixed; as many as devices spares a copy
     alignment: bool = True  # of the guesses' classes to those of the labels; paper
-    memory: int = 128  # steps that the running means of alignment look back; paper
+    memory: int = 128  # steps that the means of alignment look back; paper; official code, of the labels': 1,000
     consistency: float = 1.5  # c; paper
     anchor_weight: float = 0.5  # b; paper
     rotation: float = 0.5  # d; paper; 40 labels, official code: 2
@@ -65,7 +65,9 @@ class Config:
     strong: Augmentation = STRONG_DIGITS  # the strong one; paper: CTAugment
 
 
-PHOTOGRAPHS = Config(  # paper, sec. 4.1, and official code (cta/cta_remixmatch.py, runs/ssl/cifar10.sh)
+# Paper, sec. 4.1, and official code (cta/cta_remixmatch.py, runs/ssl/cifar10.sh); the strong augmentation is
+# FixMatch's.
+PHOTOGRAPHS = Config(
     steps=2**20, labelled_batch=64, unlabelled_batch=64, views=8, network="wide_resnet", averaging=1e-3,
     augmentation=WEAK_PHOTOGRAPHS, strong=STRONG_PHOTOGRAPHS,
 )  # fmt: skip

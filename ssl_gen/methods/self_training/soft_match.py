@@ -6,7 +6,7 @@ sec. 3.
 With a(.) a weak and A(.) a strong augmentation, q = p(. | a(u)) and yh = argmax_k q_k, which carry no gradient, and
 r <- r + (new - r) / memory a running mean over steps,
 
-    q'   = norm(q / running mean of q)
+    q'   = norm(q / running mean of q)                    from 1 / K on; authors' code: from the first batch's mean
     m, v   running mean and variance of max_k q'_k, from 1 / K and 1 on
     g(u) = exp(- min(max_k q'_k - m, 0)^2 / (2 d^2 v))
     L    = - E_(x,y) log p(y | a(x)) - w E_u g(u) log p(yh | A(u))
@@ -69,7 +69,9 @@ class Config:
     strong: Augmentation = STRONG_DIGITS  # the strong one; paper: RandAugment
 
 
-PHOTOGRAPHS = Config(  # paper, CIFAR-10, and authors' code (USB, config/classic_cv/softmatch)
+# Paper, CIFAR-10, and authors' code (USB, config/classic_cv/softmatch).
+# The strong augmentation is FixMatch's: USB's has 3 operations, none skipped, of a longer list, and a smaller cutout.
+PHOTOGRAPHS = Config(
     steps=2**20, labelled_batch=64, unlabelled_batch=448, network="wide_resnet", optimizer="sgd", learning_rate=0.03,
     memory=1_000, averaging=1e-3, augmentation=WEAK_PHOTOGRAPHS, strong=STRONG_PHOTOGRAPHS,
 )  # fmt: skip

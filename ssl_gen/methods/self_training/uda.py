@@ -51,7 +51,7 @@ class Config:
     dropout: float = 0.0  # of hidden units; paper: none
     optimizer: PartlyCosine = "adamw"  # ours; paper: sgd, Nesterov momentum 0.9
     learning_rate: float = 2e-3  # at the start, falling along cos(7 pi t / 16 T); ours; official code: 0.03 with sgd
-    weight_decay: float = 5e-4  # of kernels; official code, in sgd's gradient; adamw's is times the rate: inert
+    weight_decay: float = 5e-4  # of kernels; official code, of all params, in sgd's; adamw's is times the rate: inert
     unlabelled_weight: float = 1.0  # w; paper
     threshold: float = 0.8  # of probability; paper
     temperature: float = 0.4  # of the guesses; paper

@@ -41,7 +41,7 @@ class Config:
     steps: int = 5_000  # updates; ours; official script: 48,000 for SVHN, 200,000 for CIFAR-10
     labelled_batch: int = 32  # images a step; official script
     unlabelled_batch: int = 128  # images a step, a multiple; official script
-    network: classifiers.Network = "conv"  # paper: conv13
+    network: classifiers.Network = "conv"  # paper: its convolutions, with batch norm throughout
     hidden: tuple[int, ...] = (1200, 1200)  # units a layer of the mlp; paper, for MNIST
     width: int = 32  # channels of the first layer of the others; paper: 128
     dropout: float = 0.0  # of hidden units; ours; official script: 0.5
@@ -56,8 +56,9 @@ class Config:
     augmentation: Augmentation = Augmentation(translate=2.0)  # of all images, before r; official script: crop 2
 
 
-# Official script for CIFAR-10 with augmentation. Its epsilon of 8 is of images after ZCA: that of images without is
-# Oliver et al. 2018, arXiv:1804.09170, table C1, as in Berthelot et al. 2019, arXiv:1905.02249, code. The EMA is ours.
+# Official script for CIFAR-10 with augmentation, on conv13, where its network has batch norm throughout. Its epsilon of
+# 8 is of images after ZCA; 6 is what Berthelot et al. 2019, arXiv:1905.02249, code, take without (Oliver et al. 2018,
+# arXiv:1804.09170, with), both with a of 0.3. a and e of 1 beside it are the paper's, the EMA is ours.
 PHOTOGRAPHS = Config(
     steps=200_000, network="conv13", width=128, dropout=0.5, anneal=0.08, epsilon=6.0, averaging=1e-3,
     augmentation=dataclasses.replace(WEAK_PHOTOGRAPHS, crop=2),
