@@ -7,11 +7,11 @@
     noisy_student             both: a network learns what `linear` guesses, and the next one what the first is sure of
     ceiling                   all labels
 
-All but `linear` have the network of Jordan 2024 (arXiv:2404.00498) at half width, 0.15 M parameters, Adam and an EMA
+All but `linear` have the network of Jordan 2024 (arXiv:2404.00498) at half width, 0.5 M parameters, Adam and an EMA
 that classifies (and, where there are guesses, makes them). Settings are those of `fixmatch`'s quick preset but for
 steps and batches: none was chosen by an error; that noisy_student's two networks have half of its steps each is ours.
 The files are a lossy copy (quality 75): numbers compare with each other, not with CIFAR-10's. `cifar10_jpeg_frozen` has
-the same masks on features of pretrained networks.
+features of pretrained networks, of a fifth of the images and with masks of its own.
 
 Command: python -m experiments.cifar10_jpeg_label_efficiency --data-dir DIR, where DIR/cifar10_jpeg holds
 train/CLASS/*.jpg and test/CLASS/*.jpg; `linear` needs the extra `pretrained`. It is for an accelerator; the steps of

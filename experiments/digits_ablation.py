@@ -4,7 +4,7 @@ without_generated: the classifier never sees a generated image (`generated` 0).
 without_pseudo_labels: no pseudo-label term in the classifier's loss (`pseudo_label` 0); the discriminator's pairs of
 unlabelled images and predicted labels stay, they are Triple-GAN itself.
 
-Command: python -m experiments.digits_ablation (about 6 minutes on two cores)
+Command: python -m experiments.digits_ablation (about 12 minutes on two cores)
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ components are the best linear code: what is below them is what nonlinear networ
 and rate, the same for all Z, were chosen on 300 validation images (`--validation 300`) among 3 settings at Z = 2, 8
 and 32.
 
-    python -m experiments.digits_compress            7 minutes on two busy cores
+    python -m experiments.digits_compress            a minute on two busy cores
     python -m experiments.digits_compress figure     the tracked record as a curve, runs/digits_compress.html
 """
 

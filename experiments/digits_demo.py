@@ -8,7 +8,7 @@ mask, the same masks for every row but the ceiling:
     triple_gan         the same network and augmentation, the unlabelled images, and a generator of digits
     ceiling            the augmented floor with all 1,297 labels
 
-    python -m experiments.digits_demo        about 3 minutes on two cores, nothing is downloaded
+    python -m experiments.digits_demo        about 5 minutes on two cores, nothing is downloaded
 
 Settings were chosen on 300 images held out of the training images with their labels (`--validation 300`), six times as
 many as a run sees, never on the test images.

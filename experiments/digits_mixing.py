@@ -1,4 +1,4 @@
-"""Twenty labels of bundled digits and seven ways to learn from the unlabelled rest, 5 masks.
+"""Twenty labels of bundled digits and six ways to learn from the unlabelled rest, 5 masks.
 
     floor                  the 20 labels alone
     augmented_floor        the same, images moved about

@@ -8,6 +8,7 @@ Command: python -m experiments.figures, which draws docs/NAME_METRIC.svg and .pn
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -90,4 +91,5 @@ def draw(name: str, folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m experiments.figures", description=__doc__).parse_args()
     print("figures:", *(path.name for name in FIGURES for path in draw(name, DOCS)))

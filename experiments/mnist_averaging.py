@@ -46,7 +46,7 @@ from ssl_gen.reports import tables
 from ssl_gen.runs import record
 from ssl_gen.runs.load import Run, load
 from ssl_gen.training import cache
-from ssl_gen.types import Average, TrainState, Tree
+from ssl_gen.types import Average, TrainState, Tree, UserError
 
 STUDENT = fixmatch.Config(steps=500, threshold=0.9, teacher="student")
 ROWS = {
@@ -137,7 +137,10 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the results to experiments/mnist_averaging.json")
     asked = parser.parse_args()
     cache.keep_compiled()
-    data = sources.load("mnist", asked.data_dir)
+    try:
+        data = sources.load("mnist", asked.data_dir)
+    except UserError as error:
+        raise SystemExit(table.stopped("mnist_averaging", error)) from None
     table.train(ROWS, asked.out, Place(asked.data_dir))
     each = {"error (%)": errors(load(asked.out / "error"), data), "FID": distances(load(asked.out / "fid"), data)}
     found = {

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from experiments import table
 from experiments.table import HERE
 from ssl_gen.datasets import sources
 from ssl_gen.datasets.dataset import Dataset
@@ -30,6 +31,7 @@ from ssl_gen.metrics import frechet, manifold, memorisation
 from ssl_gen.reports import tables
 from ssl_gen.runs import record
 from ssl_gen.training import cache
+from ssl_gen.types import UserError
 
 IMAGES = 10_000  # on each side at most
 BLURS = (0.5, 1.0, 1.5, 2.0)  # deviation of the Gaussian, pixels of 28
@@ -112,8 +114,11 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the results to experiments/mnist_orderings.json")
     asked = parser.parse_args()
     cache.keep_compiled()
-    dataset = sources.load(asked.dataset, asked.data_dir)
-    extractor = features.find_extractor(asked.features, dataset.spec, asked.dataset, dataset.sha256)
+    try:
+        dataset = sources.load(asked.dataset, asked.data_dir)
+        extractor = features.find_extractor(asked.features, dataset.spec, asked.dataset, dataset.sha256)
+    except UserError as error:
+        raise SystemExit(table.stopped("mnist_orderings", error)) from None
     found = measure(dataset, extractor)
     print(f"{dataset.name} on {extractor.name}")
     for metric, values in found.items():

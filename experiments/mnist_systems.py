@@ -1,6 +1,6 @@
 """Every system on MNIST with 100 labels: 3 masks, at most 10 minutes a run on one core.
 
-`ladder`, `sdgm` and `adgm` have 30 minutes.
+`ladder`, `sdgm` and `adgm` have 30 to 40 minutes.
 
 The floors see the labels alone, `augmented_floor` with the strong augmentation of `fixmatch`, `hand_floor` with the
 mild one of the models that draw what they are shown; the ceiling sees all labels.
@@ -21,7 +21,7 @@ for its length, 30 passes over the images, not 150; `sdgm` and `adgm` have width
 an hour (the script has 600,000 steps), rate and augmentation of `m2`.
 
 Command: python -m experiments.mnist_systems --data-dir DIR, the folder of the IDX files, after `ssl-gen train-features
-mnist --data-dir DIR` (two hours on two cores); `--only ROW` in several processes, then once without, makes the rows
+mnist --data-dir DIR` (some ten hours of one core); `--only ROW` in several processes, then once without, makes the rows
 side by side.
 """
 

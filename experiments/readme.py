@@ -3,6 +3,7 @@ their markers."""
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,4 +69,5 @@ def main(pages: tuple[Path, ...] = PAGES) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m experiments.readme", description=__doc__).parse_args()
     main()
