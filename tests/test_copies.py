@@ -10,6 +10,7 @@ from sklearn.datasets import load_sample_images
 from ssl_gen.datasets import summary
 from ssl_gen.datasets.copies import find_copies
 from ssl_gen.datasets.dataset import HIDDEN, Dataset
+from ssl_gen.datasets.masking import Scheme
 from ssl_gen.datasets.sources import load
 from ssl_gen.runs.data import load_data
 from ssl_gen.runs.options import Options
@@ -45,6 +46,13 @@ def test_an_image_saved_again_as_jpeg_is_a_near_copy(quality, photographs):
     for images in (photographs, NOISE):
         found = find_copies(np.array([as_jpeg(image, quality) for image in images]), images)
         assert (found.near | found.exact).mean() > 0.9
+
+
+@pytest.mark.parametrize("versions", [2, 4])
+def test_near_copies_are_found_where_the_test_set_holds_a_picture_several_times(versions, photographs):
+    tests = [np.array([as_jpeg(image, quality) for image in photographs]) for quality in (96, 90, 85, 80)[:versions]]
+    found = find_copies(np.array([as_jpeg(image, 75) for image in photographs]), np.concatenate(tests))
+    assert found.near.mean() > 0.9
 
 
 def test_other_parts_of_one_photograph_are_no_copies(photographs):
@@ -114,6 +122,39 @@ def test_arrays_are_looked_through_too(tmp_path):
     data = load(f"npz:{tmp_path / 'x.npz'}")
     assert len(data.train_labels) == 8
     assert data.reading.left_out["equal to a test image"] == ["train_images[8]", "train_images[9]"]
+
+
+def arrays_in(path, train, test):
+    labels = {"train_labels": np.arange(len(train)) % 2, "test_labels": np.arange(len(test)) % 2}
+    np.savez(path, train_images=train, test_images=test, **labels)
+    return f"npz:{path}"
+
+
+def test_images_of_no_class_that_copy_a_held_out_image_are_left_out_too(tmp_path, photographs):
+    """The other set's training images hold five tests as they are, and five nearly."""
+    known = arrays_in(tmp_path / "known.npz", np.concatenate([NOISE[10:], photographs[:10]]), NOISE[:10])
+    other = arrays_in(
+        tmp_path / "other.npz", np.concatenate([NOISE[:5], NOISE[5:10] ^ 1, photographs[10:20]]), photographs[22:]
+    )
+    options = {"labels": "4", "validation": 3, "mask": Scheme(out_of_distribution=0.2)}
+    data = load_data(Options(dataset=known, out_of_distribution_dataset=other, **options))
+    assert holds(data.dataset, np.concatenate([NOISE[:5], NOISE[5:10] ^ 1])) == 0
+    left = describe_reading(data).left_out
+    assert len(left["of no class, and equal to a test image"]) == 5
+    assert len(left["of no class, and nearly equal to a test image"]) == 5
+    kept = load_data(Options(dataset=known, out_of_distribution_dataset=other, keep_copies=True, **options))
+    assert holds(kept.dataset, NOISE[:5]) == 5
+
+
+def test_copies_of_validation_images_are_found_whose_pixels_then_go_missing(tmp_path):
+    path = arrays_in(tmp_path / "x.npz", np.concatenate([NOISE[:12]] * 2), NOISE[12:])
+    whole, damaged = (
+        load_data(Options(dataset=path, labels="4", validation=6, missing_pixels=share)) for share in (0.0, 0.2)
+    )
+    for data in (whole, damaged):
+        assert len(describe_reading(data).left_out["equal to a validation image"]) > 2
+    assert len(whole.dataset.train_labels) == len(damaged.dataset.train_labels)
+    assert not np.array_equal(whole.validation[0], damaged.validation[0])
 
 
 def test_published_sets_stay_as_they_are_known():

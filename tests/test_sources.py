@@ -179,13 +179,16 @@ def test_shapes_that_cannot_be_drawn_are_refused(name):
 
 def test_missing_pixels_give_way_to_the_mean_of_the_images_that_kept_them():
     digits = load("digits")
-    damaged = dataset.with_missing_pixels(digits, 0.3)
+    damaged, none = dataset.with_missing_pixels(digits, 0.3)
+    assert none.shape == (0, 8, 8, 1)
     for name in ("train_images", "test_images"):
         whole, left = getattr(digits, name), getattr(damaged, name)
         changed = (whole != left).mean()
         assert 0.15 < changed < 0.31  # a pixel that equals its stand-in (an empty corner) has not changed
     assert damaged.sha256 != digits.sha256
-    again = dataset.with_missing_pixels(digits, 0.3)
+    again, held_out = dataset.with_missing_pixels(digits, 0.3, digits.test_images[:50])
+    assert 0.15 < (held_out != digits.test_images[:50]).mean() < 0.31
+    assert (held_out != again.test_images[:50]).any()  # other pixels of the same images
     assert again.sha256 == damaged.sha256
     row, column = 4, 4  # a pixel that varies: its stand-in is one number, the mean of what was kept
     whole, left = digits.train_images[:, row, column, 0], damaged.train_images[:, row, column, 0]

@@ -2,13 +2,13 @@
 
 Exact copies are equal in every level after decoding. Near copies (saved again as JPEG, a little brighter) are found by
 thumbnails and checked pixel by pixel; another test image must be much farther away, so that two like digits are not
-taken for one.
+taken for one: one that is no near copy of the first itself, for a test set may hold a picture several times.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from ssl_gen.datasets.reading import Reading
 SIDE = 8  # pixels of a thumbnail, grey, less its mean: a small perceptual hash; ours
 NEAR = 0.1  # of the test image's contrast (standard deviation) that a near copy's thumbnail may be away; ours
 NEAR_PIXELS = 0.4  # the same of the image itself, in grey, whose pixels JPEG changes more; ours
-RATIO = 0.3  # of its distance to the next other test image; the idea: Lowe 2004, "Distinctive Image Features", sec. 7.1
+RATIO = 0.3  # of its distance to the next test image of something else; Lowe 2004, "Distinctive Image Features", 7.1
 FLAT = 1.0  # levels of contrast below which an image shows too little to tell a near copy by; ours
 # With these, of 15,000 MNIST training images at most 1 was taken for a near copy of 20, 500 or 5,000 test images (with
 # 0.2, 0.5, 0.5 up to 40), and of photographs saved as JPEG (quality 75) 22 of 24 were found.
@@ -55,12 +55,46 @@ def find_copies(images: np.ndarray, tests: np.ndarray) -> Copies:
         distances = np.sqrt(np.maximum(square, 0) / SIDE**2)
         best = distances.argmin(axis=1)
         nearest = distances.min(axis=1)
-        np.put_along_axis(distances, best[:, None], np.inf, axis=1)
-        close = (nearest <= NEAR * contrast[best]) & (nearest <= RATIO * distances.min(axis=1))
-        for row in np.flatnonzero(close & (contrast[best] >= FLAT) & ~exact[start : start + count]):
-            test, image = _grey(tests[rows[best[row]]]), _grey(images[start + row])
-            near[start + row] = (image - test).std() <= NEAR_PIXELS * test.std()
+        close = (nearest <= NEAR * contrast[best]) & (contrast[best] >= FLAT)
+        for row in np.flatnonzero(close & ~exact[start : start + count]):
+            test, others = best[row], distances[row]
+            others[test] = np.inf
+            if _like(images[start + row], tests[rows[test]]):
+                while nearest[row] > RATIO * others.min():
+                    second = others.argmin()
+                    apart = np.sqrt(np.square(known[test] - known[second]).mean())
+                    if apart > NEAR * contrast[test] or not _like(tests[rows[second]], tests[rows[test]]):
+                        break
+                    others[second] = np.inf
+                near[start + row] = nearest[row] <= RATIO * others.min()
     return Copies(exact, near)
+
+
+def _like(image: np.ndarray, test: np.ndarray) -> bool:
+    """Are two images (H, W, C) uint8 nearly equal, pixel by pixel?"""
+    image, test = _grey(image), _grey(test)
+    return bool((image - test).std() <= NEAR_PIXELS * test.std())
+
+
+def without_held_out(other: Dataset, held_out: Mapping[str, np.ndarray], near: bool) -> tuple[Dataset, Reading]:
+    """Another data set less its training images that copy one that is held out, and what was left out.
+
+    held_out: (T, H, W, C) uint8 by split, of the other's shape; near: are near copies, too?
+    """
+    out, reading = np.zeros(len(other.train_images), bool), Reading()
+    for split, images in held_out.items():
+        if not len(images):
+            continue
+        none = np.zeros_like(out)
+        found = (
+            find_copies(other.train_images, images) if near else Copies(find_exact(other.train_images, images), none)
+        )
+        for why, rows in (("equal", found.exact), ("nearly equal", found.near)):
+            gone = [f"image {row} of {other.name}" for row in np.flatnonzero(rows & ~out).tolist()]
+            reading.leave_out(f"of no class, and {why} to a {split} image", gone)
+            out |= rows
+    left = other._replace(train_images=chosen(other.train_images, ~out), train_labels=other.train_labels[~out])
+    return left, reading
 
 
 def _digests(images: np.ndarray) -> Iterator[bytes]:

@@ -133,8 +133,10 @@ def with_out_of_distribution(dataset: Dataset, other: Dataset) -> Dataset:
     )
 
 
-def with_missing_pixels(dataset: Dataset, share: float, seed: int = 0) -> Dataset:
-    """The data set after every image, tests too, lost each pixel (all its channels) with probability `share`.
+def with_missing_pixels(
+    dataset: Dataset, share: float, held_out: np.ndarray | None = None, seed: int = 0
+) -> tuple[Dataset, np.ndarray]:
+    """The data set and `held_out` (V, H, W, C) after every image lost each pixel (all channels) with chance `share`.
 
     In its place stands the mean of that pixel over the training images that kept it (mean imputation: Little and Rubin
     2002, "Statistical Analysis with Missing Data", ch. 4). Raises UserError where share is not in [0, 1).
@@ -145,14 +147,16 @@ def with_missing_pixels(dataset: Dataset, share: float, seed: int = 0) -> Datase
     def lost(images: np.ndarray, stream: int) -> np.ndarray:
         return stratify.generator(seed, stream).random(images.shape[:3], np.float32) < share
 
+    held_out = dataset.train_images[:0] if held_out is None else held_out
     train_lost, test_lost = lost(dataset.train_images, 0), lost(dataset.test_images, 1)
     kept = np.maximum((~train_lost).sum(0), 1)[..., None]
     kept_sum = np.where(train_lost[..., None], 0, dataset.train_images).sum(0, dtype=np.int64)
     mean = np.round(kept_sum / kept).astype(np.uint8)
-    return dataset._replace(
+    damaged = dataset._replace(
         train_images=np.where(train_lost[..., None], mean, dataset.train_images),
         test_images=np.where(test_lost[..., None], mean, dataset.test_images),
     )
+    return damaged, np.where(lost(held_out, 2)[..., None], mean, held_out)
 
 
 def hold_out(dataset: Dataset, count: int, seed: int = 0) -> tuple[Dataset, np.ndarray, np.ndarray]:

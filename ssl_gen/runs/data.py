@@ -11,9 +11,10 @@ import numpy as np
 from ssl_gen.core.names import is_number, numbered
 from ssl_gen.datasets import masking, sources
 from ssl_gen.datasets.batches import Rows, rows
-from ssl_gen.datasets.copies import without_copies
+from ssl_gen.datasets.copies import without_copies, without_held_out
 from ssl_gen.datasets.dataset import Dataset, conform, hold_out, with_missing_pixels, with_out_of_distribution
 from ssl_gen.datasets.disk import beside
+from ssl_gen.datasets.reading import Reading
 from ssl_gen.evaluation import densities
 from ssl_gen.reports.records import RunRecord
 from ssl_gen.runs.options import Options, budget
@@ -65,26 +66,35 @@ def load_data(options: Options, choose: Choose | None = None) -> Data:
         options.dataset, options.data_dir, options.size, options.skip_unreadable, options.keep_copies
     )
     dataset = dataset.hash_known()
-    source = dataset.sha256
-    if options.missing_pixels:
-        dataset = with_missing_pixels(dataset, options.missing_pixels)
+    source, own = dataset.sha256, sources.is_own(options.dataset)
     held_out = (dataset.train_images[:0], dataset.train_labels[:0])
     if options.validation:
         dataset, *split = hold_out(dataset, options.validation)
         held_out = split[0], split[1]
-        if sources.is_own(options.dataset) and not options.keep_copies:
+        if own and not options.keep_copies:
             names = [f"training image {row}" for row in range(len(dataset.train_labels))]
             dataset = without_copies(dataset, names, held_out[0], "validation")
-    strangers = None
+    strangers = other = None
     if options.out_of_distribution_dataset is not None:
-        outside = options.out_of_distribution_dataset
+        outside, shape = options.out_of_distribution_dataset, dataset.spec.shape
         other = sources.load(outside, options.data_dir, options.size, options.skip_unreadable)
-        strangers = conform(other.test_images, *dataset.spec.shape, beside(other.test_images))
-        dataset = with_out_of_distribution(dataset, other) if options.mask.out_of_distribution else dataset
+        strangers = conform(other.test_images, *shape, beside(other.test_images))
+        other = other._replace(train_images=conform(other.train_images, *shape, beside(other.train_images)))
+        if options.mask.out_of_distribution and not options.keep_copies:
+            splits = {"test": dataset.test_images, "validation": held_out[0]}
+            other, reading = without_held_out(other, splits, near=own or sources.is_own(outside))
+            if reading.left_out:
+                dataset = dataset._replace(reading=dataset.reading or Reading())
+                able(dataset.reading).add(reading)
     elif options.mask.out_of_distribution:
         raise UserError(
             "--mask.out-of-distribution needs --out-of-distribution-dataset, the data set that those images come from"
         )
+    if options.missing_pixels:  # afterwards: copies that lost other pixels are not found
+        dataset, images = with_missing_pixels(dataset, options.missing_pixels, held_out[0])
+        held_out = images, held_out[1]
+    if other is not None and options.mask.out_of_distribution:
+        dataset = with_out_of_distribution(dataset, other)
     dataset = dataset.hash_known()
     masks = make_masks(options, dataset, seeds, choose)
     return Data(dataset, seeds, masks, held_out, strangers, source)
