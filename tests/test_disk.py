@@ -87,20 +87,16 @@ def test_growing_on_disk_takes_a_fraction_of_the_memory_of_the_images(tmp_path):
 
 def full_after(writes, monkeypatch):
     """A disk that takes so many more arrays, and then half of one."""
-    write = np.ndarray.tofile
-    left = [writes]
+    take, left = disk.write, [writes]
 
-    class Disk(np.ndarray):
-        def tofile(self, file):
-            left[0] -= 1
-            if left[0] < 0:
-                file.write(self.tobytes()[: self.nbytes // 2])
-                raise OSError(errno.ENOSPC, "No space left on device")
-            write(self, file)
+    def write(file, array):
+        left[0] -= 1
+        if left[0] < 0:
+            file.write(array.tobytes()[: array.nbytes // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        take(file, array)
 
-    stack = np.stack
-    monkeypatch.setattr(disk.np, "stack", lambda images: stack(images).view(Disk))
-    return Disk
+    monkeypatch.setattr(disk, "write", write)
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2])
@@ -112,6 +108,19 @@ def test_a_disk_that_fills_up_on_the_way_costs_no_image_and_is_said(writes, tmp_
         grown.append(image)
     assert grown.path is None and "No space left on device" in capsys.readouterr().err
     np.testing.assert_array_equal(grown.whole()[..., 0], np.array(images))
+
+
+def test_a_disk_that_refuses_the_last_images_costs_none(tmp_path, monkeypatch, capsys):
+    """There are so few that nothing is written before."""
+    say_once.cache_clear()
+    monkeypatch.setattr(disk, "BLOCK", 2**20)
+    full_after(0, monkeypatch)
+    images, grown = [drawn(8, 9) for _ in range(20)], Growing(tmp_path / "half", 20)
+    for image in images:
+        grown.append(image)
+    assert grown.path is not None
+    np.testing.assert_array_equal(grown.whole()[..., 0], np.array(images))
+    assert grown.path is None and "No space left on device" in capsys.readouterr().err
 
 
 def test_a_disk_that_fills_up_while_all_change_costs_no_image(tmp_path, monkeypatch):
@@ -153,17 +162,10 @@ def test_without_room_they_are_in_memory(tmp_path, monkeypatch):
 
 def test_on_a_disk_that_fills_up_on_the_way_they_are_all_in_memory(tmp_path, monkeypatch):
     images = on_disk(tmp_path / "images", drawn(50, 4, 4, 3))
-    kept, taken = blocks, iter([True, False])
-
-    class Block(np.ndarray):
-        def tofile(self, file):
-            if not next(taken):
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(disk, "blocks", lambda *given: (block.view(Block) for block in kept(*given)))
+    full_after(1, monkeypatch)
     keep = np.arange(50) % 3 > 0
     found = chosen(images, keep)
-    assert not isinstance(found, np.memmap) and not list(taken)
+    assert not isinstance(found, np.memmap)
     np.testing.assert_array_equal(found, np.asarray(images)[keep])
 
 

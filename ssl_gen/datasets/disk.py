@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -57,6 +57,11 @@ def _root(array: np.ndarray) -> Any:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
+
+
+def write(file: IO[bytes], array: np.ndarray) -> None:
+    """All bytes of an array, in C order. Raises OSError with its reason, which `ndarray.tofile` does not keep."""
+    file.write(np.ascontiguousarray(array).data)
 
 
 def _address(array: np.ndarray) -> int:
@@ -219,7 +224,7 @@ class Growing:
             try:
                 with open(half, "wb") as file:
                     for block in blocks(earlier):
-                        np.stack([function(image) for image in block]).tofile(file)
+                        write(file, np.stack([function(image) for image in block]))
                 os.replace(half, path)
                 return
             except OSError as error:
@@ -229,9 +234,9 @@ class Growing:
 
     def whole(self) -> np.ndarray:
         """All so far, (N, h, w, C) uint8: mapped where they are in a file."""
+        self._flush()
         if self.path is None or not self.count:
             return np.stack(self.waiting) if self.count else np.empty((0, *self.shape), np.uint8)
-        self._flush()
         return np.memmap(self.path, np.uint8, "r", shape=(self.count, *self.shape))
 
     def _flush(self) -> None:
@@ -240,7 +245,7 @@ class Growing:
         written = self.count - len(self.waiting)
         try:
             with open(self.path, "ab") as file:
-                np.stack(self.waiting).tofile(file)
+                write(file, np.stack(self.waiting))
             self.waiting = []
         except OSError as error:
             whole = np.fromfile(self.path, np.uint8, written * int(np.prod(self.shape)))
@@ -290,7 +295,7 @@ def chosen(images: np.ndarray, keep: np.ndarray) -> np.ndarray:
             return images[keep]
         with tempfile.TemporaryFile(dir=folder) as file:
             for block in blocks(images, rows):
-                block.tofile(file)
+                write(file, block)
             file.flush()
             return np.memmap(file, np.uint8, "r", shape=shape)
     except OSError:

@@ -28,7 +28,7 @@ from ssl_gen.core.files import check_seal, read_json, say, say_once, sha256, wri
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.dataset import Dataset, Known
-from ssl_gen.datasets.disk import Empty, blocks, in_folder, in_memory, mapped_from
+from ssl_gen.datasets.disk import Empty, blocks, in_folder, in_memory, mapped_from, write
 from ssl_gen.datasets.halfway import sync, workshop
 from ssl_gen.datasets.reading import Reading
 from ssl_gen.types import UserError
@@ -224,5 +224,5 @@ def _written(array: np.ndarray, kind: str, bench: Path) -> Path:
     path = bench / f"{uuid.uuid4().hex}.u8"
     with open(path, "xb") as file:
         for block in blocks(array):
-            np.ascontiguousarray(block, kind).tofile(file)
+            write(file, np.ascontiguousarray(block, kind))
     return path
