@@ -191,3 +191,12 @@ def test_a_wrong_evaluator_is_answered_in_one_line_before_training_starts(mistak
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and words in said
     assert not (tmp_path / "run").exists()
+
+
+def test_what_few_images_are_measured_on_has_every_class_though_a_folders_come_class_by_class():
+    labels = np.repeat([0, 1, 2], [600, 300, 900])
+    rows = evaluators.few_rows(labels, 3)
+    assert np.bincount(labels[rows]).tolist() == [167, 83, 250] and len(set(rows.tolist())) == 500
+    np.testing.assert_array_equal(rows, evaluators.few_rows(labels, 3))
+    np.testing.assert_array_equal(evaluators.few_rows(labels[:500], 3), range(500))
+    assert evaluators.few_rows(labels[:0], 3).shape == (0,)

@@ -16,7 +16,7 @@ from ssl_gen.core import gradient
 from ssl_gen.core.ema import update_ema
 from ssl_gen.core.players import Player
 from ssl_gen.networks.layers import Dense
-from ssl_gen.types import Average, TrainState
+from ssl_gen.types import Average, TrainState, UserError
 
 INPUTS = jax.random.normal(jax.random.key(0), (6, 4))
 KEYS = jax.random.split(jax.random.key(1), 3)
@@ -216,6 +216,15 @@ def test_a_network_without_statistics_is_averaged_without_a_pass():
     params = {"kernel": jnp.ones((4, 2))}
     state = TrainState(params, {}, (), Average(halved(params), {}))
     assert_equal(dense.average(state, 0.1, jnp.int32(3), None), update_ema(state, 0.1, jnp.int32(3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("supervised", {"averaging": 0.0}), ("mean_teacher", {"averaging": (0.01, 0.0)})]
+)
+def test_an_ema_that_would_never_move_is_refused_before_the_first_step(name, changes, tmp_path):
+    config = dataclasses.replace(ssl_gen.METHODS[name].Config(steps=4, network="mlp", hidden=(8,)), **changes)
+    with pytest.raises(UserError, match="averaging is 0: the mean of the params would never move"):
+        ssl_gen.train(name, config, dataset="digits", labels=50, out=str(tmp_path / "run"), quiet=True)
 
 
 def test_a_player_without_an_ema_gets_none():

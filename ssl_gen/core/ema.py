@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_gen.types import Array, Average, TrainState, Tree
+from ssl_gen.types import Array, Average, TrainState, Tree, UserError
 
 MOVING = "batch_stats"  # the collection that a pass in training changes: batch norm's means, spectral norm's vectors
 OF_WEIGHTS = "spectral"  # modules in it whose vectors follow from weights alone, whatever the batch
@@ -19,6 +19,12 @@ def kept(state: TrainState) -> Average:
     """The EMA of a player that keeps one."""
     assert isinstance(state.ema, Average), "this player keeps no EMA"
     return state.ema
+
+
+def check_rate(rate: float | Array) -> None:
+    """Raise UserError for a rate of 0, where it is known before the program runs: the mean would have no value."""
+    if isinstance(rate, int | float) and rate == 0:
+        raise UserError("averaging is 0: the mean of the params would never move; 1 follows the latest ones")
 
 
 def has_batch_statistics(stats: Tree) -> bool:
@@ -34,10 +40,11 @@ def update_ema(state: TrainState, rate: float | Array, step: Array, stats: Tree 
     weight of the newest is rate / (1 - (1 - rate)^(step + 1)), which is 1 at the first update. The player's batch
     statistics are not those of a network with its averaged params, nor of images as they are at a test where training
     moves them about: `stats` are those of the EMA's own passes (`Player.average`, `Player.run_ema`). A network without
-    statistics needs no pass; what else is untrained is copied.
+    statistics needs no pass; what else is untrained is copied. Raises UserError for a rate of 0.
     """
     if not isinstance(state.ema, Average):
         return state
+    check_rate(rate)
     assert stats is not None or MOVING not in state.stats, "statistics of an EMA are those of its own passes"
     size = rate / -jnp.expm1((step + 1.0) * jnp.log1p(-rate))  # 1 - (1 - rate)^n, exact for slow rates in float32
     params = optax.incremental_update(state.params, state.ema.params, size)

@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
+from ssl_gen.datasets import stratify
 from ssl_gen.evaluation.evaluated import Evaluated, abilities, attempted
 from ssl_gen.evaluation.inference import Compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
@@ -84,6 +86,17 @@ def errors(compiled: Compiled, data: Data, state: State) -> dict[str, float]:
     }
 
 
+def few_rows(labels: np.ndarray, classes: int) -> np.ndarray:
+    """labels (T,) of test images -> rows of FEW_IMAGES of them at most, of each class in proportion, always the same.
+
+    A folder's are one class after the other.
+    """
+    if len(labels) <= FEW_IMAGES:
+        return np.arange(len(labels))
+    shares = stratify.apportion(stratify.sizes(labels, classes), FEW_IMAGES)
+    return stratify.draw_rows(labels, shares, stratify.generator(0))
+
+
 def make(
     asked: list[Asked],
     target: Path,
@@ -98,13 +111,12 @@ def make(
     A process that is not the main one of several stops at the same steps and measures nothing.
     """
     found: list[Evaluator] = []
+    images, labels = reference.dataset.test_images, reference.dataset.test_labels
+    rows = few_rows(labels, reference.dataset.spec.classes)
     small = dataclasses.replace(
         reference,
         samples=FEW_SAMPLES,
-        dataset=reference.dataset._replace(
-            test_images=reference.dataset.test_images[:FEW_IMAGES],
-            test_labels=reference.dataset.test_labels[:FEW_IMAGES],
-        ),
+        dataset=reference.dataset._replace(test_images=images[rows], test_labels=labels[rows]),
     )
     drawn: dict[int, int] = {}  # step -> the replica that drew its picture
     unmeasured: set[str] = set()  # said once

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssl_gen.core.machine import cores
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import stratify, summary
 from ssl_gen.datasets.dataset import HIDDEN
@@ -86,7 +87,9 @@ def device() -> str:
         for line in (info.read_text() if info.exists() else "").splitlines()
         if "model name" in line
     ]
-    return f"{len(names) or 1} cores, {names[0] if names else platform.processor() or platform.machine()}"
+    whole, allowed = len(names) or 1, cores()
+    counted = f"{whole}" if allowed >= whole else f"{allowed} of {whole}"  # rounding differs: see `core.compiling`
+    return f"{counted} cores, {names[0] if names else platform.processor() or platform.machine()}"
 
 
 def precision(products: Precision = "float32") -> str:

@@ -189,7 +189,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         if config.from_samples:
             labels = shard_batch(jax.random.randint(keys[0], (config.generated_batch,), 0, spec.classes))
             taught["samples"] = sample(state, keys[1], labels, NormalLatents()), labels
-        return train_classifier(state, keys[2], step, batch, taught)
+        return train_classifier(state, keys[2], step - second, batch, taught)
 
     unlabelled = config.from_guesses * config.unlabelled_batch
     phases = (

@@ -25,7 +25,7 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import interleave, separate
-from ssl_gen.core.ema import update_ema
+from ssl_gen.core.ema import check_rate, update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -86,6 +86,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
     network = classifiers.classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
     classifier = Player("classifier", network, adam(config), ema=True)
     up, _ = lengths(config)
+    for rate in config.averaging:
+        check_rate(rate)
 
     def init(key: Key, batch: Batch) -> State:
         return State(classifier.init(key, batch.unlabelled))
