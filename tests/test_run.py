@@ -21,6 +21,7 @@ from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets import masking
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import supervised
+from ssl_gen.metrics import statistics
 from ssl_gen.metrics.metric import Metric
 from ssl_gen.metrics.registry import METRICS
 from ssl_gen.reports import records
@@ -299,6 +300,57 @@ def test_a_seed_alone_comes_to_what_it_comes_to_among_others(name, finished, tmp
     assert {line["seed"] for line in lines(alone.folder)} == {1}
     again = evaluate.evaluate(alone.folder, ("error",))
     assert again.metrics["error"] == alone.final.metrics["error"]
+
+
+def measuring(monkeypatch, values, reasons=None, before=lambda: None):
+    """`evaluate` finds these values, and these reasons for what it cannot measure."""
+
+    def found(compiled, data, states, reference, names, sampler, unmeasured):
+        before()
+        unmeasured |= reasons or {}
+        return {name: statistics.summary(each) for name, each in values.items()}
+
+    monkeypatch.setattr(evaluate, "measure_seeds", found)
+
+
+def test_what_another_process_measured_meanwhile_is_kept(finished, tmp_path, monkeypatch):
+    folder = finished.copy("supervised", tmp_path / "run")
+
+    def meanwhile():
+        final = records.load_final(folder)
+        records.write(
+            folder / "final.json", dataclasses.replace(final, metrics=final.metrics | {"x": final.metrics["error"]})
+        )
+
+    measuring(monkeypatch, {"nll": [1.0, 2.0]}, before=meanwhile)
+    found = evaluate.evaluate(folder, ("nll",))
+    assert found.metrics["nll"]["per_seed"] == [1.0, 2.0] and found.metrics["x"] == found.metrics["error"]
+    assert records.load_final(folder) == found
+
+
+def test_a_metric_that_cannot_be_had_costs_itself_alone_and_its_reason_goes_when_it_can(
+    finished, tmp_path, monkeypatch
+):
+    folder = finished.copy("supervised", tmp_path / "run")
+    measuring(monkeypatch, {"error": [3.0, 4.0]}, {"nll": "seed 0: too few"})
+    usual = evaluate.evaluate(folder)
+    assert usual.metrics["error"]["mean"] == 3.5 and usual.unmeasured == {"nll": "seed 0: too few"}
+    measuring(monkeypatch, {"error": [5.0, 5.0]}, {"nll": "seed 1: too few"})
+    with pytest.raises(UserError, match="nll could not be measured: seed 1: too few"):
+        evaluate.evaluate(folder, ("error", "nll"))
+    kept = records.load_final(folder)
+    assert kept.metrics["error"]["mean"] == 5 and kept.unmeasured == {"nll": "seed 1: too few"}
+    measuring(monkeypatch, {"nll": [1.0, 1.0]})
+    assert evaluate.evaluate(folder, ("nll",)).unmeasured == {}
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_it_is_measured(finished, tmp_path, monkeypatch):
+    folder = finished.copy("supervised", tmp_path / "run")
+    (folder / ".lock").unlink(missing_ok=True)
+    (folder / ".lock").mkdir()
+    measuring(monkeypatch, {}, before=lambda: pytest.fail("it was measured"))
+    with pytest.raises(UserError, match=r"cannot write to .*; copy the run to a place"):
+        evaluate.evaluate(folder, ("error",))
 
 
 def test_several_seeds_of_one_mask_are_recorded_as_that(finished, tmp_path):

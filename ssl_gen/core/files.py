@@ -35,16 +35,19 @@ def say_once(line: str) -> None:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
-    """Make the run folder and hold it; UserError where it cannot be written or another process holds it."""
+def claimed(folder: Path, wait: bool = False, advice: str = "choose another folder with --out") -> Iterator[Path]:
+    """Make the run folder and hold it; UserError, with `advice`, where it cannot be written.
+
+    Another process that holds it is waited for, or is an error too.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / ".lock", "w")  # noqa: SIM115 (held while the run lasts)
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
+        raise UserError(f"cannot write to {folder}: {error.strerror}; {advice}") from error
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(f"another process is writing to {folder}; wait for it or choose another --out") from None
         except OSError as error:  # ENOLCK: some network file systems

@@ -231,6 +231,11 @@ def describe_reading(data: Data) -> ReadRecord:
     )
 
 
+def to_measure(compiled: Compiled, reference: Reference, names: tuple[str, ...] = ()) -> list[str]:
+    """The usual metrics of a run, or those named. Raises UserError for one that does not apply."""
+    return list(applicable(abilities(compiled.method, reference), names, compiled.method.costly))
+
+
 def measure_seeds(
     compiled: Compiled,
     data: Data,
@@ -245,7 +250,7 @@ def measure_seeds(
     `sampler`: how samples are drawn, None for the method's own; other settings stand in the names of what they touch.
     Raises UserError for a metric that cannot be had, unless `unmeasured` is there to take the reason.
     """
-    chosen = applicable(abilities(compiled.method, reference), names, compiled.method.costly)
+    chosen = to_measure(compiled, reference, names)
     evaluated = {
         data.seeds[replica]: Evaluated(
             compiled,
