@@ -52,7 +52,8 @@ def block(name: str) -> str:
         raise ValueError(f"experiments/{name}.json has no table")
     devices = "; ".join(dict.fromkeys(machine(each) for each in made_by))
     commits = "; ".join(dict.fromkeys(str(each.commit) for each in made_by))
-    made = f"{len(made_by[0].seeds)} seeds, {devices}, commit {commits}; `experiments/{name}.json`"
+    counts = " or ".join(str(each) for each in dict.fromkeys(len(each.seeds) for each in made_by))
+    made = f"{counts} seeds, {devices}, commit {commits}; `experiments/{name}.json`"
     stale = staleness(record.rows) if isinstance(record, Tracked) else ""
     return "\n\n".join(filter(None, (drawn, stale.replace("\n", "  \n"), made))) + "\n"
 

@@ -294,6 +294,8 @@ def main(
             old = recorded(name, rows) if asked.missing else {}
             known |= {key: entry for key, entry in old.items() if key not in done | known.keys()}
             rows = {key: row for key, row in rows.items() if key in known or key in done}
+            if not rows:
+                raise UserError(f"no row is finished in {folder}: give the --out that they were made with")
         else:
             known = spared(rows, known)
         chosen = pick(rows, asked.only, asked.index, asked.of)
@@ -316,6 +318,7 @@ def main(
         rendered = page.render(entries, shown(entries, metrics), baseline, title)
     except UserError as error:
         raise SystemExit(stopped(name, error)) from None
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(rendered, encoding="utf-8")
     print(f"\n{time.perf_counter() - started:.0f} s in all; report: {folder / 'report.html'}")
     if asked.record:

@@ -19,6 +19,7 @@ from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import supervised
 from ssl_gen.methods.self_training import fixmatch
 from ssl_gen.metrics.registry import METRICS
+from ssl_gen.reports.charts import pictures as charts
 from ssl_gen.runs import load, pictures, train
 
 TINY = ["--steps", "4", "--quiet", "--config.labelled-batch", "4", "--config.hidden", "4"]
@@ -134,6 +135,19 @@ def test_sample_draws_a_column_a_class_or_one_class_alone(trained, tmp_path):
     assert cli.main(["sample", str(trained), "--label", "3", "--count", "9", "--out", str(tmp_path / "3.png")]) == 0
     wide, square = Image.open(tmp_path / "all.png").size, Image.open(tmp_path / "3.png").size
     assert wide[0] > 3 * wide[1] and square[0] == square[1]
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_every_image_that_is_drawn_is_in_the_picture(trained, tmp_path, count, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(charts, "save_grid", lambda path, images, *_, **__: drawn.append(images) or path.touch())
+    arguments = ["sample", str(trained), "--label", "3", "--count", str(count), "--out", str(tmp_path / "3.png")]
+    assert cli.main(arguments) == 0
+    ((images,),) = [drawn]
+    tiles = images.reshape(-1, *images.shape[2:])
+    expected = load.load(trained).draw(np.full(count, 3))
+    np.testing.assert_array_equal(tiles[:count], expected)
+    assert (tiles[count:] == charts.PAPER).all() and len(tiles) - count < images.shape[1]
 
 
 def test_predict_writes_file_label_and_probability(capsys, trained, own, tmp_path):

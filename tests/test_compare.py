@@ -201,6 +201,23 @@ def test_where_no_side_is_better_none_is_told():
         assert pairs.verdict(statistics.paired([5.0, 6.0, 7.1], [1.0, 2.0, 3.0]), metric) == "real: higher"
 
 
+def test_where_all_pairs_differ_alike_nothing_tells_whether_it_is_real():
+    alike = statistics.paired([5.0, 6.0, 7.0], [4.0, 5.0, 6.0])
+    assert pairs.verdict(alike, "error") == "all pairs differ alike: cannot be told"
+    assert not statistics.excludes_zero(alike) and "0 of the intervals exclude 0" in pairs.together([alike, alike])
+    assert pairs.verdict(statistics.paired([5.0, 6.0], [5.0, 6.0]), "error") == "not shown: the interval holds 0"
+
+
+def test_a_name_is_taken_apart_only_where_it_ends_with_the_rows_labels():
+    assert [entry(name, 50, [1.0]).method for name in ("floor@50", "mine@monday", "mine@10")] == [
+        "floor",
+        "mine",
+        "mine",
+    ]
+    assert amended(entry("mine@monday", 50, [1.0]), method="linear").method == "linear"
+    assert amended(entry("a@b@50", 50, [1.0]), method="linear").method == "a@b"
+
+
 def test_with_a_baseline_each_run_meets_the_one_on_its_own_masks(experiment):
     found = [(a.name, b.name) for a, b in pairs.pairs(experiment, "floor")]
     assert found == [("better@10", "floor@10"), ("better@100", "floor@100"), ("better@1000", "floor@1000")]
@@ -208,7 +225,7 @@ def test_with_a_baseline_each_run_meets_the_one_on_its_own_masks(experiment):
 
 def test_a_metric_that_the_baseline_lacks_is_compared_among_those_that_have_it(experiment):
     for number, name in enumerate(("drawn", "drawn_too")):
-        metrics = {FID: statistics.summary([5.0 + number, 6.0 + number, 7.5 + number])}
+        metrics = {FID: statistics.summary([5.0 + number, 6.0 + 1.1 * number, 7.5 + 0.9 * number])}
         experiment.append(entry(f"{name}@10", 10, [1.0, 2.0, 3.0], metrics=metrics))
     seen = words(page.differences(experiment, ["error", FID], "floor"))
     assert re.search(r"drawn_too@10\s+drawn@10\s+\+1\.00 .*? real: higher", seen)

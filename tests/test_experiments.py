@@ -184,6 +184,12 @@ def test_a_table_can_be_made_of_the_rows_that_are_finished(trained, capsys):
     assert "floor" in printed and "triple_gan" not in printed
 
 
+def test_a_table_of_no_finished_row_is_refused_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        table.main("digits_demo", SHRUNK, None, (), "a title", arguments=["--finished", "--out", str(tmp_path / "new")])
+    assert f"no row is finished in {tmp_path / 'new'}" in capsys.readouterr().err
+
+
 def test_with_missing_the_table_of_finished_rows_has_those_of_the_record(trained, tmp_path, monkeypatch, capsys):
     rows = {name: SHRUNK[name] for name in ("floor", "augmented_floor", "ceiling")}
     (folder, _), (_, earlier) = trained["floor"], trained["augmented_floor"]

@@ -10,6 +10,7 @@ from ssl_gen.datasets import summary
 from ssl_gen.datasets.dataset import HIDDEN, Dataset
 from ssl_gen.datasets.image_files import read_picture
 from ssl_gen.datasets.sources import load
+from ssl_gen.runs.evaluate import evaluate
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.train import train
 from ssl_gen.types import ImageSpec, UserError
@@ -291,6 +292,23 @@ def test_a_class_without_a_test_image_has_no_error_and_spoils_none(tmp_path):
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+def test_a_run_goes_on_and_is_measured_where_its_pictures_have_moved_to(tmp_path):
+    def options(place, **changes):
+        return Options(f"folder:{place}", labels="all", features="pixels", quiet=True, out=tmp_path / "run", **changes)
+
+    two_classes(tmp_path / "old" / "pictures", count=6)
+    found = train("linear", None, options(tmp_path / "old" / "pictures"))
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(UserError, match="no folder"):
+        evaluate(tmp_path / "run", ("error",))
+    again = evaluate(tmp_path / "run", ("error",), data_dir=tmp_path / "new")
+    assert again.metrics["error"] == found.final.metrics["error"]
+    assert train("linear", None, options(tmp_path / "new" / "pictures")).final.metrics == again.metrics
+    picture(tmp_path / "new" / "pictures" / "cat" / "more.png", 123)
+    with pytest.raises(UserError, match="holds a run with data"):
+        train("linear", None, options(tmp_path / "new" / "pictures"))
+
+
 def test_labels_csv_naming_an_absent_file_is_refused(tmp_path):
     assert "names '9.png', which is not in" in refusal(flat(tmp_path, "file,label\n0.png,a\n9.png,b\n"))
 
@@ -301,6 +319,15 @@ TABLES = {
     "file,label\n0.png\n": "line 2: a file name and a label are needed",
     "file,label\n": "gives no file a label",
 }
+
+
+def test_a_files_name_may_begin_with_a_space_and_one_that_is_typed_with_spaces_is_found(tmp_path):
+    flat(tmp_path, "file,label\n lead.png,a\n 0.png ,b\n1.png,a\n2.png,b\n3.png,a\n")
+    picture(tmp_path / " lead.png", 77)
+    data = read(tmp_path)
+    assert data.class_names == ("a", "b") and (data.train_labels >= 0).sum() + len(data.test_labels) == 5
+    (tmp_path / "labels.csv").write_text("file,label\n0.png,a\n 0.png,b\n")
+    assert "'0.png' is listed twice" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("table", TABLES)

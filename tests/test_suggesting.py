@@ -159,6 +159,11 @@ def test_a_folder_without_a_label_is_labelled_trained_on_and_asked_again(picture
     rows = rows_of(pictures / "labels.csv")
     assert sorted(int(row["file"][:2]) % 2 for row in rows) == [0, 0, 0, 1, 1, 1]
     assert all(row["label"] == row["guess"] == "" for row in rows)
+    assert (
+        cli.main(["suggest", "pictures", "--count", "8", "--out", "pictures/labels.csv"]) == 0
+    )  # none is labelled yet
+    assert len(rows_of(pictures / "labels.csv")) == 8
+    assert cli.main(["suggest", "pictures", "--count", "6", "--out", "pictures/labels.csv"]) == 0
     filled(pictures / "labels.csv", 6)
     assert len(label_table.read_table(pictures / "labels.csv")) == 6
     assert (
@@ -210,6 +215,8 @@ def test_the_folders_are_walked_once(pictures, monkeypatch):
         (["nowhere"], "nowhere is no folder"),
         (["pictures", "--count", "21"], "21 images to label are asked for, and 20 have no label: give 1 to 20"),
         (["pictures", "--count", "0"], "--count is 0"),
+        (["pictures", "--count", "1", "--size", "0"], "sides must be 8 to 128"),
+        (["pictures", "--count", "1", "--size", "-5"], "sides must be 8 to 128"),
         (["run", "pictures", "more"], "give the folder of images"),
         (["nowhere", "pictures", "--count", "1"], "there is no run folder nowhere"),
         (["pictures", "--count", "1", "--out", "mine.csv"], "mine.csv"),

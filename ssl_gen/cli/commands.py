@@ -52,7 +52,7 @@ class Sample:
 
     run: RunFolder  # the run's folder
     label: str | None = None  # a class by name (or number, where no name is one); by default all, a column each
-    count: int = 25  # images in all of one class, or of each
+    count: int = 25  # images of one class, or of each; in all where samples obey no label
     seed: int = 0  # of the noise
     replica: int | None = None  # which of the run's seeds; by default the first that did not stop
     out: Path | None = None  # a .png for one picture, else a folder for NAME_0000.png, ...; by default RUN/grid.png
@@ -277,7 +277,8 @@ def sample(arguments: Sequence[str]) -> int:
     run = load(asked.run)
     classes, conditional = run.record.data.class_names, run.compiled.method.conditional
     replica = run.trained_replica(asked.replica)
-    chosen = list(range(len(classes))) if asked.label is None else [find_class(asked.label, classes, conditional)]
+    every = list(range(len(classes))) if conditional else [0]
+    chosen = every if asked.label is None else [find_class(asked.label, classes, conditional)]
     labels = np.tile(chosen, asked.count)
     path = asked.out or run.folder / "grid.png"
     single = path.suffix.lower() == ".png"
@@ -291,8 +292,9 @@ def sample(arguments: Sequence[str]) -> int:
     text |= {"sampler": ", ".join(f"{name} {value}" for name, value in settings.items())} if settings else {}
     if single:
         columns = len(chosen) if len(chosen) > 1 else max(1, round(asked.count**0.5))
-        rows = len(labels) // columns
-        grid = images[: rows * columns].reshape(rows, columns, *images.shape[1:])
+        rows = -(-len(labels) // columns)
+        empty = np.full((rows * columns - len(labels), *images.shape[1:]), pictures.PAPER, np.uint8)
+        grid = np.concatenate([images, empty]).reshape(rows, columns, *images.shape[1:])
         titles = [classes[k] for k in chosen] if len(chosen) > 1 and conditional else None
         with outputs.replacing(path) as target:
             pictures.save_grid(target, grid, titles, text=text)

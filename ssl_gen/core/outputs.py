@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def check_free(
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write to, which takes the place of `path` once it is whole; `check_free` was asked before."""
     path = path.resolve()  # a link stays one
-    beside = path.with_name(f".ssl-gen-{os.getpid()}.part")
+    beside = path.with_name(f".ssl-gen-{uuid.uuid4().hex}.part")  # of this file alone
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,11 @@ TABLE = "labels.csv"  # in any case
 COLUMNS = ("file", "label")
 
 
-def read_table(path: Path) -> dict[str, str | None]:
-    """labels.csv -> {file as it reads, relative to the table's folder: class name, None for no label}.
+def read_table(path: Path, blank: bool = False) -> dict[str, str | None]:
+    """labels.csv -> {file as it is written, relative to the table's folder: class name, None for no label}.
 
-    Further columns are allowed. Raises UserError, with the number of the line, for what is no such table.
+    Further columns are allowed; a name keeps the spaces around it, which a file's may have. Raises UserError, with the
+    number of the line, for what is no such table, and where no file has a label, unless `blank` says that none need.
     """
     labels: dict[str, str | None] = {}
     shown = readable(path)
@@ -38,7 +39,7 @@ def read_table(path: Path) -> dict[str, str | None]:
                     )
                 if len(row) <= max(file_column, label_column) or not row[file_column].strip():
                     raise UserError(f"{where}: a file name and a label are needed.")
-                name = _normal(from_cell(row[file_column].strip()))
+                name = _normal(from_cell(row[file_column]))
                 if name in labels:
                     raise UserError(f"{where}: {name!r} is listed twice.")
                 labels[name] = class_of(from_cell(row[label_column].strip()), where)
@@ -46,11 +47,11 @@ def read_table(path: Path) -> dict[str, str | None]:
         raise UserError(f"{shown} cannot be read as a table in UTF-8 ({error}).") from error
     except OSError as error:
         raise UserError(f"{shown} cannot be read: {error.strerror}.") from error
-    if not any(labels.values()):
+    if not (blank or any(labels.values())):
         raise UserError(f"{shown} gives no file a label: without labelled images there are no classes.")
     return labels
 
 
 def _normal(name: str) -> str:
     """A relative path as it is looked up: ./a.png is a.png."""
-    return readable(PurePosixPath(name.strip()))
+    return readable(PurePosixPath(name))

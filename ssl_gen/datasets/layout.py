@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,7 +110,9 @@ def places(root: Path, skip_unreadable: bool) -> Places:
     found = walk(root, skip_unreadable)
     inner = [entry for entry in found.folders if entry.parent == root]
     begun = any(class_of(entry.name, f"The folder {readable(entry)}") is not None for entry in inner)
-    if begun or _tables(found, root):
+    tables = _tables(found, root)
+    labelled = any(label for table in tables for label in read_table(table, blank=True).values())
+    if begun or labelled or len(tables) > 1:
         return Places(found, lay_out(root, found).files)
     return Places(found, [File(image, None, test=False) for image in found.images])
 
@@ -184,6 +187,17 @@ def _list(folder: Path, found: Walk, test: bool) -> tuple[list[File], tuple[str,
     return files, tuple(sorted(named)), found.passed
 
 
+def _as_files_are_called(labels: dict[str, str | None], names: Container[str], table: Path) -> dict[str, str | None]:
+    """The labels of a table by the files' own names: spaces around one, in it, are the file's or whoever typed it."""
+    found: dict[str, str | None] = {}
+    for written, label in labels.items():
+        name = written if written in names else written.strip()
+        if name in found:
+            raise UserError(f"{readable(table)}: {name!r} is listed twice.")
+        found[name] = label
+    return found
+
+
 def _list_table(
     folder: Path, table: Path, found: Walk, test: bool
 ) -> tuple[list[File], tuple[str, ...], dict[str, list[Path]]]:
@@ -200,6 +214,7 @@ def _list_table(
         raw = path.relative_to(folder).as_posix()
         if by_name.setdefault(readable(raw), raw) != raw and readable(raw) in labels:
             raise UserError(f"{readable(folder)} has two files that both read {readable(raw)!r}: rename one of them.")
+    labels = _as_files_are_called(labels, by_name, table)
     absent = sorted(set(labels) - set(by_name))
     if absent:
         raise UserError(

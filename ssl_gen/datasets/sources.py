@@ -101,7 +101,11 @@ def is_own(name: str) -> bool:
 def _path(name: str, data_dir: str | Path | None) -> str:
     """What stands after the colon, from `data_dir` on."""
     place = name.partition(":")[2]
-    return str(Path(data_dir or "", Path(place).expanduser())) if place else ""
+    if not place:
+        return ""
+    path = Path(data_dir or "", Path(place).expanduser())
+    moved = Path(data_dir or "", path.name)  # an absolute path of a run, whose images lie in `data_dir` now
+    return str(moved if data_dir and moved.exists() and not path.exists() else path)
 
 
 def _source(name: str) -> Source | None:

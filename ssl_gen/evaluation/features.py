@@ -131,7 +131,7 @@ def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str, size: in
         return find_extractor(name, spec, dataset, sha256, size)
     if size is not None:
         raise UserError(f"--encoder-size is for pretrained networks: {path} sees images as they come")
-    if said["sha256"] == sha256:
+    if said["sha256"] == sha256 or said["dataset"] == dataset:  # of one name: less a few copies, or with a few more
         raise UserError(f"{path} was trained on all labels of these data, which a run with few must not see")
     if tuple(said["spec"][:3]) != spec.shape:
         raise UserError(

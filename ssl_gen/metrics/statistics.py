@@ -57,8 +57,9 @@ def excludes_zero(pairs: Paired, comparisons: int = 1) -> bool:
     """Does the t interval of a difference exclude 0, at a level at which all of so many intervals hold at once?
 
     Each is then a 1 - 0.05 / comparisons interval, after Bonferroni; Dunn 1961, "Multiple comparisons among means".
+    Where all pairs differ alike, as of few test images or of methods that seeds do not change, nothing tells.
     """
-    if pairs["difference"] is None or pairs["std"] is None:
+    if pairs["difference"] is None or not pairs["std"]:
         return False
     half = float(stdtrit(pairs["n"] - 1, 1 - 0.025 / comparisons)) * pairs["std"] / pairs["n"] ** 0.5
     return abs(pairs["difference"]) > half

@@ -305,10 +305,11 @@ def fitted_shapes(run: Run, replica: int) -> dict[str, Any]:
 def manual(method: Method, spec: ImageSpec, functions: list[str], hashes: dict[str, str]) -> dict[str, Program]:
     """Of each program: its file, how many images a call, what it takes and gives, its SHA-256."""
     images = f"images (batch, {', '.join(map(str, spec.shape))}) uint8"
+    read = f"{images}, upright as their EXIF says, white where transparent, upper 8 of 16 bits, resized whole (bicubic)"
     says = {
-        "classify": (f"weights, {images}", f"probabilities (batch, {spec.classes}) float32"),
+        "classify": (f"weights, {read}", f"probabilities (batch, {spec.classes}) float32"),
         "sample": ("weights, seed () uint32, labels (batch,) int32", images),
-        "onnx": (images, f"probabilities (batch, {spec.classes}) float32"),
+        "onnx": (read, f"probabilities (batch, {spec.classes}) float32"),
     }
     batch: int | str = FITTED_BATCH if method.fit else "any"
     return {name: Program(program_file(name), batch, *says[name], hashes[program_file(name)]) for name in functions}

@@ -13,7 +13,7 @@ import numpy as np
 from ssl_gen.core import bounds, outputs
 from ssl_gen.core.cells import to_cell
 from ssl_gen.datasets import folders, layout, suggesting
-from ssl_gen.datasets.dataset import DEFAULT_SIDE
+from ssl_gen.datasets.dataset import DEFAULT_SIDE, check_sides
 from ssl_gen.datasets.reading import Reading
 from ssl_gen.datasets.store import scaled
 from ssl_gen.evaluation.features import find_encoder
@@ -59,6 +59,8 @@ def suggest(
     """
     bounds.check_value("count", "count", count)
     bounds.check_value("seed", "seed", seed)
+    if size is not None:
+        check_sides(size, size, "--size")
     path, found = Path(path), None if run is None else load(run)
     if not path.is_dir():
         raise UserError(f"{path} is no folder: give the folder that holds the images")

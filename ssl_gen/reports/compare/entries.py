@@ -23,8 +23,9 @@ class Entry(NamedTuple):
 
     @property
     def method(self) -> str:
-        """What its curve is called."""
-        return self.name.rpartition("@")[0] or self.final.method
+        """What its curve is called: METHOD of a row METHOD@LABELS, of other names the method."""
+        row, _, labels = self.name.rpartition("@")
+        return row if row and labels == str(self.final.labels) else self.final.method
 
 
 def read(folder: Path, name: str) -> Entry:

@@ -79,6 +79,8 @@ def verdict(result: statistics.Paired, metric: str) -> str:
     if result["ci95"] is None:
         return "one pair: cannot be told"
     low, high = result["ci95"]
+    if not result["std"] and result["difference"]:
+        return "all pairs differ alike: cannot be told"
     if low <= 0 <= high:
         return "not shown: the interval holds 0"
     side, better = "higher" if low > 0 else "lower", number_of(metric).better
