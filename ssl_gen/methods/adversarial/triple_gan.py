@@ -13,10 +13,9 @@ With G(z, y) the generator, p(y | x) the classifier C, yh the class that C guess
 
 and, ours, a pseudo-label term: E_u 1[max q > t] CE(p(. | u'), argmax q), with q the averaged classifier's posterior of
 the image as it is (Lee 2013; Sohn et al. 2020, arXiv:2001.07685), aligned on request as in `fixmatch`. yh is its argmax
-too, ours: in the script it is that of C as it trains, whose mean params classify alone. u', u'' are two draws of the
-augmentation. A first phase trains the classifier alone, as the official MNIST script does with 100 labels or fewer,
-with a balance (b) and a rate of its own; the script's Adam begins anew after it, and has b1 0.9 in it, ours goes on.
-The rates of G and D, whose steps count from its end, fall to warm_up / anneal of their start; in the script, to 3 %.
+too; the script's C guesses as it trains. u', u'' are two draws of the augmentation. A first phase trains C alone, as in
+the official MNIST script with 100 labels or fewer, with a balance (b) and a rate of its own; the script's Adam begins
+anew after it, b1 is 0.9 in it, ours goes on. The rates of G and D count from its end: to warm_up / anneal of the start.
 
 The convolutional generator and discriminator are ours: conditional batch norm and z ~ N(0, I), projection and spectral
 norm (Miyato and Koyama 2018, arXiv:1802.05637). With weight norm, or z from the unit cube, they drew one image a class.
