@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ssl_gen import cli
-from ssl_gen.datasets import label_table, suggesting
+from ssl_gen.datasets import label_table, sources, suggesting
 from ssl_gen.datasets.masking import Scheme, make_mask
 from ssl_gen.runs.suggestions import suggest
 from ssl_gen.types import UserError
@@ -187,6 +187,25 @@ def test_folders_of_classes_and_of_unlabelled_images_are_known(pictures):
     assert found.labelled == {
         f"{k}/{n:02d}.png": k for k, n in (("bright", 0), ("bright", 2), ("dark", 1), ("dark", 3))
     }
+
+
+def test_of_a_folder_with_train_and_test_the_table_belongs_into_train(pictures, capsys):
+    for number in range(20):
+        place = pictures / "test" if number < 4 else pictures / "train"
+        place /= ("dark" if number % 2 else "bright") if number < 8 else "unlabelled"
+        place.mkdir(parents=True, exist_ok=True)
+        (pictures / f"{number:02d}.png").rename(place / f"{number:02d}.png")
+    assert cli.main(["suggest", "pictures", "--count", "3", "--out", "pictures/train/labels.csv"]) == 0
+    rows = rows_of(pictures / "train" / "labels.csv")
+    assert [row["file"].startswith("unlabelled/") for row in rows] == [True] * 3 + [False] * 4
+    for row in rows[:3]:
+        row["label"] = "dark"
+    with open(pictures / "train" / "labels.csv", "w", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    data = sources.load("folder:pictures")
+    assert (data.train_labels >= 0).sum() == 7 and len(data.test_labels) == 4
 
 
 def scanned(monkeypatch, root, act):

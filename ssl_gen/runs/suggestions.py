@@ -54,7 +54,9 @@ def suggest(
 
     The folder is one that `folder:` takes, or one of loose images with no label yet; of its test/ none is suggested.
     `features` see the images: a name that --encoder takes (pixels, random, a weights file); by default the latents of a
-    run whose method has some, else pixels. Images become `size` x `size`, by default as the run has them or 32 x 32.
+    run whose method has some, else pixels. Names are relative to the folder, or to its train/ where it has train/ and
+    test/: a table that is saved there is read with the images. Images become `size` x `size`, by default as the run has
+    them or 32 x 32.
     Raises UserError for a folder without images or with fewer that have no label, and for features that do not fit.
     """
     bounds.check_value("count", "count", count)
@@ -67,7 +69,9 @@ def suggest(
     if found and size is not None:
         raise UserError("images are seen as the run sees them: leave out the size")
     shape = found.record.data.spec.shape if found else (size or DEFAULT_SIDE, size or DEFAULT_SIDE, 3)
-    names, images, labels, taken, reading = look(path, layout.places(path, skip_unreadable), shape, skip_unreadable)
+    places = layout.places(path, skip_unreadable)
+    names, images, labels, taken, reading = look(path, places, shape, skip_unreadable)
+    split = any(file.test for file in places.files)  # then the table belongs into train/, and names what is there
     suggesting.check_enough(taken, count)
     seen = features_of(features, found, images)
     guesses: list[tuple[str, float]] = []
@@ -77,7 +81,11 @@ def suggest(
         guesses = [(classes[p.argmax()], float(p.max())) for p in probabilities[rows]]
     else:
         rows = suggesting.typical_rows(seen, taken, count, seed)
-    labelled = {name: label for name, label in zip(names, labels, strict=True) if label is not None}
+    if split:
+        names = [
+            below if folder.casefold() == layout.TRAIN else "" for folder, _, below in (n.partition("/") for n in names)
+        ]
+    labelled = {name: label for name, label in zip(names, labels, strict=True) if name and label is not None}
     return Suggestions([names[row] for row in rows], guesses, labelled, reading)
 
 
