@@ -53,13 +53,19 @@ def _moments(values: Sequence[float]) -> tuple[float | None, float | None, list[
     return mean, std, [mean - half, mean + half]
 
 
+def alike(pairs: Paired) -> bool:
+    """Do all of several pairs differ by the same, up to rounding?"""
+    difference, std = pairs["difference"], pairs["std"]
+    return difference is not None and std is not None and std <= 1e-9 * abs(difference)
+
+
 def excludes_zero(pairs: Paired, comparisons: int = 1) -> bool:
     """Does the t interval of a difference exclude 0, at a level at which all of so many intervals hold at once?
 
     Each is then a 1 - 0.05 / comparisons interval, after Bonferroni; Dunn 1961, "Multiple comparisons among means".
     Where all pairs differ alike, as of few test images or of methods that seeds do not change, nothing tells.
     """
-    if pairs["difference"] is None or not pairs["std"]:
+    if pairs["difference"] is None or pairs["std"] is None or alike(pairs):
         return False
     half = float(stdtrit(pairs["n"] - 1, 1 - 0.025 / comparisons)) * pairs["std"] / pairs["n"] ** 0.5
     return abs(pairs["difference"]) > half

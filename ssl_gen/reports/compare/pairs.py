@@ -79,7 +79,7 @@ def verdict(result: statistics.Paired, metric: str) -> str:
     if result["ci95"] is None:
         return "one pair: cannot be told"
     low, high = result["ci95"]
-    if not result["std"] and result["difference"]:
+    if statistics.alike(result) and result["difference"]:
         return "all pairs differ alike: cannot be told"
     if low <= 0 <= high:
         return "not shown: the interval holds 0"
