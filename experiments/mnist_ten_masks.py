@@ -1,4 +1,4 @@
-"""Ten label masks of MNIST with 100 labels, on one GPU, the 10 seeds of a row in one compiled program.
+"""Ten label masks of MNIST with 100 labels, the 10 seeds of a row in one compiled program.
 
 `feature_matching` trains as long as its authors' script does (300 epochs), the others as long as in `mnist_systems`,
 where the same settings trained three of these masks. Nothing was chosen on these masks or on test images; what had
