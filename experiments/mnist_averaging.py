@@ -12,7 +12,7 @@ is measured in four ways, on the same seeds:
 Test error in percent, and FID of 10,000 samples on the features of a convnet trained on MNIST.
 
 Command: python -m experiments.mnist_averaging --data-dir DIR [--record], the folder of the IDX files, after `ssl-gen
-train-features mnist --data-dir DIR`; a quarter of an hour of one core, a minute of a GPU
+train-features mnist --data-dir DIR`; half an hour of one core, a minute of a GPU
 """
 
 from __future__ import annotations
