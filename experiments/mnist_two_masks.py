@@ -4,12 +4,12 @@ In `mnist_ten_masks` eight masks of 100 labels end at 0.84 to 1.27 %, mask 9 at 
 and mask are one number. Here the mask stays, and three seeds are trained on it, the mask's own first: mask 3, the best
 of the ten, stands beside the two. `_constant_rate`: the rate does not fall, as in the authors' script.
 
-A sixth of the length of `mnist_ten_masks`, where errors fell little after a fifth: what two cores train in minutes.
+A sixth of the length of `mnist_ten_masks`, where errors fell little after a fifth: what two cores train in hours.
 Products are full float32 on a CPU; on a GPU, which may round to TF32 as it may have for that record, set
 JAX_DEFAULT_MATMUL_PRECISION=highest.
 
-Command: python -m experiments.mnist_two_masks --data-dir DIR, the folder of the IDX files (half an hour of one core a
-seed)
+Command: python -m experiments.mnist_two_masks --data-dir DIR, the folder of the IDX files (three quarters of an hour of
+one core a seed)
 """
 
 import dataclasses
