@@ -19,3 +19,9 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """The first names and how many there are beside them: cat, dog, owl and 7 more."""
     first, rest = ", ".join(names[:most]), len(names) - most
     return first if rest <= 0 else f"{first} and {rest} more"
+
+
+def own_kind(dataset: str) -> str:
+    """`folder` or `npz` of a data set that is a user's own images, "" of another's name."""
+    kind, colon, _ = dataset.partition(":")
+    return kind if colon and kind in ("folder", "npz") else ""

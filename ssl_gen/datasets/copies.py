@@ -41,10 +41,12 @@ def find_exact(images: np.ndarray, tests: np.ndarray) -> np.ndarray:
     return np.array([digest in known for digest in _digests(images)], bool)
 
 
-def find_copies(images: np.ndarray, tests: np.ndarray) -> Copies:
-    """images (N, H, W, C), tests (T, H, W, C) uint8 of one shape -> those that copy a test image."""
+def find_copies(images: np.ndarray, tests: np.ndarray, nearly: bool = True) -> Copies:
+    """images (N, H, W, C), tests (T, H, W, C) uint8 of one shape -> those that copy a test image, or nearly do."""
     exact = find_exact(images, tests)
     near = np.zeros(len(images), bool)
+    if not nearly:
+        return Copies(exact, near)
     rows = np.array(list({digest: row for row, digest in enumerate(_digests(tests))}.values()))  # each once
     known = np.concatenate([_thumbnails(block) for block in blocks(tests, rows)])
     contrast = known.std(axis=1)
@@ -74,27 +76,6 @@ def _like(image: np.ndarray, test: np.ndarray) -> bool:
     """Are two images (H, W, C) uint8 nearly equal, pixel by pixel?"""
     image, test = _grey(image), _grey(test)
     return bool((image - test).std() <= NEAR_PIXELS * test.std())
-
-
-def without_held_out(other: Dataset, held_out: Mapping[str, np.ndarray], near: bool) -> tuple[Dataset, Reading]:
-    """Another data set less its training images that copy one that is held out, and what was left out.
-
-    held_out: (T, H, W, C) uint8 by split, of the other's shape; near: are near copies, too?
-    """
-    out, reading = np.zeros(len(other.train_images), bool), Reading()
-    for split, images in held_out.items():
-        if not len(images):
-            continue
-        none = np.zeros_like(out)
-        found = (
-            find_copies(other.train_images, images) if near else Copies(find_exact(other.train_images, images), none)
-        )
-        for why, rows in (("equal", found.exact), ("nearly equal", found.near)):
-            gone = [f"image {row} of {other.name}" for row in np.flatnonzero(rows & ~out).tolist()]
-            reading.leave_out(f"of no class, and {why} to a {split} image", gone)
-            out |= rows
-    left = other._replace(train_images=chosen(other.train_images, ~out), train_labels=other.train_labels[~out])
-    return left, reading
 
 
 def _digests(images: np.ndarray) -> Iterator[bytes]:
@@ -143,11 +124,32 @@ def without_copies(
                 f"all {own.sum():,} training images of class {name!r} are copies of {split} images, and are "
                 f"kept: its {split} images measure nothing"
             )
-    for why, rows in (
-        (f"equal to a {split} image", found.exact & out),
-        (f"nearly equal to a {split} image", found.near & out),
-    ):
-        reading.leave_out(why, [names[row] for row in np.flatnonzero(rows).tolist()])
+    _leave_out(reading, found, out, names, split)
     return dataset._replace(
         train_images=chosen(dataset.train_images, ~out), train_labels=dataset.train_labels[~out], reading=reading
     )
+
+
+def without_held_out(other: Dataset, held_out: Mapping[str, np.ndarray], near: bool) -> tuple[Dataset, Reading]:
+    """Another data set less its training images that copy one that is held out, and what was left out.
+
+    held_out: (T, H, W, C) uint8 by split, of the other's shape; near: are near copies, too?
+    """
+    out, reading = np.zeros(len(other.train_images), bool), Reading()
+    names = [f"image {row} of {other.name}" for row in range(len(out))]
+    for split, images in held_out.items():
+        if len(images):
+            found = find_copies(other.train_images, images, near)
+            _leave_out(reading, found, ~out, names, split, "of no class, and ")
+            out |= found.exact | found.near
+    left = other._replace(train_images=chosen(other.train_images, ~out), train_labels=other.train_labels[~out])
+    return left, reading
+
+
+def _leave_out(
+    reading: Reading, found: Copies, among: np.ndarray, names: Sequence[str], split: str, what: str = ""
+) -> None:
+    """Note the copies among some images, (N,) bool, by their names (N,)."""
+    for how, rows in (("equal", found.exact), ("nearly equal", found.near)):
+        gone = [names[row] for row in np.flatnonzero(rows & among).tolist()]
+        reading.leave_out(f"{what}{how} to a {split} image", gone)

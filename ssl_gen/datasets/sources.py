@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 
+from ssl_gen.core.wording import own_kind
 from ssl_gen.datasets import copies, decoded, disk, folders, idx, kept, npz, prepared, shapes, stratify
 from ssl_gen.datasets.dataset import Dataset, check_sides, resize
 from ssl_gen.datasets.disk import Empty, in_memory
@@ -95,7 +96,7 @@ def _read(asked: Asked) -> Dataset:
 
 def is_own(name: str) -> bool:
     """Does a name stand for a user's own images?"""
-    return name.startswith(("folder:", "npz:"))
+    return own_kind(name) != ""
 
 
 def _path(name: str, data_dir: str | Path | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ssl_gen.core.files import SEAL, check_seal, read_json, write_json
 from ssl_gen.core.plain import from_plain, shown, to_plain
+from ssl_gen.core.wording import own_kind
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.types import ImageSpec, Precision, UserError
 
@@ -318,12 +319,6 @@ def load_both(folder: Path) -> tuple[RunRecord, FinalRecord | None]:
     return record, final
 
 
-def own_images(name: str) -> str:
-    """folder or npz, of data that are a user's own; "" of published ones."""
-    kind, colon, _ = name.partition(":")
-    return kind if colon and kind in ("folder", "npz") else ""
-
-
 def agree(folder: Path, record: RunRecord) -> None:
     """Write run.json, or check that the run already there is this one; UserError names the first thing that differs."""
     path = folder / "run.json"
@@ -333,7 +328,7 @@ def agree(folder: Path, record: RunRecord) -> None:
     # A setting that came after the record was written is absent there: None, unless it changes something.
     there, wanted = (without_none(to_plain(each)) for each in (load_run(folder), record))
     for name in SAME:
-        if name == "dataset" and own_images(record.dataset) == own_images(str(there.get(name))) != "":
+        if name == "dataset" and own_kind(record.dataset) == own_kind(str(there.get(name))) != "":
             continue  # wherever they lie now: `data` holds the hash of their pixels and labels
         if there.get(name) != wanted.get(name):
             what, old, new = difference(name, there.get(name), wanted.get(name))

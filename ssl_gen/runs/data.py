@@ -66,26 +66,21 @@ def load_data(options: Options, choose: Choose | None = None) -> Data:
         options.dataset, options.data_dir, options.size, options.skip_unreadable, options.keep_copies
     )
     dataset = dataset.hash_known()
-    source, own = dataset.sha256, sources.is_own(options.dataset)
+    source = dataset.sha256
     held_out = (dataset.train_images[:0], dataset.train_labels[:0])
     if options.validation:
         dataset, *split = hold_out(dataset, options.validation)
         held_out = split[0], split[1]
-        if own and not options.keep_copies:
+        if sources.is_own(options.dataset) and not options.keep_copies:
             names = [f"training image {row}" for row in range(len(dataset.train_labels))]
             dataset = without_copies(dataset, names, held_out[0], "validation")
-    strangers = other = None
+    strangers = joining = None
     if options.out_of_distribution_dataset is not None:
-        outside, shape = options.out_of_distribution_dataset, dataset.spec.shape
+        outside = options.out_of_distribution_dataset
         other = sources.load(outside, options.data_dir, options.size, options.skip_unreadable)
-        strangers = conform(other.test_images, *shape, beside(other.test_images))
-        other = other._replace(train_images=conform(other.train_images, *shape, beside(other.train_images)))
-        if options.mask.out_of_distribution and not options.keep_copies:
-            splits = {"test": dataset.test_images, "validation": held_out[0]}
-            other, reading = without_held_out(other, splits, near=own or sources.is_own(outside))
-            if reading.left_out:
-                dataset = dataset._replace(reading=dataset.reading or Reading())
-                able(dataset.reading).add(reading)
+        strangers = conform(other.test_images, *dataset.spec.shape, beside(other.test_images))
+        if options.mask.out_of_distribution:
+            dataset, joining = strangers_to_join(options, dataset, other, held_out[0])
     elif options.mask.out_of_distribution:
         raise UserError(
             "--mask.out-of-distribution needs --out-of-distribution-dataset, the data set that those images come from"
@@ -93,11 +88,29 @@ def load_data(options: Options, choose: Choose | None = None) -> Data:
     if options.missing_pixels:  # afterwards: copies that lost other pixels are not found
         dataset, images = with_missing_pixels(dataset, options.missing_pixels, held_out[0])
         held_out = images, held_out[1]
-    if other is not None and options.mask.out_of_distribution:
-        dataset = with_out_of_distribution(dataset, other)
+    if joining is not None:
+        dataset = with_out_of_distribution(dataset, joining)
     dataset = dataset.hash_known()
     masks = make_masks(options, dataset, seeds, choose)
     return Data(dataset, seeds, masks, held_out, strangers, source)
+
+
+def strangers_to_join(
+    options: Options, dataset: Dataset, other: Dataset, held_out: np.ndarray
+) -> tuple[Dataset, Dataset]:
+    """Another data set as it joins the pool, less copies of held-out images; the data set's reading names these."""
+    images = conform(other.train_images, *dataset.spec.shape, beside(other.train_images))
+    other = other._replace(train_images=images)
+    if options.keep_copies:
+        return dataset, other
+    own = map(sources.is_own, (options.dataset, str(options.out_of_distribution_dataset)))
+    splits = {"test": dataset.test_images, "validation": held_out}
+    other, found = without_held_out(other, splits, near=any(own))
+    if found.left_out:
+        reading = dataset.reading or Reading()
+        reading.add(found)
+        dataset = dataset._replace(reading=reading)
+    return dataset, other
 
 
 def make_masks(options: Options, dataset: Dataset, seeds: Sequence[int], choose: Choose | None) -> list[masking.Mask]:

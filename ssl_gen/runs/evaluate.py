@@ -49,11 +49,10 @@ def evaluate(
     run.check_trained()
     states = {replica: run.states[replica] for replica in run.temperatures}
     reference = make_reference(data, options)
-    unmeasured: dict[str, str] = {}
-    measured = measure_seeds(run.compiled, data, states, reference, names, chosen, unmeasured)
+    tried, unmeasured = to_measure(run.compiled, reference, names), dict[str, str]()
+    measured = measure_seeds(run.compiled, data, states, reference, tuple(tried), chosen, unmeasured)
     with claimed(run.folder, wait=True), writing(run.folder, "the same command measures again"):
         final = records.load_final(run.folder) or run.finished  # as it is now: others may have measured meanwhile
-        tried = to_measure(run.compiled, reference, names)
         reasons = {name: why for name, why in final.unmeasured.items() if name not in tried} | unmeasured
         final = dataclasses.replace(final, metrics=final.metrics | measured, unmeasured=reasons)
         records.write(run.folder / "final.json", final)

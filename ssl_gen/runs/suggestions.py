@@ -71,7 +71,8 @@ def suggest(
     shape = found.record.data.spec.shape if found else (size or DEFAULT_SIDE, size or DEFAULT_SIDE, 3)
     places = layout.places(path, skip_unreadable)
     names, images, labels, taken, reading = look(path, places, shape, skip_unreadable)
-    split = any(file.test for file in places.files)  # then the table belongs into train/, and names what is there
+    if any(file.test for file in places.files):  # then the table belongs into train/
+        names = [within_train(name) for name in names]
     suggesting.check_enough(taken, count)
     seen = features_of(features, found, images)
     guesses: list[tuple[str, float]] = []
@@ -81,12 +82,14 @@ def suggest(
         guesses = [(classes[p.argmax()], float(p.max())) for p in probabilities[rows]]
     else:
         rows = suggesting.typical_rows(seen, taken, count, seed)
-    if split:
-        names = [
-            below if folder.casefold() == layout.TRAIN else "" for folder, _, below in (n.partition("/") for n in names)
-        ]
     labelled = {name: label for name, label in zip(names, labels, strict=True) if name and label is not None}
     return Suggestions([names[row] for row in rows], guesses, labelled, reading)
+
+
+def within_train(name: str) -> str:
+    """The name of a file of train/ as a table in there has it; "" of one of test/, which none names."""
+    folder, _, below = name.partition("/")
+    return below if folder.casefold() == layout.TRAIN else ""
 
 
 class Looked(NamedTuple):
