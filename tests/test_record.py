@@ -133,3 +133,33 @@ def test_the_cost_of_convolutions_is_counted_for_the_whole_batch():
     outputs = images * 8 * 8 * features
     expected = (2 * 2 * channels + 1) * outputs  # that are summed
     assert 1e15 * cost.pflop(method, (8, 8, channels)) == pytest.approx(expected, rel=0.001)
+
+
+def test_a_loop_costs_as_much_as_its_turns_written_out():
+    """XLA counts a loop's body once. Loops in loops, backward, computed again, and over parts of a batch."""
+
+    def of(products):
+        def step(state, key, step, batch):
+            slope = jax.grad(lambda weights: (products(weights) ** 2).sum())(state)
+            return state - slope, {"loss": jax.numpy.float32(0)}
+
+        return cost.flop(Method(lambda key, batch: jax.numpy.eye(40), ()), Phase("one", 1, 1, 0, step), (8, 8, 1))
+
+    def turns(count, advance, x):
+        return jax.lax.fori_loop(0, count, lambda _, x: advance(x), x)
+
+    def written_out(count, advance, x):
+        for _ in range(count):
+            x = advance(x)
+        return x
+
+    def nested(repeat):
+        return lambda weights: repeat(3, lambda x: repeat(4, jax.checkpoint(lambda x: x @ weights), x), weights)
+
+    assert of(nested(turns)) == pytest.approx(of(nested(written_out)), rel=0.1)  # beside products: sums and counters
+
+    def parts(weights):
+        return weights.reshape(4, 10, 40)
+
+    whole = of(lambda weights: jax.vmap(lambda part: part @ weights)(parts(weights)))
+    assert of(lambda weights: jax.lax.map(lambda part: part @ weights, parts(weights))) == pytest.approx(whole, rel=0.1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend import core as traced
 
 from ssl_gen.core import chips
 from ssl_gen.networks.convolution import with_body
@@ -25,15 +27,42 @@ def flop(method: Method, phase: Phase, spec: tuple[int, ...]) -> float | None:
     """Operations of one step of a phase, forward and backward, of one replica; None where jax cannot say.
 
     As XLA counts them before it compiles, where convolutions are its own (`convolution`): the same for every placement
-    and device, and no second compilation. `spec` is the shape (H, W, C) of an image.
+    and device, and no second compilation. A loop counts as often as it turns. `spec` is an image's (H, W, C).
     """
 
     def step(*given: Any) -> Any:
         return phase.step(*given)  # a function of its own: jax keeps what it traced of one, whatever the body
 
     with with_body("native"), _on_cpu():
-        counted: Any = jax.jit(step).lower(*arguments(method, phase, spec)).cost_analysis()
+        given = arguments(method, phase, spec)
+        counted, loops = _once(step, given), _turns(jax.make_jaxpr(step)(*given).jaxpr)
+    return None if counted is None or loops is None else counted + loops
+
+
+def _once(function: Callable[..., Any], given: Any) -> float | None:
+    """Operations of a function as XLA counts them: those of a loop's body once. None where it cannot say."""
+    counted: Any = jax.jit(function).lower(*given).cost_analysis()
     return counted["flops"] if counted and "flops" in counted else None  # jax promises neither
+
+
+def _turns(program: traced.Jaxpr) -> float | None:
+    """Operations of all turns but the first of the loops in a program (`scan`, which a loop of known length is)."""
+    total = 0.0
+    for equation in program.eqns:
+        turns = 1
+        if equation.primitive.name == "scan":
+            body, turns = equation.params["jaxpr"], equation.params["length"]
+            shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in body.in_avals]
+            each = _once(traced.jaxpr_as_fun(body), shapes) if turns > 1 else 0.0
+            if each is None:
+                return None
+            total += (turns - 1) * each
+        for inner in traced.jaxprs_in_params(equation.params):
+            within = _turns(inner)
+            if within is None:
+                return None
+            total += turns * within
+    return total
 
 
 def pflop(method: Method, spec: tuple[int, ...]) -> float | None:
