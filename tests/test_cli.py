@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,10 +58,22 @@ def test_in_a_folder_of_pictures_nobody_trains_on_other_ones_unasked(own, capsys
     assert said in complaint(capsys, "train", "supervised", *TINY)
     assert said in complaint(capsys, "train", "supervised", "--labels", "3")
     assert cli.main(["train"]) == 2
-    proposed = capsys.readouterr().out.splitlines()[-1]
-    assert proposed == "ssl-gen train triple_gan --dataset folder:. --labels all --preset photographs"
-    with pytest.raises(SystemExit, match="0"):
-        cli.main([*proposed.split()[1:], "--print-config"])
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert first == "ssl-gen train fixmatch --dataset folder:. --preset quick --out runs/labels"
+    assert second.endswith("--labeller runs/labels --out runs/drawn")
+    for proposed in (first, second):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([*proposed.split()[1:], "--print-config"])
+
+
+def test_what_was_written_into_the_folder_of_the_pictures_is_passed_over(own, capsys, monkeypatch):
+    monkeypatch.chdir(own)
+    words = ("train", "supervised", "--dataset", "folder:.", "--labels", "all", *TINY)
+    assert cli.main([*words, "--out", "runs/first"]) == 0
+    assert cli.main(["suggest", ".", "--count", "2"]) == cli.main(["predict", "runs/first", "."]) == 0
+    sha256 = json.loads(Path("runs/first/run.json").read_text())["data"]["sha256"]
+    assert cli.main([*words, "--out", "runs/second"]) == cli.main([*words, "--out", "runs/first"]) == 0
+    assert json.loads(Path("runs/second/run.json").read_text())["data"]["sha256"] == sha256
 
 
 def test_a_data_set_that_is_named_is_taken_wherever_one_stands(own, tmp_path, capsys, monkeypatch):

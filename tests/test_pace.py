@@ -3,7 +3,7 @@
 import pytest
 
 from ssl_gen import cli
-from ssl_gen.methods.classical import supervised
+from ssl_gen.methods.classical import poisson_mbo, supervised
 from ssl_gen.runs import pace, train
 from ssl_gen.runs.data import load_data
 from ssl_gen.runs.options import Options
@@ -67,3 +67,14 @@ def test_quick_sees_all_labels_of_small_images_for_as_long_as_was_measured(tmp_p
     ((minutes, (name, config, options)),) = seen
     assert (minutes, name, config) == (10.0, "supervised", supervised.QUICK)
     assert (options.labels, options.size) == ("all", 32)
+
+
+def test_what_is_fitted_in_one_go_is_quick_as_it_is_and_a_pretrained_network_sees_larger_images(monkeypatch, tmp_path):
+    seen, stopped = [], train.Result(tmp_path, None, "")
+    monkeypatch.setattr(train, "train", lambda name, config, options, data: seen.append((config, options)) or stopped)
+    words = ["train", "poisson_mbo", "--preset", "quick", "--dataset", "digits"]
+    cli.main(words)
+    cli.main([*words, "--encoder", "random"])
+    cli.main([*words, "--encoder=random", "--size", "64"])
+    assert [config for config, _ in seen] == 3 * [poisson_mbo.Config()]
+    assert [(options.labels, options.size) for _, options in seen] == [("all", 32), ("all", 128), ("all", 64)]

@@ -16,7 +16,7 @@ from ssl_gen.core.wording import count, listed
 
 QUICK = "quick"
 PRESETS = ("paper", "photographs", "fast", QUICK)  # the settings that a method starts from
-QUICK_SIZE = 32  # pixels of a side
+QUICK_SIZE, QUICK_SEEN = 32, 128  # pixels of a side; of what a pretrained network is to see
 FEW = 100  # test images, below which one is more than a percent; ours
 
 
@@ -116,8 +116,9 @@ def train(arguments: Sequence[str]) -> int:
         print(f"usage: ssl-gen train METHOD ...\n\nmethods: {', '.join(METHODS)}")
         print("\n`ssl-gen train METHOD --help` says what each can be set to.")
         if kinds := layout.first_look(Path()):
-            print(f"\nThis folder holds pictures, in {listed(kinds)}. To learn them, and to draw more:")
-            print("ssl-gen train triple_gan --dataset folder:. --labels all --preset photographs")
+            print(f"\nThis folder holds pictures, in {listed(kinds)}. To learn them, and to draw more, ten minutes each:")
+            print("ssl-gen train fixmatch --dataset folder:. --preset quick --out runs/labels")
+            print("ssl-gen train flow_matching --dataset folder:. --preset quick --labeller runs/labels --out runs/drawn")
         return 0 if arguments else 2
     name, *rest = arguments
     if name.startswith("-"):
@@ -132,15 +133,18 @@ def train(arguments: Sequence[str]) -> int:
     keep_compiled()
     chosen_preset = named_preset(given)
     default = preset(name, module, chosen_preset)
-    options = Options(labels="all", size=QUICK_SIZE) if chosen_preset == QUICK else Options()
+    options = Options()
+    if chosen_preset == QUICK:
+        options = Options(labels="all", size=QUICK_SEEN if is_named(given, "encoder") else QUICK_SIZE)
     fields: list[tuple[str, Any, Any]] = [
         (
             "preset",
             Annotated[
                 Literal[PRESETS],
                 tyro.conf.arg(
-                    help="settings to start from: the paper's; for 32 x 32 colour photographs, these also fast; quick: "
-                    "a small net for photographs, as many steps as this machine makes in ten minutes, all labels"
+                    help="settings to start from: the paper's; for 32 x 32 colour photographs, of supervised also fast; "
+                    "quick: for photographs, all labels, and of supervised, fixmatch and flow_matching a small net and "
+                    "as many steps as this machine makes in ten minutes; what is fitted in one go is quick as it is"
                 ),
             ],
             dataclasses.field(default=PRESETS[0]),
@@ -164,7 +168,7 @@ def train(arguments: Sequence[str]) -> int:
     config, data = chosen.config, None
     if chosen.steps is not None:
         config = with_steps(name, config, chosen.steps)
-    elif chosen_preset == QUICK and not chosen.dry_run and config.steps == default.steps:
+    elif chosen_preset == QUICK and not chosen.dry_run and has_steps(config) and config.steps == default.steps:
         steps, data = pace.steps_in(pace.MINUTES, name, config, chosen.options)
         config = with_steps(name, config, steps)
     if chosen.dry_run:
@@ -183,7 +187,17 @@ def train(arguments: Sequence[str]) -> int:
 def has_dataset(given: settings_file.Given) -> bool:
     """Is a data set named, or help or a print asked for, which read none?"""
     words = {word.partition("=")[0] for word in given.words}
-    return given.printing or "dataset" in given.values or not words.isdisjoint(("--dataset", "-h", "--help"))
+    return given.printing or is_named(given, "dataset") or not words.isdisjoint(("-h", "--help"))
+
+
+def is_named(given: settings_file.Given, name: str) -> bool:
+    """Is an option given, among the words of a command or in its file?"""
+    return name in given.values or f"--{name}" in {word.partition("=")[0] for word in given.words}
+
+
+def has_steps(config: Any) -> bool:
+    """Is a method trained, step by step, rather than fitted in one go?"""
+    return hasattr(config, "steps")
 
 
 def named_preset(given: settings_file.Given) -> str:
@@ -198,7 +212,7 @@ def preset(name: str, module: Any, chosen: str) -> Any:
     """The settings that a method starts from: its paper's, or those that stand as NAME beside it."""
     from ssl_gen.types import UserError
 
-    if chosen not in PRESETS[1:]:
+    if chosen not in PRESETS[1:] or (chosen == QUICK and not has_steps(module.Config())):
         return module.Config()
     if not hasattr(module, chosen.upper()):
         there = [other for other in PRESETS[1:] if hasattr(module, other.upper())]

@@ -19,7 +19,7 @@ from ssl_gen.datasets.image_files import Picture, read_picture
 from ssl_gen.datasets.layout import File, lay_out
 from ssl_gen.datasets.names import readable
 from ssl_gen.datasets.reading import Reading
-from ssl_gen.datasets.walk import ALWAYS, NO_IMAGE, SUFFIXES, UNREADABLE, Walk, is_image, walk
+from ssl_gen.datasets.walk import ALWAYS, IN_HIDDEN, NO_IMAGE, SUFFIXES, SYSTEM_FILE, UNREADABLE, Walk, is_image, walk
 from ssl_gen.types import UserError
 
 HELD_OUT = 5  # one labelled image in five becomes a test image where there is no test folder; ours
@@ -44,7 +44,7 @@ def load_folder(
     if not path or not root.is_dir():
         raise UserError(f"There is no folder {readable(path)!r}: give the path of a folder of images as folder:PATH.")
     layout, reading = lay_out(root, walk(root, skip_unreadable)), Reading()
-    for why in ALWAYS:
+    for why in (SYSTEM_FILE, IN_HIDDEN):
         reading.leave_out(why, [entry.relative_to(root) for entry in layout.passed.get(why, [])])
     unasked = {why: paths for why, paths in layout.passed.items() if why not in ALWAYS}
     if unasked and not skip_unreadable:

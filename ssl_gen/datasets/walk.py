@@ -1,7 +1,8 @@
 """The one walk over a user's files: what counts as an image, what is passed over, and why.
 
-Names that begin with a dot and those that systems leave behind are passed over. Links are followed, each folder is
-entered once, and nothing is opened that is no regular file.
+Names that begin with a dot and those that systems leave behind are passed over, and so is what this program writes where
+it is started in the folder of the pictures: runs, tables and pages. Links are followed, each folder is entered once, and
+nothing is opened that is no regular file.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ SYSTEM = {  # small letters; what file managers, archives and servers leave behi
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini", "__macosx", "@eadir", "#recycle"),
     *("$recycle.bin", "system volume information", "lost+found"),
 }
+RUN = "run.json"  # in the folder of a run, see `reports.records`
+WRITTEN = {"predictions.csv", "suggest.csv", "review.html", "compare.html"}  # by default into the folder one is in
 # Why a file was not taken, as it is said: "3 hidden or system".
 SYSTEM_FILE = "hidden or system"
 IN_HIDDEN = "in a hidden or system folder"
+OURS = "written by this program"  # a run counts as one
 NO_IMAGE = "not named as an image"
 BROKEN_LINK = "behind a broken link"
 READ_ALREADY = "behind a link to a folder that is read already"
 SPECIAL = "a pipe, socket or device"
 CLOSED = "closed to this user"
 UNREADABLE = "unreadable"
-ALWAYS = (SYSTEM_FILE, IN_HIDDEN)  # passed over wherever they lie; for the rest, training is to be asked
+ALWAYS = (SYSTEM_FILE, IN_HIDDEN, OURS)  # passed over wherever they lie; for the rest, training is to be asked
 
 
 class Walk(NamedTuple):
@@ -100,7 +104,16 @@ def _search(root: Path, passing: bool) -> Walk:
             else:
                 images.append(path)
     everything = {why: sorted(paths, key=order) for why, paths in passed.items() if paths}
-    return Walk(sorted(images, key=order), sorted(folders, key=order), everything)
+    theirs = [folder for folder in folders if not _only_runs(folder, images, everything)]
+    return Walk(sorted(images, key=order), sorted(theirs, key=order), everything)
+
+
+def _only_runs(folder: Path, images: list[Path], passed: dict[str, list[Path]]) -> bool:
+    """Are runs all that lies below, as in the folder `runs`?"""
+    if not any(folder in path.parents for path in passed.get(OURS, [])):
+        return False
+    others = (path for why, paths in passed.items() if why not in ALWAYS for path in paths)
+    return not any(folder in path.parents for path in (*images, *others))
 
 
 def _why_not(entry: os.DirEntry[str]) -> str | None:
@@ -114,9 +127,11 @@ def _why_not(entry: os.DirEntry[str]) -> str | None:
     if _is_system(entry.name):
         return IN_HIDDEN if stat.S_ISDIR(mode) and not entry.is_symlink() else SYSTEM_FILE
     if stat.S_ISDIR(mode):
-        return None
+        return OURS if os.path.isfile(os.path.join(entry.path, RUN)) else None
     if not stat.S_ISREG(mode):
         return SPECIAL
+    if entry.name in WRITTEN:
+        return OURS
     return None if is_image(Path(entry.name)) else NO_IMAGE
 
 

@@ -75,6 +75,9 @@ PHOTOGRAPHS = Config(  # ours; U-Net, dropout and flips as Karras et al. 2022, a
     steps=400_000, labelled_batch=128, unlabelled_batch=128, widths=(128, 256, 256), blocks=2, attention=(1,),
     dropout=0.13, learning_rate=2e-4, averaging=1e-4, augmentation=Augmentation(flip=True),
 )  # fmt: skip
+QUICK = Config(  # ours, for photographs on a few cores
+    steps=1_000, widths=(48, 96), fold=True, averaging=5e-3, augmentation=Augmentation(flip=True),
+)  # fmt: skip
 
 
 class State(NamedTuple):
