@@ -1,7 +1,8 @@
 """Semi-supervised image generation in JAX: many images, few labels.
 
     run = ssl_gen.train("triple_gan", dataset="digits", labels=50, seeds=3, steps=4000, out="runs/mine")
-    run.metrics["error"]["mean"], run.sample(label=3, count=16), run.classify(images)
+    images = run.sample(label=3, count=16)  # uint8 (16, 8, 8, 1)
+    run.metrics["error"]["mean"], run.classify(images)
     run = ssl_gen.load("runs/mine")
 
 is what `ssl-gen train`, `sample` and `predict` do, `ssl_gen.suggest` and `ssl_gen.review` do what their commands do;

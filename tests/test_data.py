@@ -41,7 +41,7 @@ def test_a_method_of_labels_alone_may_have_them_all():
     "module", [fixmatch, soft_match, ada_match, gan_self_training], ids=lambda module: module.__name__.split(".")[-1]
 )
 def test_alignment_is_refused_where_the_pool_is_known_to_have_other_classes_than_the_labels(module, scheme):
-    with pytest.raises(UserError, match=r"add --config\.alignment False"):
+    with pytest.raises(UserError, match=r"add --config.no-alignment"):
         check_alignment(module.Config(), scheme)
     check_alignment(module.Config(alignment=False), scheme)
     check_alignment(module.Config(), Scheme(kind="uniform", noise=0.2, disjoint=True))
@@ -50,7 +50,7 @@ def test_alignment_is_refused_where_the_pool_is_known_to_have_other_classes_than
 
 def test_a_run_is_refused_before_it_starts_where_alignment_would_mislead(tmp_path):
     options = Options(labels="100", mask=Scheme(missing=(3,)), out=tmp_path / "run")
-    with pytest.raises(UserError, match=r"add --config\.alignment False"):
+    with pytest.raises(UserError, match=r"add --config.no-alignment"):
         train.train("fixmatch", fixmatch.Config(steps=1), options)
     assert not (tmp_path / "run").exists()
 

@@ -1,6 +1,7 @@
 """The door for Python: `ssl_gen.train` by keywords, and the run that it and `ssl_gen.load` give."""
 
 import dataclasses
+import importlib
 import json
 import re
 import types
@@ -15,7 +16,7 @@ from finished import RECIPES
 import ssl_gen
 from ssl_gen.evaluation import inference
 from ssl_gen.methods import METHODS
-from ssl_gen.methods.classical import supervised
+from ssl_gen.methods.classical import linear, supervised
 from ssl_gen.reports.records import Stop
 from ssl_gen.runs.data import load_data
 
@@ -162,6 +163,16 @@ def test_steps_of_a_method_that_has_none_and_unknown_methods_are_refused():
         ssl_gen.train("linear", steps=5)
     with pytest.raises(ssl_gen.UserError, match="triple_gan"):
         ssl_gen.train("tripel_gan")
+
+
+def test_a_method_of_ones_own_is_trained_and_loaded_by_its_name(tmp_path, monkeypatch):
+    """A file outside the package, here a copy of one that is in it."""
+    (tmp_path / "mine.py").write_text(Path(linear.__file__).read_text())
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ssl_gen.METHODS, "mine", importlib.import_module("mine"))
+    run = ssl_gen.train("mine", dataset="digits", labels=30, out=tmp_path / "run", quiet=True)
+    assert (run.record.method, run.record.family) == ("mine", "mine")
+    assert ssl_gen.load(tmp_path / "run").classify(IMAGES).shape == (5, 10)
 
 
 def test_what_a_run_cannot_do_is_answered_in_one_line(pair, checked, finished):

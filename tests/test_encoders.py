@@ -144,8 +144,8 @@ def test_an_encoder_that_cannot_be_is_answered_in_one_line(net, capsys, tmp_path
     assert "all labels of these data" in complaint(capsys, "--encoder", tmp_path / "own", "--validation", "50", *out)
     assert "[8, 8, 1], not [10, 10, 1]" in complaint(capsys, "--encoder", net, "--size", "10", *out)
     assert "notes.txt" in complaint(capsys, "--encoder", tmp_path / "notes.txt", *out)
-    assert "run `ssl-gen train-features digits` first" in complaint(capsys, "--encoder", "trained", *out)
-    assert "there is no auto" in complaint(capsys, "--encoder", "auto", *out)
+    for learnt in ("trained", "auto"):
+        assert f"there is no {learnt}" in complaint(capsys, "--encoder", learnt, *out)
     assert "/no/such/run" in complaint(capsys, "--encoder", "/no/such/run", *out)
     assert not (tmp_path / "run").exists()
 

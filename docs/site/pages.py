@@ -41,7 +41,7 @@ API = {  # page -> modules, and what the page is
         "What every method page is made of.",
     ),
     "datasets": (
-        tuple(f"ssl_gen.datasets.{name}" for name in ("sources", "dataset", "masking", "batches", "store")),
+        tuple(f"ssl_gen.datasets.{name}" for name in ("sources", "folders", "dataset", "masking", "batches", "store")),
         "Images, label masks and batches.",
     ),
     "metrics": (("ssl_gen.metrics.metric", "ssl_gen.metrics.registry"), "What a metric is, and all of them by name."),

@@ -116,9 +116,12 @@ def train(arguments: Sequence[str]) -> int:
         print(f"usage: ssl-gen train METHOD ...\n\nmethods: {', '.join(METHODS)}")
         print("\n`ssl-gen train METHOD --help` says what each can be set to.")
         if kinds := layout.first_look(Path()):
-            print(f"\nThis folder holds pictures, in {listed(kinds)}. To learn them, and to draw more, ten minutes each:")
-            print("ssl-gen train fixmatch --dataset folder:. --preset quick --out runs/labels")
-            print("ssl-gen train flow_matching --dataset folder:. --preset quick --labeller runs/labels --out runs/drawn")
+            quick = "--dataset folder:. --preset quick"
+            print(
+                f"\nThis folder holds pictures, in {listed(kinds)}. To label them, then to draw more, ten minutes each:"
+            )
+            print(f"ssl-gen train fixmatch {quick} --out runs/labels")
+            print(f"ssl-gen train flow_matching {quick} --labeller runs/labels --out runs/drawn")
         return 0 if arguments else 2
     name, *rest = arguments
     if name.startswith("-"):
@@ -142,9 +145,9 @@ def train(arguments: Sequence[str]) -> int:
             Annotated[
                 Literal[PRESETS],
                 tyro.conf.arg(
-                    help="settings to start from: the paper's; for 32 x 32 colour photographs, of supervised also fast; "
-                    "quick: for photographs, all labels, and of supervised, fixmatch and flow_matching a small net and "
-                    "as many steps as this machine makes in ten minutes; what is fitted in one go is quick as it is"
+                    help="settings to start from: the paper's; for 32 x 32 colour photographs, of supervised also "
+                    "fast; quick: for photographs, all labels, and of supervised, fixmatch and flow_matching a small "
+                    "net and as many steps as this machine makes in ten minutes; what is fitted in one go is quick as it is"
                 ),
             ],
             dataclasses.field(default=PRESETS[0]),

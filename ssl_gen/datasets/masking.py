@@ -34,7 +34,7 @@ class Scheme:
     pool_imbalance: float = 1.0  # images of the first class over those of the last, in the whole pool; 1 leaves it
     noise: float = 0.0  # fraction of the visible labels that are replaced by a wrong class, in [0, 1)
     noise_kind: Literal["symmetric", "class_dependent"] = "symmetric"  # wrong class: any other one, or the next
-    missing: tuple[int, ...] = ()  # classes that get no visible label; on the command line by name, else by number
+    missing: tuple[int, ...] = ()  # classes with no visible label: numbers, their names where those are, or from 0
     out_of_distribution: float = 0.0  # fraction of the unlabelled pool that belongs to no class, in [0, 1)
     disjoint: bool = False  # keep the labelled images out of the unlabelled pool, which else holds them too
     seed: int | None = None  # of the one mask that all seeds of a run train on; by default each seed has its own

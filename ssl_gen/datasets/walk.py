@@ -1,8 +1,8 @@
 """The one walk over a user's files: what counts as an image, what is passed over, and why.
 
-Names that begin with a dot and those that systems leave behind are passed over, and so is what this program writes where
-it is started in the folder of the pictures: runs, tables and pages. Links are followed, each folder is entered once, and
-nothing is opened that is no regular file.
+Names that begin with a dot and those that systems leave behind are passed over, and so is what this program writes
+where it is started in the folder of the pictures: runs, tables and pages. Links are followed, each folder is entered
+once, and nothing is opened that is no regular file.
 """
 
 from __future__ import annotations

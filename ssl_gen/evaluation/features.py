@@ -107,27 +107,27 @@ def kept_features(architecture: Architecture, name: str) -> Callable[[Tree, Arra
 
 
 def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str, size: int | None = None) -> Extractor:
-    """An extractor for `--encoder`, by a name of this page; `auto` is none, for it may have learnt from the labels.
+    """An extractor for `--encoder`, by a name of this page but `trained` and `auto`, which learnt from all labels.
 
     size: pixels that a pretrained network sees, by default its own.
 
     `sha256` is of the data set that is to be learnt, as it was read. Raises UserError where there is none, it sees
     images of another shape, or was trained on all labels of these data.
     """
-    if name not in ("pixels", "random", "trained"):
+    if name not in ("pixels", "random"):
         path = sources.find(name)
         if path is None:
             known = ", ".join(sources.PACKAGES)
             raise UserError(
-                f"--encoder is a run's folder, pixels, random, trained, {known}, hf:OWNER/NAME or a weights file; "
+                f"--encoder is a run's folder, pixels, random, {known}, hf:OWNER/NAME or a weights file; "
                 f"there is no {name}"
             )
         name = str(path)
     elif size is not None:
         raise UserError(f"--encoder-size is for pretrained networks, not for {name}")
-    path = trained_path(sha256) if name == "trained" else Path(name)
-    said = description(path) if path and path.is_file() else None
-    if path is None or said is None:
+    path = Path(name)
+    said = description(path) if path.is_file() else None
+    if said is None:
         return find_extractor(name, spec, dataset, sha256, size)
     if size is not None:
         raise UserError(f"--encoder-size is for pretrained networks: {path} sees images as they come")

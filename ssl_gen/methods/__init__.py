@@ -98,5 +98,8 @@ METHODS = {
 
 
 def family(name: str) -> str:
-    """The sub-folder a method lives in: adversarial, variational, self_training, classical, diffusion."""
-    return METHODS[name].__name__.split(".")[-2]
+    """The sub-folder a method lives in: adversarial, variational, self_training, classical, diffusion.
+
+    Of a method outside the package that of its module, or the module's own name where it lies in none.
+    """
+    return METHODS[name].__name__.split(".")[-2:][0]

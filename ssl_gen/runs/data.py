@@ -205,7 +205,7 @@ def check_alignment(config: Any, scheme: masking.Scheme) -> None:
     if getattr(config, "alignment", False) and not scheme.representative:
         raise UserError(
             "alignment takes the classes to be as frequent among all images as among the labels, and this --mask says "
-            "they are not: add --config.alignment False"
+            "they are not: add --config.no-alignment"
         )
 
 

@@ -36,7 +36,7 @@ class Options:
     suggested_by: str | None = None
     missing_pixels: float = 0.0  # share lost of every image, tests too; the pixel's mean over training stands in
     # what a method that is fitted in one go sees instead of pixels: the latents of a run (its folder), or features:
-    # random, trained, a weights file, efficientnet_lite0 (extra pretrained), mobilenet_v2, hf:OWNER/NAME
+    # random, a weights file, efficientnet_lite0 (extra pretrained), mobilenet_v2, hf:OWNER/NAME
     encoder: str | None = None
     encoder_size: int | None = None  # pixels that images are brought to for a pretrained encoder; by default its own
     # the folder of a run that guesses the hidden labels, for methods that learn guesses: of the same images and labels,
