@@ -147,7 +147,8 @@ def train(arguments: Sequence[str]) -> int:
                 tyro.conf.arg(
                     help="settings to start from: the paper's; for 32 x 32 colour photographs, of supervised also "
                     "fast; quick: for photographs, all labels, and of supervised, fixmatch and flow_matching a small "
-                    "net and as many steps as this machine makes in ten minutes; what is fitted in one go is quick as it is"
+                    "net and as many steps as this machine makes in ten minutes; what is fitted in one go is quick "
+                    "as it is"
                 ),
             ],
             dataclasses.field(default=PRESETS[0]),
