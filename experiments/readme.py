@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.table import HERE
-from experiments.tracked import Numbers, Tracked, comparisons, layout, load, staleness
+from experiments.tracked import Numbers, Tracked, comparisons, layout, load, printed, staleness
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.reports.records import FinalRecord
@@ -31,6 +31,9 @@ def of_numbers(numbers: Numbers) -> str:
     columns = numbers.metrics
     names = dict.fromkeys(name for column in columns.values() for name in column)
     rows = [[name, *(tables.measured("", column.get(name)) for column in columns.values())] for name in names]
+    others = numbers.published or {}
+    for name in dict.fromkeys(name for column in others.values() for name in column):
+        rows.append([name, *(printed([others[column][name]]) for column in columns)])
     return tables.markdown_table([numbers.unit, *columns], rows)
 
 

@@ -38,6 +38,7 @@ class Numbers:
     device: str
     commit: str | None
     metrics: dict[str, dict[str, Summary]]
+    published: dict[str, dict[str, PublishedNumber]] | None = None  # {column: {row: number}}
 
 
 def load(path: Path) -> Tracked | Numbers | None:
