@@ -39,7 +39,7 @@ def test_texts_are_brought_to_length_one(tmp_path):
 def test_every_way_tells_two_clouds_apart_and_errors_are_those_of_the_other_points(tmp_path, monkeypatch):
     write(tmp_path)
     found = book_graphs.errors(tmp_path, 1, 10)
-    assert found == dict.fromkeys(("nearest", *book_graphs.METHODS), [0.0, 0.0])
+    assert found == {way: [0.0, 0.0] for way in ("nearest", *book_graphs.METHODS)}
     wrong = [np.r_[np.ones(18, int), np.ones(18, int)]] * 2  # the other points stand in the order of the file
     monkeypatch.setattr(book_graphs, "METHODS", {"graph": None})
     monkeypatch.setattr(book_graphs, "guesses", lambda name, *given: wrong.pop())
