@@ -30,8 +30,8 @@ def preceded(first: optax.ScalarOrSchedule, updates: float, later: optax.ScalarO
     """A number, or the one that a schedule has, for the first updates; then `later` at the same number of updates."""
 
     def at(step: Array) -> Array:
-        values = (value(step) if callable(value) else value for value in (first, later))
-        return jnp.where(step < updates, *values)
+        before, after = (value(step) if callable(value) else value for value in (first, later))
+        return jnp.where(step < updates, before, after)
 
     return at
 
