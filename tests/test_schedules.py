@@ -1,5 +1,6 @@
 """Learning rates over a run, and what weight decay touches."""
 
+import inspect
 import math
 
 import jax
@@ -8,7 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from ssl_gen.core import schedules
+from ssl_gen.core.ema import update_ema
 from ssl_gen.core.schedules import (
+    airbench,
     annealed,
     clipped,
     decaying,
@@ -17,13 +21,20 @@ from ssl_gen.core.schedules import (
     linear_ramp,
     partly_cosine,
     partly_cosine_optimizer,
+    preceded,
     ramp_down,
     ramp_up,
+    ramped_adam,
     staged,
+    triangular,
 )
+from ssl_gen.losses.likelihood import running
+from ssl_gen.losses.thresholds import signal_ceiling
+from ssl_gen.methods.adversarial import triple_gan
 from ssl_gen.methods.classical import supervised
-from ssl_gen.methods.self_training import fixmatch, pseudo_label
+from ssl_gen.methods.self_training import ada_match, fixmatch, meta_pseudo_labels, pseudo_label, vat
 from ssl_gen.methods.variational import vae
+from ssl_gen.types import Average, TrainState
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -124,21 +135,105 @@ def test_the_stages_of_a_vae_are_the_papers_for_int32_steps(step):
     np.testing.assert_allclose(rate, 1e-3 * 10 ** (-stage(step) / 7), rtol=1e-5)
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        lambda step: vae.falling(1e-3, LONG, step),
-        lambda step: partly_cosine(1e-3, LONG)(step),
-        lambda step: annealed(1e-3, LONG, 0.5)(step),
-        lambda step: ramp_up(step, LONG / 3),
-        lambda step: ramp_down(step, LONG / 6, LONG),
-        lambda step: linear_ramp(step, 0.1 * LONG, 0.6 * LONG),
-    ],
-    ids=["vae", "partly_cosine", "annealed", "ramp_up", "ramp_down", "linear_ramp"],
-)
-def test_a_schedule_is_what_it_is_in_float64_however_large_an_int32_step_is(schedule, step):
-    given = float(jax.jit(schedule)(jnp.int32(step)))
+def started(optimizer, weights, step):
+    """An optimiser's state that has counted so many updates, wherever it counts them."""
+    state = optimizer.init(weights)
+    return jax.tree.map(lambda leaf: step if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf, state)
+
+
+def update_of(optimizer, module="Dense_0"):
+    """step -> what a gradient of 1 then does to a weight of `module` that is 0."""
+
+    def at(step):
+        weights = {module: {"bias": jnp.zeros(())}}
+        updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, weights), started(optimizer, weights, step), weights)
+        return updates[module]["bias"]
+
+    return at
+
+
+def hyperparameter(optimizer, name):
+    """step -> what an optimiser whose settings change has for `name` then."""
+
+    def at(step):
+        weights = jnp.zeros(())
+        return optimizer.update(jnp.ones(()), started(optimizer, weights, step), weights)[1].hyperparams[name]
+
+    return at
+
+
+def moved_by(step):
+    """How far the EMA goes to a player, of which it is 1 away."""
+    player = TrainState(jnp.ones(()), {}, (), Average(jnp.zeros(()), {}))
+    return update_ema(player, 1e-4, step).ema.params
+
+
+def generated(step):
+    """The weight of generated images in Triple GAN's classifier, whose cross entropy is log 2."""
+    config = triple_gan.Config(steps=LONG, generated_from=0.4, entropy=0.0, balance=0.0, adversarial=0.0)
+    logits, labels = jnp.zeros((1, 2)), jnp.zeros(1, int)
+    drawn = triple_gan.Drawn(jnp.zeros((1, 1, 1, 1)), labels, jnp.zeros(1))
+    shown = {"labelled": logits, "unlabelled": logits, "drawn": logits}
+    return triple_gan.classifier_terms(config, shown, labels, logits, drawn, step)["generated"]
+
+
+RAMPED = ramped_adam(3e-3, LONG, LONG / 3, LONG / 6, (0.9, 0.5), (0.99, 0.999))
+VAT = vat.adam(vat.Config(steps=LONG, anneal=0.4))
+TEACHER, STUDENT = meta_pseudo_labels.optimizers(meta_pseudo_labels.Config(steps=LONG))
+AIRBENCH = airbench(1.5, LONG, 0.0)
+SCHEDULES = {
+    "vae": lambda step: vae.falling(1e-3, LONG, step),
+    "partly_cosine": partly_cosine(1e-3, LONG),
+    "annealed": annealed(1e-3, LONG, 0.5),
+    "staged": staged(3e-4, LONG, 5, 0.75),  # sdgm and adgm
+    "preceded": preceded(3e-4, 0.03 * LONG, annealed(1e-3, LONG, 1.0)),  # triple_gan's classifier
+    "preceded, numbers": preceded(0.99, LONG / 3, 0.999),  # mean_teacher's averaging
+    "half_cosine": half_cosine(0.9, 0.99, LONG),  # r3gan
+    "half_cosine, from 0": half_cosine(0.0, 0.1 * LONG, LONG),  # r3gan's half-life
+    "triangular": triangular(1.5, LONG),
+    "ramp_up": lambda step: ramp_up(step, LONG / 3),
+    "ramp_down": lambda step: ramp_down(step, LONG / 6, LONG),
+    "linear_ramp": lambda step: linear_ramp(step, 0.1 * LONG, 0.6 * LONG),
+    "linear_ramp, from 0": lambda step: linear_ramp(step, 0, 0.6 * LONG),
+    "slow_rate": lambda step: supervised.slow_rate(step, supervised.Config(steps=LONG, lookahead=5)),
+    "due": lambda step: supervised.due(step, supervised.Config(steps=LONG, lookahead=7)),
+    "rise": lambda step: ada_match.rise(step / LONG),
+    "ceiling, linear": lambda step: signal_ceiling("linear", step / LONG, 10),  # uda
+    "ceiling, log": lambda step: signal_ceiling("log", step / LONG, 10),
+    "ceiling, exp": lambda step: signal_ceiling("exp", jnp.minimum(step / LONG, 1), 10),  # past the end it overflows
+    "generated": generated,
+    "average": moved_by,
+    "running": lambda step: LONG * running(jnp.zeros((2, 1)), jnp.ones((1, 1)), step)[0, 0],  # m1's moments
+    "decaying, adam": update_of(decaying("adam", 1e-3, LONG, 0.0)),
+    "decaying, sgd": update_of(decaying("sgd", 1e-3, LONG, 0.0)),
+    "partly_cosine_optimizer": update_of(partly_cosine_optimizer("adamw", 2e-3, LONG, 5e-4)),
+    "airbench, norms": update_of(AIRBENCH, "BatchNorm_0"),
+    "airbench, whitening": update_of(AIRBENCH, "Whitening_0"),
+    "airbench, others": update_of(AIRBENCH),
+    "ramped_adam": update_of(RAMPED),  # mean_teacher, pi_model, temporal_ensembling
+    "ramped_adam, b1": hyperparameter(RAMPED, "b1"),
+    "ramped_adam, b2": hyperparameter(RAMPED, "b2"),
+    "vat": update_of(VAT),
+    "vat, b1": hyperparameter(VAT, "b1"),
+    "meta_pseudo_labels, teacher": update_of(TEACHER),
+    "meta_pseudo_labels, student": update_of(STUDENT),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_what_it_is_in_float64_however_large_an_int32_step_is(name):
+    schedule = SCHEDULES[name]
+    given = [float(value) for value in jax.jit(jax.vmap(schedule))(jnp.array(STEPS, jnp.int32))]
     with jax.enable_x64(True):
-        expected = float(schedule(jnp.float64(step)))
+        expected = [float(schedule(jnp.float64(step))) for step in STEPS]
     np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-7)
+    assert len(set(expected)) > 1  # it is no constant
+
+
+def test_every_schedule_that_methods_share_is_tested_with_large_steps():
+    """`core.schedules`: what takes a step, or the number of updates that it is for."""
+    functions = [value for value in vars(schedules).values() if inspect.isfunction(value)]
+    own = [function for function in functions if function.__module__ == schedules.__name__]
+    shared = {each.__name__ for each in own if {"step", "steps", "updates"} & inspect.signature(each).parameters.keys()}
+    tested = {name.partition(",")[0] for name in SCHEDULES}
+    assert "staged" in shared and shared <= tested, shared - tested

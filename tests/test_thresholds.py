@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SPEC, tiny
+from tiny import SPEC, batch_at, tiny
 
 from ssl_gen.core.consistency import look
-from ssl_gen.core.counts import pool_steps
+from ssl_gen.core.keys import INIT, stream
 from ssl_gen.core.schedules import partly_cosine_optimizer
 from ssl_gen.losses import thresholds as rules
 from ssl_gen.methods.self_training import ada_match, flex_match, soft_match
-from ssl_gen.types import ImageSpec, UserError
+from ssl_gen.types import UserError
 
 RANDOM = np.random.default_rng(0)
 STEPS, IMAGES, CLASSES, MEMORY = 5, 6, 4, 2
@@ -113,33 +113,48 @@ def test_fairness_of_a_class_that_is_never_guessed_stays_a_number():
     assert 0 < held < 200 and means.guesses[-1] > 0.009
 
 
+FLEXMATCH = [  # rows, guesses, which are sure; then the images' latest, and M(beta) of the three classes
+    ([0, 1, 2], [0, 0, 1], [1, 1, 0], [0, 0, -1, -1, -1, -1], (1 / 3, 0, 0)),  # 2 of 4 unused: M(1/2)
+    ([3, 4, 5], [1, 2, 0], [1, 0, 1], [0, 0, -1, 1, -1, 0], (1, 1 / 5, 0)),  # 3, 1 and 0 of 3: M(1/3)
+    ([2, 0, 1], [1, 1, 2], [1, 1, 0], [1, 0, 1, 1, -1, 0], (1 / 2, 1, 0)),  # 0 is another, 1 stays: M(2/3)
+    ([4, 4, 5], [2, 0, 2], [1, 1, 0], [1, 0, 1, 1, 0, 0], (1, 1, 0)),  # of 4 the later guess counts
+    ([4, 4, 1], [2, 0, 2], [1, 0, 1], [1, 2, 1, 1, 2, 0], (1 / 5, 1, 1 / 2)),  # of 4 the sure one
+]
+
+
 def test_flexmatch_by_hand():
-    threshold, status, found = 0.6, [0.0] * 4, jnp.zeros(CLASSES)
-    raised = 0
-    for q in GUESSES:
-        effect = [share / max(*status, 1 - sum(status)) for share in status]
-        limits = [threshold * x / (2 - x) for x in effect]
-        np.testing.assert_allclose(rules.curriculum_thresholds(found, threshold), limits, rtol=1e-5)
-        sure = [one_hot(row.argmax()) if row.max() > threshold else [0.0] * 4 for row in q]
-        status = moved(status, mean_of(sure))
-        found = rules.update_learning_status(found, log(q), threshold, MEMORY)
-        np.testing.assert_allclose(found, status, rtol=1e-5)
-        raised += sum(limits) > 0
-    assert raised == STEPS - 1  # all guesses are learnt at the first step
+    """Six images in the pool, and two training images that are kept out of it."""
+    threshold, latest = 0.6, jnp.full(8, -1, jnp.int32)
+    np.testing.assert_array_equal(rules.curriculum_thresholds(latest, 6, 3, threshold), 0)  # all guesses are learnt
+    for rows, guesses, sure, expected, raised in FLEXMATCH:
+        confidence = np.where(sure, 0.7, 0.5)[:, None]
+        q = np.where(np.arange(3) == np.array(guesses)[:, None], confidence, (1 - confidence) / 2)
+        latest = rules.latest_guesses(latest, jnp.array(rows), log(q), threshold)
+        assert latest.tolist() == [*expected, -1, -1] and latest.dtype == jnp.int32
+        found = rules.curriculum_thresholds(latest, 6, 3, threshold)
+        np.testing.assert_allclose(found, threshold * np.array(raised), rtol=1e-6)
 
 
-def test_thresholds_of_guesses_that_stay_are_those_of_flexmatchs_count():
-    """The paper counts the pool by each image's latest confident guess, -1 where there was none."""
-    threshold, batches, status = 0.5, 20, jnp.zeros(CLASSES)
-    step = jax.jit(lambda status: rules.update_learning_status(status, log(GUESSES[4]), threshold, 3))
-    for _ in range(200):
-        status = step(status)
-    latest = [int(row.argmax()) if row.max() > threshold else -1 for row in GUESSES[4]] * batches
-    count = collections.Counter(latest)
-    assert 0 < count[-1] < len(latest)
-    effect = [count[k] / max(count.values()) for k in range(CLASSES)]
-    expected = [threshold * x / (2 - x) for x in effect]
-    np.testing.assert_allclose(rules.curriculum_thresholds(status, threshold), expected, rtol=1e-4)
+def test_latest_guesses_of_a_batch_that_is_divided_over_devices_are_those_of_its_order_bit_for_bit():
+    batch, threshold, expected = 64, 0.6, [-1] * 20
+    rows, q = RANDOM.integers(0, 20, batch), RANDOM.dirichlet(np.full(CLASSES, 0.4), batch)
+    for row, each in zip(rows, q, strict=True):
+        expected[row] = int(each.argmax()) if each.max() > threshold else expected[row]
+    devices = jax.sharding.Mesh(np.array(jax.devices()), "batch")
+    divided = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("batch"))
+    given = jnp.full(20, -1, jnp.int32), *jax.device_put((jnp.asarray(rows, jnp.int32), log(q)), divided)
+    assert len(jax.devices()) > 1
+    assert jax.jit(rules.latest_guesses)(*given, threshold).tolist() == expected
+
+
+def test_a_step_of_flexmatch_remembers_confident_guesses_of_its_batch_and_no_others():
+    method = tiny("flex_match").method
+    batch = batch_at(method)
+    state = jax.jit(method.init)(stream(0, INIT), batch)
+    after, metrics = jax.jit(method.phases[0].step)(state, stream(0, 0), jnp.int32(0), batch)
+    remembered = set(np.flatnonzero(after.latest >= 0).tolist())
+    assert remembered and remembered <= set(batch.rows.tolist())
+    assert float(metrics["classifier/confident"]) == 1  # under a threshold of 0
 
 
 def test_softmatch_by_hand():
@@ -241,12 +256,10 @@ def test_labels_that_are_known_already_teach_nothing_under_a_low_ceiling():
     assert value == 0 and not np.any(gradient)
 
 
-def test_the_learning_status_looks_back_one_pass_over_the_pool():
-    assert pool_steps(None, ImageSpec(8, 8, 1, 3, 12, 24), 8) == 3
-    assert pool_steps(None, ImageSpec(8, 8, 1, 3, 12, 24), 100) == 1  # a batch holds it all
-    assert pool_steps(7, ImageSpec(8, 8, 1, 3), 8) == 7
-    with pytest.raises(UserError, match="memory depends on how many images there are"):
-        flex_match.make(flex_match.Config(), ImageSpec(8, 8, 1, 3))
+@pytest.mark.parametrize("spec", [SPEC._replace(images=None), SPEC._replace(unlabelled=None)])
+def test_flexmatch_must_know_how_many_images_there_are(spec):
+    with pytest.raises(UserError, match="images and unlabelled"):
+        flex_match.make(flex_match.Config(), spec)
 
 
 def test_what_does_not_fit_is_said_in_a_line():

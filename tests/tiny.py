@@ -75,7 +75,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "ladder": {"hidden": (4,)},
     "fixmatch": {"threshold": 0.0, "alignment": True, "network": "mlp"},
     "uda": UNMOVED | {"threshold": 0.0, "annealing": "linear", "network": "mlp"},
-    "flex_match": UNMOVED | {"network": "mlp"},
+    "flex_match": UNMOVED | {"network": "mlp", "threshold": 0.4},  # low: some guesses of so few steps are remembered
     "free_match": UNMOVED | {"network": "mlp"},
     "soft_match": UNMOVED | {"network": "mlp"},
     "ada_match": UNMOVED | {"threshold": 0.0, "network": "mlp"},

@@ -32,14 +32,3 @@ def prior_decay(given: float | None, spec: ImageSpec) -> float:
     It is the gradient of |w|^2 / 2 N. Raises UserError as `counted`.
     """
     return 1 / counted("l2", spec)[1] if given is None else given
-
-
-def pool_steps(given: float | None, spec: ImageSpec, batch: int) -> float:
-    """Steps of so many unlabelled images in which each comes once, at least 1, unless given: the setting `memory`.
-
-    Raises UserError as `counted`.
-    """
-    if given is not None:
-        return given
-    labelled, images = counted("memory", spec)
-    return max((images - labelled) / batch, 1.0)

@@ -26,9 +26,14 @@ def staged(rate: float, updates: int, stages: int, factor: float) -> optax.Sched
     return lambda step: rate * factor ** jnp.floor(step / length)
 
 
-def preceded(rate: float, updates: int, later: optax.ScalarOrSchedule) -> optax.Schedule:
-    """One learning rate for the first updates, then that of `later` at the same number of updates."""
-    return lambda step: jnp.where(step < updates, rate, later(step) if callable(later) else later)
+def preceded(first: optax.ScalarOrSchedule, updates: float, later: optax.ScalarOrSchedule) -> optax.Schedule:
+    """A number, or the one that a schedule has, for the first updates; then `later` at the same number of updates."""
+
+    def at(step: Array) -> Array:
+        before, after = (value(step) if callable(value) else value for value in (first, later))
+        return jnp.where(step < updates, before, after)
+
+    return at
 
 
 def partly_cosine(rate: float, updates: int) -> optax.Schedule:
@@ -114,7 +119,7 @@ def airbench(rate: float, updates: int, l2: float) -> optax.GradientTransformati
 
     groups = {
         "norms": sgd(lambda step: NORMS_FASTER * whole(step), l2 / NORMS_FASTER),
-        "whitening": sgd(lambda step: jnp.where(step < round(WHITENING_TRAINS * updates), whole(step), 0.0)),
+        "whitening": sgd(preceded(whole, round(WHITENING_TRAINS * updates), 0.0)),
         "others": sgd(whole),
     }
     return optax.partition(groups, _groups)
@@ -181,7 +186,7 @@ def ramped_adam(
     return optax.inject_hyperparams(adam_step)(
         learning_rate=lambda step: rate * ramp_up(step, up) * falling(step),
         b1=lambda step: b1[1] + (b1[0] - b1[1]) * falling(step),
-        b2=lambda step: jnp.where(step < up, *b2),
+        b2=preceded(b2[0], up, b2[1]),
     )
 
 

@@ -220,4 +220,4 @@ def keep_informative(latents: Array, moments: Array, least: float) -> Array:
 def running(moments: Array, means: Array, count: Array) -> Array:
     """First and second moments (2, Z) of `count` batches, and of one more of means (B, Z)."""
     batch = jnp.stack([means.mean(0), jnp.square(means).mean(0)])
-    return moments + (batch - moments) / (count + 1)
+    return moments + (batch - moments) / (count + 1.0)

@@ -175,23 +175,29 @@ def self_adaptive_fairness(logits: Array, believed: Array, means: SelfAdaptive) 
     return jnp.where(total > 0, terms.sum(), 0.0)
 
 
-def update_learning_status(status: Array, teacher: Array, threshold: float, memory: float) -> Array:
-    """The share of images that are confidently guessed to be of each class, (K,), after a step with log q (U, K).
+def latest_guesses(latest: Array, rows: Array, teacher: Array, threshold: float) -> Array:
+    """The latest confident guess of each of N images, -1 for none, after a step with log q (U, K): (N,) -> (N,) int32.
 
-    It is a running mean over about the last `memory` steps, where Zhang et al. 2021, "FlexMatch", arXiv:2110.08263,
-    sec. 3.1, counts each image of the pool by its latest confident guess.
+    rows (U,): which of the images the guesses are of. One that is not confident leaves what was there. An image may
+    stand in a batch twice, at the border of two epochs: of its confident guesses the last one in the batch stays. As a
+    maximum of integers, which a batch that is divided over devices gives in parts, bit for bit.
+    Source: Zhang et al. 2021, "FlexMatch", arXiv:2110.08263, sec. 3.1 and algorithm 1.
     """
-    sure = confident(teacher, threshold)[:, None] * jax.nn.one_hot(teacher.argmax(-1), teacher.shape[-1])
-    return optax.incremental_update(sure.mean(0), status, 1 / memory)
+    places, classes = jnp.arange(rows.shape[0]), teacher.shape[-1]
+    ordered = jnp.where(confident(teacher, threshold), places * classes + teacher.argmax(-1), -1)
+    last = jnp.full_like(latest, -1).at[rows].max(ordered.astype(latest.dtype))
+    return jnp.where(last < 0, latest, last % classes)
 
 
-def curriculum_thresholds(status: Array, threshold: float) -> Array:
-    """A threshold of each class, (K,), from the shares of confident guesses (K,): M(beta) t with M(x) = x / (2 - x).
+def curriculum_thresholds(latest: Array, images: int, classes: int, threshold: float) -> Array:
+    """A threshold of each class, (K,), from latest guesses (N,), -1 for none: M(beta) t with M(x) = x / (2 - x).
 
-    beta is the share over that of the best learnt class or of the images not yet guessed, whichever is larger. Source:
-    Zhang et al. 2021, "FlexMatch", arXiv:2110.08263, sec. 3.1 to 3.3.
+    beta is how many images were guessed to be of the class over that of the best learnt class or over those of all
+    `images` of the pool not yet guessed, whichever is larger. Source: Zhang et al. 2021, "FlexMatch", arXiv:2110.08263,
+    sec. 3.1 to 3.3.
     """
-    effect = status / jnp.maximum(status.max(), 1 - status.sum())
+    counts = jnp.bincount(latest + 1, length=classes + 1)[1:]
+    effect = counts / jnp.maximum(counts.max(), images - counts.sum())
     return threshold * effect / (2 - effect)
 
 

@@ -74,7 +74,12 @@ class State(NamedTuple):
 
 def slow_rate(step: Array, config: Config) -> Array:
     """How far the slow weights go towards the player's after update number `step` + 1: () in [0, 1]."""
-    return 1 - 0.95**config.lookahead * ((step + 1) / config.steps) ** 3
+    return 1 - 0.95**config.lookahead * ((step + 1.0) / config.steps) ** 3
+
+
+def due(step: Array, config: Config) -> Array:
+    """Do the slow weights move after update number `step` + 1? () bool: every so many updates, and at the end."""
+    return (step % config.lookahead == config.lookahead - 1) | (step == config.steps - 1)
 
 
 def images_an_epoch(config: Config, spec: ImageSpec) -> int:
@@ -111,8 +116,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         player, metrics = classifier.descend(state.classifier, loss)
         if config.lookahead:
-            due = ((step + 1) % config.lookahead == 0) | (step + 1 == config.steps)
-            player = look_ahead(player, slow_rate(step, config), due)
+            player = look_ahead(player, slow_rate(step, config), due(step, config))
         else:
             player = classifier.average(player, config.averaging, step, batch.labelled, rngs={"dropout": ema_key})
         return State(player), metrics

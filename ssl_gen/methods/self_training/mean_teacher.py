@@ -20,7 +20,6 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from ssl_gen.augmentation import Augmentation, augment
@@ -29,7 +28,7 @@ from ssl_gen.core.ema import check_rate, update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.schedules import ramp_up, ramped_adam
+from ssl_gen.core.schedules import preceded, ramp_up, ramped_adam
 from ssl_gen.losses.classification import cross_entropy, softmax_mse
 from ssl_gen.networks import classifiers
 from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, Tree
@@ -86,6 +85,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
     network = classifiers.classifier(config.network, spec.classes, config.hidden, config.width, config.dropout)
     classifier = Player("classifier", network, adam(config), ema=True)
     up, _ = lengths(config)
+    averaging = preceded(config.averaging[0], up, config.averaging[1])
     for rate in config.averaging:
         check_rate(rate)
 
@@ -107,8 +107,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
             }, stats
 
         player, metrics = classifier.descend(state.classifier, loss)
-        rate = jnp.where(step < up, *config.averaging)
-        return State(update_ema(player, rate, step, teacher_stats)), metrics
+        return State(update_ema(player, averaging(step), step, teacher_stats)), metrics
 
     def classify(state: State, images: Array) -> Array:
         return jax.nn.log_softmax(classifier.infer(state.classifier, images))

@@ -32,7 +32,7 @@ from ssl_gen.core.batching import interleave, separate, shard_batch
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.schedules import kernels, partly_cosine
+from ssl_gen.core.schedules import kernels, linear_ramp, partly_cosine
 from ssl_gen.losses.classification import cross_entropy, smoothed_cross_entropy
 from ssl_gen.losses.thresholds import sharpened_cross_entropy
 from ssl_gen.networks import classifiers
@@ -156,7 +156,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
         def loss(logits: Array) -> Terms:
             labelled, strong, weak = separate(logits, sizes)
-            weight = config.consistency * jnp.minimum(step / max(config.ramp * config.steps, 1), 1)
+            weight = config.consistency * linear_ramp(step, 0, config.ramp * config.steps)
             consistency = sharpened_cross_entropy(
                 strong, weak, config.temperature, config.threshold, config.sharpened_mask
             )

@@ -19,7 +19,6 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from ssl_gen.augmentation import WEAK_PHOTOGRAPHS, Augmentation, augment
@@ -27,7 +26,7 @@ from ssl_gen.core.batching import interleave, separate, shard_batch
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
-from ssl_gen.core.schedules import adam_step, annealed
+from ssl_gen.core.schedules import adam_step, annealed, preceded
 from ssl_gen.losses.classification import cross_entropy, entropy
 from ssl_gen.losses.virtual_adversarial import adversarial_direction, kl_divergence
 from ssl_gen.networks import classifiers
@@ -74,7 +73,7 @@ def adam(config: Config) -> optax.GradientTransformation:
     falls = config.steps - round(config.anneal * config.steps)
     return optax.inject_hyperparams(adam_step)(
         learning_rate=annealed(config.learning_rate, config.steps, config.anneal),
-        b1=lambda step: jnp.where(step < falls, *config.b1),
+        b1=preceded(config.b1[0], falls, config.b1[1]),
         b2=0.999,
     )
 
