@@ -79,7 +79,7 @@ SETTINGS = dict.fromkeys(FAMILY, ("network", "augmentation")) | {
     "gan_self_training": ("classifier_network", "augmentation"),
     "noisy_student": ("network", "strong"),
 }
-# The others' networks go through the same call; that of PHOTOGRAPHS is traced by test_conformance.py, at its whole size.
+# Other networks go through the same call; that of PHOTOGRAPHS is traced by test_conformance.py, at its whole size.
 PAIRS = [(name, "airbench") for name in FAMILY] + [("fixmatch", "conv13"), ("mean_teacher", "wide_resnet")]
 
 
