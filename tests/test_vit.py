@@ -1,4 +1,4 @@
-"""Vision transformers and ResNet-50 beside a second writing in numpy (float64), from files in every layout."""
+"""Vision transformers, block by block, and ResNet-50 beside a second writing, from files in every layout."""
 
 import json
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
 from safetensors.numpy import save_file
+from transformer import LIBRARIES, agree, attention, blocks, feed, run
 
 from ssl_gen.networks.pretrained import encoders, families, vit, vit_names
 from ssl_gen.networks.pretrained.beside import Beside
@@ -137,57 +137,21 @@ def siglip_hugging_face(net):
     return found | named(f"{name}.mlp.fc2", pool["second"])
 
 
-# The network in numpy
+# The network
 
 
-def standardised(x, part, epsilon):
-    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
-    return x * part["weight"] + part["bias"]
-
-
-def affine(x, part):
-    return x @ part["weight"].T + part.get("bias", 0)
-
-
-def attention(part, queries, others):
-    size, mixed = WIDTH // HEADS, []
-    for head in range(HEADS):
-        here = slice(head * size, (head + 1) * size)
-        q, k, v = (
-            affine(x, part[third])[..., here] for x, third in ((queries, "query"), (others, "key"), (others, "value"))
-        )
-        mixed.append(scipy.special.softmax(q @ k.swapaxes(1, 2) / np.sqrt(size), -1) @ v)
-    return affine(np.concatenate(mixed, -1), part["out"])
-
-
-ACTIVATIONS = {
-    "gelu": lambda x: x * scipy.special.ndtr(x),
-    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
-    "tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
-}
-
-
-def feed(x, part, activation):
-    return affine(ACTIVATIONS[activation](affine(x, part["first"])), part["second"])
-
-
-def walk(net, images, activation="gelu", epsilon=1e-6, class_position=True):
-    """images (B, H, W, 3) -> all tokens after the last norm (B, N, D), float64."""
+def walk(net, images, library, activation="gelu", epsilon=1e-6, class_position=True):
+    """images (B, H, W, 3) -> all tokens (B, N, D) after each block and after the last norm, float64."""
     rows = images.astype(np.float64).reshape(len(images), GRID, PATCH, GRID, PATCH, 3).transpose(0, 1, 3, 5, 2, 4)
     kernel = {**net["patches"], "weight": net["patches"]["weight"].reshape(WIDTH, -1)}
-    x = affine(rows.reshape(len(images), GRID**2, -1), kernel) + net["positions"][int(class_position) :]
+    x = library.affine(rows.reshape(len(images), GRID**2, -1), kernel) + net["positions"][int(class_position) :]
     front = []
     if net["token"] is not None:
         front.append((net["token"] + (net["positions"][0] if class_position else 0))[None])
     front += [net["registers"]] if len(net["registers"]) else []
     x = np.concatenate([*(np.broadcast_to(part, (len(x), *part.shape)) for part in front), x], 1)
-    x = standardised(x, net["before"], epsilon) if "before" in net else x
-    for part in net["blocks"]:
-        scales = part.get("scales", (1, 1))
-        seen = standardised(x, part["norm1"], epsilon)
-        x = x + scales[0] * attention(part, seen, seen)
-        x = x + scales[1] * feed(standardised(x, part["norm2"], epsilon), part, activation)
-    return standardised(x, net["norm"], epsilon)
+    x = library.norm(x, net["before"], epsilon) if "before" in net else x
+    return blocks(net, x, HEADS, activation, epsilon, library)
 
 
 def scaled(net):
@@ -199,53 +163,70 @@ def scaled(net):
 IMAGENET = Beside(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 
 
-def encoded(weights, said, images=IMAGES):
+def encoded(weights, said):
+    """Outputs, what comes out of each block and of the last norm, and the encoder."""
     encoder = encoders.recognise(weights, "random", said=said)
     assert encoder.settings.kind == "vit"
-    return jax.jit(encoders.network(encoder.settings).apply)(encoder.variables, images), encoder
+    return *run(encoder, IMAGES), encoder
 
 
-def test_a_plain_transformer_with_its_last_layer():
-    net = network()
+def pooled(net, tokens, library):
+    """tokens (B, N, D) -> (B, D), as SigLIP pools them."""
+    pool, probes = net["pool"], np.broadcast_to(net["probe"], (len(tokens), 1, WIDTH))
+    seen = attention(pool, probes, tokens, HEADS, library)
+    return (seen + feed(library.norm(seen, pool["norm2"], 1e-6), pool, "tanh", library))[:, 0]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_block_of_a_plain_transformer_and_its_last_layer(library):
+    net, library = network(), library()
     head = linear(net["draw"], WIDTH, 7)
-    outputs, encoder = encoded(timm(net) | named("head", head), IMAGENET)
-    expected = walk(net, IMAGES)[:, 0]
-    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
-    np.testing.assert_allclose(outputs.logits, affine(expected, head), atol=1e-4)
+    outputs, layers, encoder = encoded(timm(net) | named("head", head), IMAGENET)
+    expected = walk(net, IMAGES, library)
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, expected[-1][:, 0], atol=1e-4)
+    np.testing.assert_allclose(outputs.logits, library.affine(expected[-1][:, 0], head), atol=1e-4)
     assert encoder.settings.preprocessing.size == GRID * PATCH
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("layout", ["authors", "timm", "hugging_face"])
-def test_dinov2_with_registers_in_three_layouts(layout):
+def test_every_block_of_dinov2_with_registers_in_three_layouts(layout, library):
     """In timm's files the class token has no position."""
+    library = library()
     net = scaled(network(classes_position=layout != "timm", registers=4))
     register = {"authors": "register_tokens", "timm": "reg_token"}
     weights = dinov2_hugging_face(net) if layout == "hugging_face" else timm(net, register[layout])
     weights |= {"mask_token": np.zeros((1, WIDTH), np.float32)} if layout == "authors" else {}
-    outputs, encoder = encoded(weights, Beside())
-    expected = walk(net, IMAGES, class_position=layout != "timm")[:, 0]
-    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
+    outputs, layers, encoder = encoded(weights, Beside())
+    expected = walk(net, IMAGES, library, class_position=layout != "timm")
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, expected[-1][:, 0], atol=1e-4)
     assert outputs.logits is None and encoder.settings.network["registers"] == 4
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize(("write", "activation"), [(clip_hugging_face, "quick_gelu"), (clip_authors, "gelu")])
-def test_the_tower_of_clip_with_its_projection(write, activation):
+def test_every_block_of_the_tower_of_clip_and_its_projection(write, activation, library):
+    library = library()
     net = network(patch_bias=False)
     net |= {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)}
-    outputs, encoder = encoded(write(net), Beside(activation))
-    expected = walk(net, IMAGES, activation, 1e-5)[:, 0] @ net["projection"].T
-    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
+    outputs, layers, encoder = encoded(write(net), Beside(activation))
+    expected = walk(net, IMAGES, library, activation, 1e-5)
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, expected[-1][:, 0] @ net["projection"].T, atol=1e-4)
     assert encoder.settings.preprocessing.mean[0] == pytest.approx(0.48145466)
 
 
-def test_the_tower_of_siglip_with_its_pooling():
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_block_of_the_tower_of_siglip_and_its_pooling(library):
+    library = library()
     net = network(classes_position=False, token=False)
     net |= {"pool": block(net["draw"]), "probe": net["draw"](WIDTH)}
-    outputs, encoder = encoded(siglip_hugging_face(net), Beside())
-    tokens = walk(net, IMAGES, "tanh", class_position=False)
-    pooled = attention(net["pool"], np.broadcast_to(net["probe"], (2, 1, WIDTH)), tokens)
-    pooled = pooled + feed(standardised(pooled, net["pool"]["norm2"], 1e-6), net["pool"], "tanh")
-    np.testing.assert_allclose(outputs.features, pooled[:, 0], atol=1e-4)
+    outputs, layers, encoder = encoded(siglip_hugging_face(net), Beside())
+    expected = walk(net, IMAGES, library, "tanh", class_position=False)
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, pooled(net, expected[-1], library), atol=1e-4)
     assert encoders.as_settings(json.loads(json.dumps(encoders.to_plain(encoder.settings)))) == encoder.settings
 
 
