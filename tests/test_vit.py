@@ -31,13 +31,14 @@ def linear(draw, given, features, bias=True):
     return {"weight": draw(features, given)} | ({"bias": draw(features)} if bias else {})
 
 
-def block(draw):
+def block(draw, gated=False):
     parts = {"norm1": norms(draw), "norm2": norms(draw), "out": linear(draw, WIDTH, WIDTH)}
     parts |= {third: linear(draw, WIDTH, WIDTH) for third in ("query", "key", "value")}
+    parts |= {"gate": linear(draw, WIDTH, HIDDEN)} if gated else {}
     return parts | {"first": linear(draw, WIDTH, HIDDEN), "second": linear(draw, HIDDEN, WIDTH)}
 
 
-def network(classes_position=True, token=True, patch_bias=True, registers=0):
+def network(classes_position=True, token=True, patch_bias=True, registers=0, gated=False):
     """The parts of a transformer, without names."""
     draw = draws()
     patches = {"weight": draw(WIDTH, 3, PATCH, PATCH)} | ({"bias": draw(WIDTH)} if patch_bias else {})
@@ -46,7 +47,7 @@ def network(classes_position=True, token=True, patch_bias=True, registers=0):
         "positions": draw(GRID**2 + classes_position, WIDTH),
         "registers": draw(registers, WIDTH),
         "patches": patches,
-        "blocks": [block(draw) for _ in range(DEPTH)],
+        "blocks": [block(draw, gated) for _ in range(DEPTH)],
         "norm": norms(draw),
         "draw": draw,
     }
@@ -56,14 +57,19 @@ def named(prefix, part):
     return {f"{prefix}.{end}": array for end, array in part.items()}
 
 
-def fused(part):
-    """Queries, keys and values in one."""
-    return {
-        end: np.concatenate([part[third][end] for third in ("query", "key", "value")]) for end in ("weight", "bias")
-    }
+def fused(part, layers=("query", "key", "value")):
+    """Several layers in one."""
+    return {end: np.concatenate([part[layer][end] for layer in layers]) for end in ("weight", "bias")}
 
 
-def timm(net, register="reg_token"):
+def mlp(name, part, gated):
+    """The layers of an MLP, which are called `gated` where it has gates: these come first, in one array with units."""
+    first, second = gated if "gate" in part else ("fc1", "fc2")
+    inner = fused(part, ("gate", "first")) if "gate" in part else part["first"]
+    return named(f"{name}.{first}", inner) | named(f"{name}.{second}", part["second"])
+
+
+def timm(net, register="reg_token", gated=("fc1", "fc2")):
     found = {"cls_token": net["token"][None, None], "pos_embed": net["positions"][None]}
     found |= named("patch_embed.proj", net["patches"]) | named("norm", net["norm"])
     found |= {register: net["registers"][None]} if len(net["registers"]) else {}
@@ -71,7 +77,7 @@ def timm(net, register="reg_token"):
         name = f"blocks.{i}"
         found |= named(f"{name}.norm1", part["norm1"]) | named(f"{name}.norm2", part["norm2"])
         found |= named(f"{name}.attn.qkv", fused(part)) | named(f"{name}.attn.proj", part["out"])
-        found |= named(f"{name}.mlp.fc1", part["first"]) | named(f"{name}.mlp.fc2", part["second"])
+        found |= mlp(f"{name}.mlp", part, gated)
         if "scales" in part:
             found |= {f"{name}.ls1.gamma": part["scales"][0], f"{name}.ls2.gamma": part["scales"][1]}
     return found
@@ -89,7 +95,7 @@ def dinov2_hugging_face(net):
         for third in ("query", "key", "value"):
             found |= named(f"{name}.attention.attention.{third}", part[third])
         found |= named(f"{name}.attention.output.dense", part["out"])
-        found |= named(f"{name}.mlp.fc1", part["first"]) | named(f"{name}.mlp.fc2", part["second"])
+        found |= mlp(f"{name}.mlp", part, ("weights_in", "weights_out"))
         found |= {f"{name}.layer_scale{k + 1}.lambda1": part["scales"][k] for k in (0, 1)}
     return found
 
@@ -189,20 +195,54 @@ def test_every_block_of_a_plain_transformer_and_its_last_layer(library):
     assert encoder.settings.preprocessing.size == GRID * PATCH
 
 
+def dinov2(layout, gated=False):
+    """A network with registers, and its file; in timm's files the class token has no position."""
+    net = scaled(network(classes_position=layout != "timm", registers=4, gated=gated))
+    if layout == "timm":
+        return net, timm(net)
+    if layout == "hugging_face":
+        return net, dinov2_hugging_face(net)
+    return net, timm(net, "register_tokens", ("w12", "w3")) | {"mask_token": np.zeros((1, WIDTH), np.float32)}
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("layout", ["authors", "timm", "hugging_face"])
-def test_every_block_of_dinov2_with_registers_in_three_layouts(layout, library):
-    """In timm's files the class token has no position."""
-    library = library()
-    net = scaled(network(classes_position=layout != "timm", registers=4))
-    register = {"authors": "register_tokens", "timm": "reg_token"}
-    weights = dinov2_hugging_face(net) if layout == "hugging_face" else timm(net, register[layout])
-    weights |= {"mask_token": np.zeros((1, WIDTH), np.float32)} if layout == "authors" else {}
+def test_every_block_of_dinov2_with_registers_and_of_its_giant_with_gates_in_three_layouts(layout, gated, library):
+    net, weights = dinov2(layout, gated)
     outputs, layers, encoder = encoded(weights, Beside())
-    expected = walk(net, IMAGES, library, class_position=layout != "timm")
+    expected = walk(net, IMAGES, library(), "silu" if gated else "gelu", class_position=layout != "timm")
     agree(layers, expected)
     np.testing.assert_allclose(outputs.features, expected[-1][:, 0], atol=1e-4)
     assert outputs.logits is None and encoder.settings.network["registers"] == 4
+    assert encoders.as_settings(json.loads(json.dumps(encoders.to_plain(encoder.settings)))) == encoder.settings
+
+
+def test_dinov2s_giant_has_one_name_in_its_authors_layout_and_in_hugging_faces():
+    both = [
+        encoders.recognise(dinov2(layout, gated=True)[1], "r", said=Beside()) for layout in ("authors", "hugging_face")
+    ]
+    assert both[0].name == both[1].name
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "shape", "said"),
+    [
+        ("authors", "blocks.1.mlp.w12.weight", (2 * HIDDEN - 1, WIDTH), "1 misshapen: blocks.1.mlp.w12.weight"),
+        ("authors", "blocks.1.mlp.w12.weight", None, "1 missing: blocks.1.mlp.w12.weight"),
+        ("authors", "blocks.1.mlp.w3.weight", (WIDTH, HIDDEN + 1), "1 misshapen: blocks.1.mlp.w3.weight"),
+        ("timm", "blocks.1.mlp.fc1.weight", (HIDDEN, WIDTH), "1 misshapen: blocks.1.mlp.fc1.weight"),
+        ("timm", "blocks.0.mlp.fc1.weight", (HIDDEN + 1, WIDTH), "misshapen: blocks.0.mlp.fc1"),
+        ("hugging_face", "encoder.layer.0.mlp.weights_in.bias", None, "1 missing: encoder.layer.0.mlp.weights_in.bias"),
+    ],
+)
+def test_a_file_of_dinov2s_giant_that_does_not_fit_is_refused_in_one_line(layout, name, shape, said):
+    weights = dinov2(layout, gated=True)[1]
+    weights = {each: array for each, array in weights.items() if each != name or shape is not None}
+    weights |= {} if shape is None else {name: np.ones(shape, np.float32)}
+    with pytest.raises(UserError, match=said) as caught:
+        encoders.recognise(weights, "w.safetensors", said=Beside())
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -86,12 +86,14 @@ def transformer(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         "classes": classes_of(arrays),
     }
     # an encoder's name is a hash over what is said here: those that came before DINOv3 keep theirs
-    return fields if positions is not None else fields | without_positions(arrays)
-
-
-def without_positions(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The fields of a `VisionTransformer` that DINOv3 alone has."""
     gated = "params/block_0/mlp/gate/kernel" in arrays
+    if positions is None:
+        return fields | without_positions(arrays, gated)
+    return fields | ({"activation": "silu", "gated": True} if gated else {})  # DINOv2's giant
+
+
+def without_positions(arrays: dict[str, np.ndarray], gated: bool) -> dict[str, Any]:
+    """The fields of a `VisionTransformer` that DINOv3 always has."""
     return {
         "activation": "silu" if gated else "gelu",
         "gated": gated,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from ssl_gen.networks.pretrained.names import Place, Table, built_in, dense, kep
 from ssl_gen.networks.pretrained.weight_files import Weights
 
 THIRDS = ("query", "key", "value")
+HALVES = ("gate", "first")  # of an array that holds both: DINOv2's swiglu_ffn.py, transformers' Dinov2SwiGLUFFN, timm
+FEED = ("fc1", "fc2")
 # Width -> heads of attention, where they are not of 64 numbers
 HUGE = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # so400m, ViT-H, g and G: timm; of CLIP, open_clip's head_width
 SIGLIP = {1152: 16, 1536: 16}  # so400m, giant-opt: timm
@@ -29,28 +32,55 @@ def depth(weights: Weights, pattern: str) -> int:
     return max(found, default=0) + 1
 
 
-def fused(weight: str, bias: str, path: str) -> Table:
-    """Queries, keys and values as one array."""
+def fused(weight: str, bias: str, path: str, parts: Sequence[str] = THIRDS) -> Table:
+    """Linear layers, by default of queries, keys and values, as one array."""
     return {
-        weight: Place(tuple(f"params/{path}/{third}/kernel" for third in THIRDS)),
-        bias: Place(tuple(f"params/{path}/{third}/bias" for third in THIRDS)),
+        weight: Place(tuple(f"params/{path}/{part}/kernel" for part in parts)),
+        bias: Place(tuple(f"params/{path}/{part}/bias" for part in parts)),
     }
 
 
-def timm(weights: Weights) -> Table:
-    """timm, and the authors of DINO and DINOv2."""
-    table = kept("cls_token", "class", 1) | kept("pos_embed", "positions", 2) | dense("patch_embed.proj", "patches")
-    table |= where(weights, kept("reg_token", "registers", 2) | kept("register_tokens", "registers", 2))
-    table |= norm("norm", "norm") | of_classes(weights, "head")
+class Feed(NamedTuple):
+    """What the two layers of every block's MLP are called."""
+
+    first: str
+    second: str
+    gated: bool  # the first is twice as wide as the second sees: its units' gates come before the units
+
+    def table(self, name: str, path: str) -> Table:
+        """Of one block."""
+        first = f"{name}.{self.first}"
+        gates = fused(f"{first}.weight", f"{first}.bias", path, HALVES) if self.gated else dense(first, f"{path}/first")
+        return gates | dense(f"{name}.{self.second}", f"{path}/second")
+
+
+def feed(weights: Weights, name: str, gated: tuple[str, str]) -> Feed:
+    """Of an MLP `name`; `gated`: what its layers are called where it has gates, if not `fc1` and `fc2` as in timm."""
+    if any(f"{name}.{layer}.weight" in weights for layer in gated):
+        return Feed(*gated, True)
+    first, second = (weights[each].shape if (each := f"{name}.{layer}.weight") in weights else () for layer in FEED)
+    return Feed(*FEED, len(second) == 2 and first[:1] == (2 * second[1],))
+
+
+def timm_blocks(weights: Weights) -> Table:
+    """What all transformers of timm, and of the authors of DINO and DINOv2, have in common."""
+    table = kept("pos_embed", "positions", 2) | norm("norm", "norm")
+    mlp = feed(weights, "blocks.0.mlp", ("w12", "w3"))  # DINOv2's giant
     for i in range(depth(weights, r"blocks\.(\d+)\.")):
         name, path = f"blocks.{i}", f"block_{i}"
         table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
         table |= fused(f"{name}.attn.qkv.weight", f"{name}.attn.qkv.bias", f"{path}/attention")
-        table |= dense(f"{name}.attn.proj", f"{path}/attention/out")
-        table |= dense(f"{name}.mlp.fc1", f"{path}/mlp/first") | dense(f"{name}.mlp.fc2", f"{path}/mlp/second")
+        table |= dense(f"{name}.attn.proj", f"{path}/attention/out") | mlp.table(f"{name}.mlp", f"{path}/mlp")
         scales = kept(f"{name}.ls1.gamma", f"{path}/scale_1", 1) | kept(f"{name}.ls2.gamma", f"{path}/scale_2", 1)
         table |= where(weights, scales)
     return table
+
+
+def timm(weights: Weights) -> Table:
+    """timm, and the authors of DINO and DINOv2."""
+    table = kept("cls_token", "class", 1) | dense("patch_embed.proj", "patches") | of_classes(weights, "head")
+    table |= where(weights, kept("reg_token", "registers", 2) | kept("register_tokens", "registers", 2))
+    return timm_blocks(weights) | table
 
 
 def dinov2_hugging_face(weights: Weights) -> Table:
@@ -59,13 +89,14 @@ def dinov2_hugging_face(weights: Weights) -> Table:
     table = kept(f"{inside}cls_token", "class", 1) | kept(f"{inside}position_embeddings", "positions", 2)
     table |= dense(f"{inside}patch_embeddings.projection", "patches") | norm("layernorm", "norm")
     table |= where(weights, kept(f"{inside}register_tokens", "registers", 2))
+    mlp = feed(weights, "encoder.layer.0.mlp", ("weights_in", "weights_out"))
     for i in range(depth(weights, r"encoder\.layer\.(\d+)\.")):
         name, path = f"encoder.layer.{i}", f"block_{i}"
         table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
         for third in THIRDS:
             table |= dense(f"{name}.attention.attention.{third}", f"{path}/attention/{third}")
         table |= dense(f"{name}.attention.output.dense", f"{path}/attention/out")
-        table |= dense(f"{name}.mlp.fc1", f"{path}/mlp/first") | dense(f"{name}.mlp.fc2", f"{path}/mlp/second")
+        table |= mlp.table(f"{name}.mlp", f"{path}/mlp")
         table |= kept(f"{name}.layer_scale1.lambda1", f"{path}/scale_1", 1)
         table |= kept(f"{name}.layer_scale2.lambda1", f"{path}/scale_2", 1)
     return table
