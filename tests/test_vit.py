@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from transformer import LIBRARIES, agree, attention, blocks, feed, run
+from transformer import LIBRARIES, Numpy, agree, attention, blocks, feed, run
 
 from ssl_gen.networks.pretrained import encoders, families, vit, vit_names
 from ssl_gen.networks.pretrained.beside import Beside
@@ -70,7 +70,9 @@ def mlp(name, part, gated):
 
 
 def timm(net, register="reg_token", gated=("fc1", "fc2")):
-    found = {"cls_token": net["token"][None, None], "pos_embed": net["positions"][None]}
+    found = {"pos_embed": net["positions"][None]} | (
+        {} if net["token"] is None else {"cls_token": net["token"][None, None]}
+    )
     found |= named("patch_embed.proj", net["patches"]) | named("norm", net["norm"])
     found |= {register: net["registers"][None]} if len(net["registers"]) else {}
     for i, part in enumerate(net["blocks"]):
@@ -133,6 +135,19 @@ def clip_authors(net):
         found |= named(f"{name}.attn.out_proj", part["out"]) | named(f"{name}.mlp.c_fc", part["first"])
         found |= named(f"{name}.mlp.c_proj", part["second"])
     return found
+
+
+def clip_timm(net):
+    """timm gives the projection biases, of 0."""
+    head = {"weight": net["projection"], "bias": np.zeros(len(net["projection"]), np.float32)}
+    return timm(net) | named("norm_pre", net["before"]) | named("head", head)
+
+
+def siglip_timm(net):
+    pool, name = net["pool"], "attn_pool"
+    found = timm(net) | {f"{name}.latent": net["probe"][None, None]} | named(f"{name}.norm", pool["norm2"])
+    found |= named(f"{name}.q", pool["query"]) | named(f"{name}.kv", fused(pool, ("key", "value")))
+    return found | named(f"{name}.proj", pool["out"]) | mlp(f"{name}.mlp", pool, None)
 
 
 def siglip_hugging_face(net):
@@ -246,11 +261,11 @@ def test_a_file_of_dinov2s_giant_that_does_not_fit_is_refused_in_one_line(layout
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize(("write", "activation"), [(clip_hugging_face, "quick_gelu"), (clip_authors, "gelu")])
+@pytest.mark.parametrize(
+    ("write", "activation"), [(clip_hugging_face, "quick_gelu"), (clip_authors, "gelu"), (clip_timm, "quick_gelu")]
+)
 def test_every_block_of_the_tower_of_clip_and_its_projection(write, activation, library):
-    library = library()
-    net = network(patch_bias=False)
-    net |= {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)}
+    net, library = clip_network(), library()
     outputs, layers, encoder = encoded(write(net), Beside(activation))
     expected = walk(net, IMAGES, library, activation, 1e-5)
     agree(layers, expected)
@@ -258,16 +273,73 @@ def test_every_block_of_the_tower_of_clip_and_its_projection(write, activation, 
     assert encoder.settings.preprocessing.mean[0] == pytest.approx(0.48145466)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_every_block_of_the_tower_of_siglip_and_its_pooling(library):
-    library = library()
+def clip_network():
+    net = network(patch_bias=False)
+    return net | {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)}
+
+
+def siglip():
     net = network(classes_position=False, token=False)
-    net |= {"pool": block(net["draw"]), "probe": net["draw"](WIDTH)}
-    outputs, layers, encoder = encoded(siglip_hugging_face(net), Beside())
+    return net | {"pool": block(net["draw"]), "probe": net["draw"](WIDTH)}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("write", [siglip_hugging_face, siglip_timm])
+def test_every_block_of_the_tower_of_siglip_and_its_pooling(write, library):
+    net, library = siglip(), library()
+    outputs, layers, encoder = encoded(write(net), Beside())
     expected = walk(net, IMAGES, library, "tanh", class_position=False)
     agree(layers, expected)
     np.testing.assert_allclose(outputs.features, pooled(net, expected[-1], library), atol=1e-4)
     assert encoders.as_settings(json.loads(json.dumps(encoders.to_plain(encoder.settings)))) == encoder.settings
+
+
+@pytest.mark.parametrize(
+    ("net", "writes"),
+    [
+        (clip_network, (clip_timm, clip_authors, clip_hugging_face)),
+        (siglip, (siglip_timm, siglip_hugging_face)),
+    ],
+)
+def test_a_tower_has_one_name_in_all_layouts(net, writes):
+    names = {encoders.recognise(write(net()), "random", said=Beside("gelu")).name for write in writes}
+    assert len(names) == 1
+
+
+def test_the_last_layer_of_a_clip_that_timm_trained_further_gives_logits():
+    net = clip_network()
+    head = linear(net["draw"], WIDTH, 7)
+    weights = timm(net) | named("norm_pre", net["before"]) | named("head", head)
+    outputs, layers, _ = encoded(weights, Beside("gelu"))
+    np.testing.assert_allclose(outputs.features, layers[-1][:, 0], atol=1e-6)
+    np.testing.assert_allclose(outputs.logits, Numpy().affine(layers[-1][:, 0], head), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("net", "write", "change", "said"),
+    [
+        ("clip", clip_timm, {"norm_pre.weight": (WIDTH + 1,)}, "CLIP at timm it has 1 misshapen: norm_pre.weight .129"),
+        ("clip", clip_timm, {"norm_pre.bias": None}, "CLIP at timm it has 1 missing: norm_pre.bias"),
+        ("clip", clip_timm, {"head.weight": None}, "CLIP at timm it has 1 missing: head.weight"),
+        ("clip", clip_timm, {"patch_embed.proj.bias": (WIDTH,)}, "1 unknown: patch_embed.proj.bias"),
+        (
+            "siglip",
+            siglip_timm,
+            {"attn_pool.latent": (1, 2, WIDTH)},
+            "SigLIP at timm it has 1 misshapen: attn_pool.latent",
+        ),
+        ("siglip", siglip_timm, {"attn_pool.kv.weight": (WIDTH, WIDTH)}, "it has 1 misshapen: attn_pool.kv.weight"),
+        ("siglip", siglip_timm, {"attn_pool.q.bias": None}, "SigLIP at timm it has 1 missing: attn_pool.q.bias"),
+    ],
+)
+def test_a_tower_of_timm_that_does_not_fit_is_refused_in_one_line(net, write, change, said):
+    weights = write(clip_network() if net == "clip" else siglip())
+    for name, shape in change.items():
+        weights |= {} if shape is None else {name: np.ones(shape, np.float32)}
+        weights = {each: array for each, array in weights.items() if each != name or shape is not None}
+    with pytest.raises(UserError, match=said) as caught:
+        encoders.recognise(weights, "w.safetensors", said=Beside("gelu"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("sides", [(3, 5), (6, 6), (2, 2)])
@@ -351,8 +423,13 @@ def lie_beside(tmp_path):
 
 
 def clip(write):
-    net = network(patch_bias=False)
-    return write(net | {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)})
+    return write(clip_network())
+
+
+def timms(name):
+    """The config.json of one of timm's, by its full name."""
+    architecture, _, tag = name.partition(".")
+    return {"config": {"architecture": architecture, "pretrained_cfg": {"tag": tag} if tag else {}}}
 
 
 @pytest.mark.parametrize(
@@ -363,6 +440,13 @@ def clip(write):
         (clip_hugging_face, {"config": {"model_type": "clip", "vision_config": {"layers": 2}}}, "quick_gelu"),
         (clip_authors, {"open_clip_config": {"model_cfg": {"embed_dim": 6}}}, "gelu"),
         (clip_authors, {"open_clip_config": {"model_cfg": {"quick_gelu": True}}}, "quick_gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_quickgelu_224"), "quick_gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_224.openai"), "quick_gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_224.openai_ft_in1k"), "gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_224.laion2b"), "gelu"),
+        (clip_timm, timms("vit_large_patch14_clip_224.dfn2b"), "quick_gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_224.dfn2b"), "gelu"),
+        (clip_timm, timms("vit_x.y") | {"open_clip_config": {"model_cfg": {"quick_gelu": True}}}, "quick_gelu"),
     ],
 )
 def test_what_lies_beside_a_clip_says_its_activation(lie_beside, write, files, activation):
@@ -411,6 +495,7 @@ def test_what_lies_beside_a_transformer_says_its_heads_and_how_images_are_resize
 
 def test_where_nothing_tells_two_networks_apart_the_file_is_refused_in_one_line_that_says_what_would(lie_beside):
     for weights, said in (
+        (clip(clip_timm), "with quick GELU .OpenAI's CLIP. or with GELU: put its config.json"),
         (clip(clip_hugging_face), "with quick GELU .OpenAI's CLIP. or with GELU: put its config.json"),
         (clip(clip_authors), "open_clip_config.json beside it"),
         (timm(network()), "ImageNet's mean and deviation .DINO, DeiT. or by 0.5 and 0.5: put its config.json"),

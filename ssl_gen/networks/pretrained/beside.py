@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,12 @@ CONFIG, PREPROCESSOR, OPEN_CLIP = "config.json", "preprocessor_config.json", "op
 FILES = (CONFIG, PREPROCESSOR, OPEN_CLIP)
 RESIZES = {"bilinear": "linear", "bicubic": "cubic", 2: "linear", 3: "cubic"}  # timm's, open_clip's, Pillow's -> ours
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}  # Hugging Face's -> ours
+# timm's names of towers of CLIP that were trained with quick GELU, where the name itself may not say so and timm would
+# run them with GELU: "natively QuickGELU" in its vision_transformer.py. What was fine-tuned there has another tag.
+QUICK = re.compile(
+    r".*_clip_quickgelu_.*|.*_clip_\d+\.(openai|metaclip_(400m|2pt5b)|dfn5b)|vit_large_.*\.dfn2b"
+    r"|vit_base_patch32_.*\.laion400m_e32|vit_huge_patch14_clip_224\.metaclip2_worldwide"
+)
 Colour = tuple[float, float, float]
 
 
@@ -74,6 +81,9 @@ def _activation(folder: Path, said: dict[str, dict[str, Any]]) -> str | None:
         return ACTIVATIONS[name]
     if "model_cfg" in said[OPEN_CLIP]:
         return "quick_gelu" if _part(said[OPEN_CLIP], "model_cfg").get("quick_gelu") else "gelu"
+    if "_clip_" in str(config.get("architecture", "")):
+        name = f"{config['architecture']}.{_part(config, 'pretrained_cfg').get('tag', '')}"
+        return "quick_gelu" if QUICK.fullmatch(name) else None if name.endswith(".") else "gelu"
     return None
 
 

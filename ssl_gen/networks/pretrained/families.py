@@ -198,7 +198,10 @@ FAMILIES: dict[str, Family] = {
                 activation_untold,
             ),
             Layout("CLIP's authors", vit_names.clip_authors, CLIP, OPEN, QUICK, vit_names.HUGE, activation_untold),
+            Layout("CLIP at timm", vit_names.clip_timm, CLIP, "(?!)", QUICK, vit_names.HUGE, activation_untold),
             Layout("SigLIP at Hugging Face", vit_names.siglip_hugging_face, SIGLIP, TEXT, TANH, vit_names.SIGLIP),
+            # timm runs some of them with GELU itself: its authors trained with the form of tanh, jax.nn.gelu's default
+            Layout("SigLIP at timm", vit_names.siglip_timm, SIGLIP, "(?!)", TANH, vit_names.SIGLIP),
         ),
         VisionTransformer,
         transformer,

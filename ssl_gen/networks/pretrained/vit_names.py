@@ -54,19 +54,25 @@ class Feed(NamedTuple):
         return gates | dense(f"{name}.{self.second}", f"{path}/second")
 
 
-def feed(weights: Weights, name: str, gated: tuple[str, str]) -> Feed:
-    """Of an MLP `name`; `gated`: what its layers are called where it has gates, if not `fc1` and `fc2` as in timm."""
-    if any(f"{name}.{layer}.weight" in weights for layer in gated):
+def feed(weights: Weights, name: str, gated: tuple[str, str], blocks: int) -> Feed:
+    """Of MLPs `name`, with {} for the block's number; `gated`: what layers are called where there are gates.
+
+    In timm's files they are called `fc1` and `fc2` then, too, and the shapes of most blocks tell.
+    """
+    mlps = [name.format(i) for i in range(blocks)]
+    if any(f"{mlp}.{layer}.weight" in weights for mlp in mlps for layer in gated):
         return Feed(*gated, True)
-    first, second = (weights[each].shape if (each := f"{name}.{layer}.weight") in weights else () for layer in FEED)
-    return Feed(*FEED, len(second) == 2 and first[:1] == (2 * second[1],))
+    shapes = [[np.shape(weights.get(f"{mlp}.{layer}.weight", 0)) for layer in FEED] for mlp in mlps]
+    wide = [first[:1] == (2 * second[1],) for first, second in shapes if len(second) == 2]
+    return Feed(*FEED, bool(wide) and 2 * sum(wide) >= len(wide))
 
 
 def timm_blocks(weights: Weights) -> Table:
     """What all transformers of timm, and of the authors of DINO and DINOv2, have in common."""
     table = kept("pos_embed", "positions", 2) | norm("norm", "norm")
-    mlp = feed(weights, "blocks.0.mlp", ("w12", "w3"))  # DINOv2's giant
-    for i in range(depth(weights, r"blocks\.(\d+)\.")):
+    blocks = depth(weights, r"blocks\.(\d+)\.")
+    mlp = feed(weights, "blocks.{}.mlp", ("w12", "w3"), blocks)
+    for i in range(blocks):
         name, path = f"blocks.{i}", f"block_{i}"
         table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
         table |= fused(f"{name}.attn.qkv.weight", f"{name}.attn.qkv.bias", f"{path}/attention")
@@ -83,14 +89,34 @@ def timm(weights: Weights) -> Table:
     return timm_blocks(weights) | table
 
 
+def clip_timm(weights: Weights) -> Table:
+    """timm's CLIP: the vision tower. Its last layer is the projection where all biases, which CLIP's has not, are 0."""
+    table = timm_blocks(weights) | kept("cls_token", "class", 1) | norm("norm_pre", "before")
+    table |= dense("patch_embed.proj", "patches", bias=False)
+    biases = weights.get("head.bias")
+    if biases is None or biases.any():
+        return table | of_classes(weights, "head")
+    return table | dense("head", "projection", bias=False) | built_in("head.bias", np.zeros(biases.shape))
+
+
+def siglip_timm(weights: Weights) -> Table:
+    """timm's SigLIP: the vision tower with its pooling."""
+    table = timm_blocks(weights) | dense("patch_embed.proj", "patches") | of_classes(weights, "head")
+    table |= kept("attn_pool.latent", "pool/probe", 1) | dense("attn_pool.q", "pool/attention/query")
+    table |= fused("attn_pool.kv.weight", "attn_pool.kv.bias", "pool/attention", THIRDS[1:])
+    table |= dense("attn_pool.proj", "pool/attention/out") | norm("attn_pool.norm", "pool/norm")
+    return table | dense("attn_pool.mlp.fc1", "pool/mlp/first") | dense("attn_pool.mlp.fc2", "pool/mlp/second")
+
+
 def dinov2_hugging_face(weights: Weights) -> Table:
     """Hugging Face's DINOv2, with and without registers."""
     inside = "embeddings."
     table = kept(f"{inside}cls_token", "class", 1) | kept(f"{inside}position_embeddings", "positions", 2)
     table |= dense(f"{inside}patch_embeddings.projection", "patches") | norm("layernorm", "norm")
     table |= where(weights, kept(f"{inside}register_tokens", "registers", 2))
-    mlp = feed(weights, "encoder.layer.0.mlp", ("weights_in", "weights_out"))
-    for i in range(depth(weights, r"encoder\.layer\.(\d+)\.")):
+    blocks = depth(weights, r"encoder\.layer\.(\d+)\.")
+    mlp = feed(weights, "encoder.layer.{}.mlp", ("weights_in", "weights_out"), blocks)
+    for i in range(blocks):
         name, path = f"encoder.layer.{i}", f"block_{i}"
         table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
         for third in THIRDS:
