@@ -133,6 +133,7 @@ def recognise(weights: Weights, path: str | Path, size: int | None = None, said:
 
 def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) -> Settings:
     """The settings with what is said beside a file. Raises UserError where nothing tells what must be known."""
+    settings = varied(settings, layout, said, path)
     fields, preprocessing, untold = settings.network, settings.preprocessing, layout.untold(settings.network)
     preprocessing = dataclasses.replace(preprocessing, resize=said.resize or preprocessing.resize)
     if said.mean is not None and said.deviation is not None:
@@ -154,6 +155,21 @@ def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) 
             )
         fields = fields | {"heads": said.heads}
     return dataclasses.replace(settings, network=fields, preprocessing=preprocessing)
+
+
+def varied(settings: Settings, layout: Layout, said: Beside, path: str | Path) -> Settings:
+    """The settings of the variant that is named beside a file. Raises UserError where none of several is named."""
+    if not layout.variants:
+        return settings
+    if said.architecture is None or said.architecture not in layout.variants:
+        names = list(layout.variants)
+        example = json.dumps({"architecture": names[0]})
+        raise UserError(
+            f"{path} may be timm's {' or '.join(names)}, which differ in padding and in how pixels are scaled: put its "
+            f"{beside.CONFIG} beside it, or one that reads {example}."
+        )
+    fields, preprocessing = layout.variants[said.architecture]
+    return dataclasses.replace(settings, network=settings.network | dict(fields), preprocessing=preprocessing)
 
 
 def check_scaled(untold: Untold | None, preprocessing: Preprocessing, path: str | Path) -> None:
