@@ -1,13 +1,13 @@
-"""DINOv3 beside a second writing in numpy (float64), whose rotations are products of complex numbers."""
+"""DINOv3, block by block, beside a second writing (float64), whose rotations are products of complex numbers."""
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from test_vit import ACTIVATIONS, affine, draws, linear, named, standardised
+from test_vit import draws, linear, named
+from transformer import LIBRARIES, agree, blocks, run
 
 from ssl_gen.networks.pretrained import encoders, rotary, vit_names
 from ssl_gen.networks.pretrained.beside import Beside
@@ -74,7 +74,7 @@ def hugging_face(net):
     return found
 
 
-# The network in numpy
+# The network
 
 
 def turns(row, column):
@@ -84,48 +84,33 @@ def turns(row, column):
 
 
 def turned(x):
-    """x (B, N, 64) of one head: the class and four registers stay, patches are turned."""
+    """x (B, heads, N, 64): the class and four registers stay, patches are turned."""
     patches = np.stack([turns(row, column) for row in range(SIDES[0]) for column in range(SIDES[1])])
     pairs = (x[..., : HEAD // 2] + 1j * x[..., HEAD // 2 :]) * np.concatenate([np.ones((5, HEAD // 2)), patches])
     return np.concatenate([pairs.real, pairs.imag], -1)
 
 
-def attention(part, x):
-    mixed = []
-    for head in range(HEADS):
-        q, k, v = (affine(x, part[third])[..., head * HEAD : (head + 1) * HEAD] for third in ("query", "key", "value"))
-        shares = np.exp(turned(q) @ turned(k).swapaxes(1, 2) / np.sqrt(HEAD))
-        mixed.append(shares / shares.sum(-1, keepdims=True) @ v)
-    return affine(np.concatenate(mixed, -1), part["out"])
-
-
-def feed(part, x):
-    if "gate" not in part:
-        return affine(ACTIVATIONS["gelu"](affine(x, part["first"])), part["second"])
-    gates = affine(x, part["gate"])
-    return affine(gates / (1 + np.exp(-gates)) * affine(x, part["first"]), part["second"])
-
-
-def walk(net, images):
-    """images (B, H, W, 3) -> the class token after the last norm (B, D), float64."""
+def walk(net, images, library):
+    """images (B, H, W, 3) -> all tokens (B, N, D) after each block and after the last norm, float64."""
     (height, width), count = SIDES, len(images)
     rows = images.astype(np.float64).reshape(count, height, PATCH, width, PATCH, 3).transpose(0, 1, 3, 5, 2, 4)
     kernel = {**net["patches"], "weight": net["patches"]["weight"].reshape(len(net["token"]), -1)}
     front = np.concatenate([net["token"][None], net["registers"]])
-    x = affine(rows.reshape(count, height * width, -1), kernel)
+    x = library.affine(rows.reshape(count, height * width, -1), kernel)
     x = np.concatenate([np.broadcast_to(front, (count, *front.shape)), x], 1)
-    for part in net["blocks"]:
-        x = x + part["scales"][0] * attention(part, standardised(x, part["norm1"], 1e-5))
-        x = x + part["scales"][1] * feed(part, standardised(x, part["norm2"], 1e-5))
-    return standardised(x, net["norm"], 1e-5)[:, 0]
+    activation = "silu" if "gate" in net["blocks"][0] else "gelu"
+    return blocks(net, x, HEADS, activation, 1e-5, library, turned)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize(("write", "gated"), [(authors, True), (hugging_face, False)])
-def test_features_are_those_of_a_second_writing_for_images_that_are_not_square(write, gated):
-    net = network(gated)
+def test_every_block_is_that_of_a_second_writing_for_images_that_are_not_square(write, gated, library):
+    net, library = network(gated), library()
     encoder = encoders.recognise(write(net), "random", said=Beside())
-    outputs = jax.jit(encoders.network(encoder.settings).apply)(encoder.variables, IMAGES)
-    np.testing.assert_allclose(outputs.features, walk(net, IMAGES), atol=1e-4)
+    outputs, layers = run(encoder, IMAGES)
+    expected = walk(net, IMAGES, library)
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, expected[-1][:, 0], atol=1e-4)
     assert outputs.logits is None
 
 

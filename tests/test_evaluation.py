@@ -11,17 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from damage import DAMAGES
+from safetensors.numpy import save_file
+from test_frechet import by_samples
+from test_vit import network, scaled, timm
 
 from ssl_gen.core import files
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.store import Store
-from ssl_gen.evaluation import evaluated, features, inference
+from ssl_gen.evaluation import evaluated, features, inference, kept_features
 from ssl_gen.evaluation.evaluated import Evaluated, abilities, measure
 from ssl_gen.evaluation.inference import BATCH
 from ssl_gen.evaluation.reference import Reference, cached_features
 from ssl_gen.metrics import likelihood
 from ssl_gen.metrics.metric import Metric
 from ssl_gen.metrics.registry import METRICS, applicable
+from ssl_gen.networks.pretrained import encoders
 from ssl_gen.types import Average, Method, TrainState, UserError
 
 CLASSES, TEST, TRAIN = 3, 700, 40
@@ -201,6 +205,25 @@ def test_the_name_of_a_metric_of_samples_says_how_they_were_drawn_where_not_by_d
 
 def test_the_default_sampler_given_by_hand_is_the_default_bit_for_bit():
     assert measured("fid", samples=30, sampler=Sampler()) == measured("fid", samples=30)
+
+
+def test_an_fid_is_measured_on_the_features_of_a_pretrained_network(tmp_path, monkeypatch):
+    """A small vision transformer with random weights, read from a file; its name is part of the metric's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept_features.folder.cache_clear()
+    path = tmp_path / "model.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in timm(scaled(network())).items()}, path)
+    encoder, settings = encoders.load(path), {"samples": 30, "test": 40, "extractor": str(path)}
+    drawn = replica(**settings)
+    seen = [
+        encoders.run(encoder.settings, encoder.variables, jnp.asarray(images)).features
+        for images in (drawn.many, drawn.test_images)
+    ]
+    assert seen[0].shape == (30, 128) and seen[1].shape == (40, 128)
+    found = measured("fid", **settings)
+    assert list(found) == [f"fid_{encoder.name}_ref=test_n=30"]
+    assert next(iter(found.values())) == pytest.approx(by_samples(*map(np.float64, seen)), rel=1e-3)
+    kept_features.folder.cache_clear()
 
 
 def test_a_metric_of_no_samples_has_the_same_name_and_value_under_any_sampler():

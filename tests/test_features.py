@@ -13,6 +13,7 @@ from ssl_gen import cli
 from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features, proxy_classifier
 from ssl_gen.evaluation.features import Architecture
+from ssl_gen.networks.pretrained import sources as networks
 from ssl_gen.runs import train
 from ssl_gen.runs.options import Options
 from ssl_gen.types import ImageSpec, UserError
@@ -139,7 +140,7 @@ def test_the_same_command_trains_the_same_features(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arrange", "words"),
     [
-        (lambda path: path / "none.pth", "there is no file"),
+        (lambda path: path / "none.pth", "there is no /.*none.pth"),
         (lambda path: (path / "text.safetensors").write_text("no weights") and path / "text.safetensors", "text"),
     ],
 )
@@ -158,6 +159,20 @@ def test_weights_that_cannot_be_written_are_named_before_anything_is_trained(tmp
     out = str(tmp_path / "file" / "weights.safetensors")
     assert cli.main(["train-features", "digits", "--steps", "100000000", "--out", out, "--quiet"]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_what_no_features_are_called_is_answered_with_all_that_they_can_be_and_so_says_the_help(capsys):
+    """Each by a name that finds it: the packages too, and Hugging Face."""
+    known = ["auto", "pixels", "random", "trained", *networks.PACKAGES, "hf:OWNER/NAME", "weights file"]
+    with pytest.raises(UserError, match="--features is") as caught:
+        features.find_extractor("nowhere", SPEC, "digits", "")
+    assert all(name in str(caught.value) for name in known) and "\n" not in str(caught.value)
+    for command in (["train", "gan"], ["evaluate"]):
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--help"])
+        words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        lines = words[words.index("--features") :][:400]
+        assert all(name in lines for name in known), lines
 
 
 # As an encoder

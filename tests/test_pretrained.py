@@ -21,6 +21,7 @@ import safetensors.numpy
 from ssl_gen.evaluation import features, kept_features
 from ssl_gen.networks.convolution import depthwise
 from ssl_gen.networks.pretrained import encoders, sources, torch_files
+from ssl_gen.networks.pretrained.beside import Beside
 from ssl_gen.types import ImageSpec, UserError
 
 SIDE = 33  # pixels; odd, so that SAME and symmetric padding differ
@@ -87,14 +88,14 @@ def torch_convolution(x, kernel, stride, pads, groups):
     return torch.nn.functional.conv2d(x, kernel, None, stride, groups=groups).numpy()
 
 
-def walk(kind, weights, x, convolution):
+def walk(kind, weights, x, convolution, tensorflow):
     """x (B, 3, H, W) -> what every convolution and its norm come to, by the convolution's name, and the features."""
     weights = {name: array.astype(np.float64) for name, array in weights.items()}
-    epsilon, plan, seen, came = (1e-5 if kind == "mobilenet_v2" else 1e-3), units(kind), {}, None
+    epsilon, plan, seen, came = (1e-3 if tensorflow else 1e-5), units(kind), {}, None
     names = list(plan)
     for i, name in enumerate(names):
         norm, given, channels, size, stride, groups = plan[name]
-        if kind == "mobilenet_v2":
+        if not tensorflow:
             pads = [(size // 2, size // 2)] * 2
         else:  # TensorFlow's SAME: as much as is missing, the odd pixel at the end
             missing = [max((-(-side // stride) - 1) * stride + size - side, 0) for side in x.shape[2:]]
@@ -114,12 +115,53 @@ def walk(kind, weights, x, convolution):
     return seen, x.mean((2, 3))
 
 
+def units_elsewhere(kind, layout):
+    """What another layout calls every convolution and its norm, in the order of `units`."""
+    found, number = [("conv_stem", "bn1")] if layout == "timm" else ["conv_stem.first_conv"], 0
+    for stage, (expansion, _, count, _, _) in enumerate(MOBILENET if kind == "mobilenet_v2" else LITE):
+        for place in range(count):
+            if layout == "timm":
+                layers = ["conv_pw", "conv_dw", "conv_pwl"] if expansion > 1 else ["conv_dw", "conv_pw"]
+                block = f"blocks.{stage}.{place}"
+                found += [(f"{block}.{layer}", f"{block}.bn{i + 1}") for i, layer in enumerate(layers)]
+            else:
+                layers = ["expand_1x1", "conv_3x3", "reduce_1x1"][int(expansion == 1) :]
+                found += [f"{f'layer.{number - 1}' if number else 'conv_stem'}.{layer}" for layer in layers]
+            number += 1
+    if layout == "timm":
+        return [*found, ("conv_head", "bn2")]
+    return [(f"mobilenet_v2.{name}.convolution", f"mobilenet_v2.{name}.normalization") for name in [*found, "conv_1x1"]]
+
+
+def renamed(kind, weights, layout):
+    """Weights of torchvision's or of the authors' names, by those of another layout."""
+    if layout in ("torchvision", "authors"):
+        return weights
+    last = "classifier.1" if kind == "mobilenet_v2" else "_fc"
+    found = {f"classifier.{end}": weights[f"{last}.{end}"] for end in ("weight", "bias")}
+    for (old, (old_norm, *_)), (new, norm) in zip(units(kind).items(), units_elsewhere(kind, layout), strict=True):
+        found[f"{new}.weight"] = weights[f"{old}.weight"]
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            found[f"{norm}.{part}"] = weights[f"{old_norm}.{part}"]
+    return found
+
+
 @pytest.mark.parametrize("convolution", [numpy_convolution, torch_convolution])
-@pytest.mark.parametrize("kind", ["mobilenet_v2", "efficientnet_lite0"])
-def test_every_layer_is_that_of_a_second_writing(kind, convolution):
+@pytest.mark.parametrize(
+    ("kind", "layout", "said", "tensorflow"),
+    [
+        ("mobilenet_v2", "torchvision", Beside(), False),
+        ("mobilenet_v2", "timm", Beside(), False),
+        ("mobilenet_v2", "hugging_face", Beside(), True),
+        ("efficientnet_lite0", "authors", Beside(), True),
+        ("efficientnet_lite0", "timm", Beside(architecture="tf_efficientnet_lite0"), True),
+        ("efficientnet_lite0", "timm", Beside(architecture="efficientnet_lite0"), False),
+    ],
+)
+def test_every_layer_is_that_of_a_second_writing(kind, layout, said, tensorflow, convolution):
     weights = weights_of(kind)
-    expected, means = walk(kind, weights, IMAGES.transpose(0, 3, 1, 2).astype(np.float64), convolution)
-    encoder = encoders.recognise(weights, "random")
+    expected, means = walk(kind, weights, IMAGES.transpose(0, 3, 1, 2).astype(np.float64), convolution, tensorflow)
+    encoder = encoders.recognise(renamed(kind, weights, layout), "random", said=said)
     assert encoder.settings.kind == kind
 
     @jax.jit
@@ -143,14 +185,26 @@ def test_every_layer_is_that_of_a_second_writing(kind, convolution):
 
 
 def test_both_layouts_of_mobilenet_are_one_network():
-    theirs, timm = (encoders.FAMILIES["mobilenet_v2"].layouts[i].names for i in (0, 1))
     weights = weights_of("mobilenet_v2")
-    by_path = {place.paths: weights[name] for name, place in theirs(weights).items()}
-    head = timm({"classifier.weight": weights["classifier.1.weight"]})
-    renamed = {name: by_path[place.paths] for name, place in head.items()}
-    found, same = encoders.recognise(renamed, "timm"), encoders.recognise(weights, "torchvision")
+    found, same = encoders.recognise(renamed("mobilenet_v2", weights, "timm"), "t"), encoders.recognise(weights, "t")
     assert jax.tree.all(jax.tree.map(np.array_equal, found.variables, same.variables))
     assert found.name != same.name  # timm brings images to it by cubic interpolation
+
+
+def test_timms_copy_of_the_authors_network_differs_in_how_pixels_are_scaled_alone():
+    weights = weights_of("efficientnet_lite0")
+    said = Beside(architecture="tf_efficientnet_lite0")
+    copy = encoders.recognise(renamed("efficientnet_lite0", weights, "timm"), "timm", said=said)
+    own = encoders.recognise(weights, "authors")
+    assert copy.settings.network == own.settings.network
+    assert jax.tree.all(jax.tree.map(np.array_equal, copy.variables, own.variables))
+    assert copy.settings.preprocessing.mean == (0.5, 0.5, 0.5)
+    trained = encoders.recognise(
+        renamed("efficientnet_lite0", weights, "timm"), "timm", said=Beside(architecture="efficientnet_lite0")
+    )
+    assert trained.settings.preprocessing.mean == (0.485, 0.456, 0.406)
+    for encoder in (copy, trained):
+        assert encoders.as_settings(json.loads(json.dumps(encoders.to_plain(encoder.settings)))) == encoder.settings
 
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, "SAME"), (2, "SAME"), (2, ((1, 1), (1, 1)))])
@@ -293,6 +347,57 @@ def test_weights_of_another_model_and_names_and_shapes_that_do_not_fit_are_told(
     assert "1 misshapen: features.1.conv.1.weight (8, 32, 1, 1)" in refused(saved(tmp_path, narrow))
     message = refused(saved(tmp_path, {"lstm.weight": np.zeros((4, 4), np.float32)}))
     assert "mobilenet_v2, efficientnet_lite0" in message and "lstm.weight" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout", "name", "shape", "said"),
+    [
+        (
+            "mobilenet_v2",
+            "hugging_face",
+            "mobilenet_v2.layer.3.conv_3x3.convolution.weight",
+            (8, 1, 3, 3),
+            "1 misshapen",
+        ),
+        ("mobilenet_v2", "hugging_face", "mobilenet_v2.conv_1x1.normalization.bias", None, "1 missing"),
+        ("efficientnet_lite0", "timm", "blocks.2.0.conv_dw.weight", (144, 1, 3, 3), "1 misshapen"),
+        ("efficientnet_lite0", "timm", "blocks.0.0.bn2.running_var", None, "1 missing"),
+    ],
+)
+def test_other_layouts_that_do_not_fit_are_refused_in_one_line(tmp_path, kind, layout, name, shape, said):
+    weights = renamed(kind, weights_of(kind), layout)
+    array = weights.pop(name)
+    if shape is not None:
+        assert array.shape != shape
+        weights[name] = np.zeros(shape, np.float32)
+    message = refused(saved(tmp_path, weights))
+    assert (
+        f"{said}: {name}" in message and f"beside {kind} of {'timm' if layout == 'timm' else 'Hugging Face'}" in message
+    )
+
+
+def test_which_of_timms_lite0_a_file_is_must_be_told_beside_it(tmp_path):
+    path = saved(tmp_path, renamed("efficientnet_lite0", weights_of("efficientnet_lite0"), "timm"))
+    message = refused(path)
+    assert "efficientnet_lite0 or tf_efficientnet_lite0, which differ in padding" in message
+    (tmp_path / "config.json").write_text(message.partition("one that reads ")[2].removesuffix("."))
+    assert encoders.load(path).settings.network["kind"] == "efficientnet_lite0_torch"
+    said = {"architecture": "tf_efficientnet_lite0", "pretrained_cfg": {"mean": [0.4] * 3, "std": [0.6] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    assert encoders.load(path).settings.network["kind"] == "efficientnet_lite0"
+    assert encoders.load(path).settings.preprocessing.mean == (0.4, 0.4, 0.4)
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    assert "which differ in padding" in refused(path)
+
+
+def test_a_mobilenet_of_hugging_face_with_another_padding_is_refused_in_one_line(tmp_path):
+    path = saved(tmp_path, renamed("mobilenet_v2", weights_of("mobilenet_v2"), "hugging_face"))
+    (tmp_path / "config.json").write_text('{"model_type": "mobilenet_v2", "tf_padding": true, "layer_norm_eps": 0.001}')
+    encoder = encoders.load(path)
+    assert encoder.settings.network["kind"] == "mobilenet_v2_tensorflow"
+    assert encoder.settings.preprocessing == encoders.Preprocessing(224, "linear", True, (0.5,) * 3, (0.5,) * 3)
+    (tmp_path / "config.json").write_text('{"model_type": "mobilenet_v2", "tf_padding": false}')
+    assert "config.json has tf_padding False: of MobileNetV2 at Hugging Face True alone is known" in refused(path)
 
 
 def test_a_nan_among_the_weights_is_refused_by_name(tmp_path):

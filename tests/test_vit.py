@@ -1,4 +1,4 @@
-"""Vision transformers and ResNet-50 beside a second writing in numpy (float64), from files in every layout."""
+"""Vision transformers, block by block, and ResNet-50 beside a second writing, from files in every layout."""
 
 import json
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
 from safetensors.numpy import save_file
+from transformer import LIBRARIES, Numpy, agree, attention, blocks, feed, run
 
 from ssl_gen.networks.pretrained import encoders, families, vit, vit_names
 from ssl_gen.networks.pretrained.beside import Beside
@@ -31,13 +31,14 @@ def linear(draw, given, features, bias=True):
     return {"weight": draw(features, given)} | ({"bias": draw(features)} if bias else {})
 
 
-def block(draw):
+def block(draw, gated=False):
     parts = {"norm1": norms(draw), "norm2": norms(draw), "out": linear(draw, WIDTH, WIDTH)}
     parts |= {third: linear(draw, WIDTH, WIDTH) for third in ("query", "key", "value")}
+    parts |= {"gate": linear(draw, WIDTH, HIDDEN)} if gated else {}
     return parts | {"first": linear(draw, WIDTH, HIDDEN), "second": linear(draw, HIDDEN, WIDTH)}
 
 
-def network(classes_position=True, token=True, patch_bias=True, registers=0):
+def network(classes_position=True, token=True, patch_bias=True, registers=0, gated=False):
     """The parts of a transformer, without names."""
     draw = draws()
     patches = {"weight": draw(WIDTH, 3, PATCH, PATCH)} | ({"bias": draw(WIDTH)} if patch_bias else {})
@@ -46,7 +47,7 @@ def network(classes_position=True, token=True, patch_bias=True, registers=0):
         "positions": draw(GRID**2 + classes_position, WIDTH),
         "registers": draw(registers, WIDTH),
         "patches": patches,
-        "blocks": [block(draw) for _ in range(DEPTH)],
+        "blocks": [block(draw, gated) for _ in range(DEPTH)],
         "norm": norms(draw),
         "draw": draw,
     }
@@ -56,22 +57,29 @@ def named(prefix, part):
     return {f"{prefix}.{end}": array for end, array in part.items()}
 
 
-def fused(part):
-    """Queries, keys and values in one."""
-    return {
-        end: np.concatenate([part[third][end] for third in ("query", "key", "value")]) for end in ("weight", "bias")
-    }
+def fused(part, layers=("query", "key", "value")):
+    """Several layers in one."""
+    return {end: np.concatenate([part[layer][end] for layer in layers]) for end in ("weight", "bias")}
 
 
-def timm(net, register="reg_token"):
-    found = {"cls_token": net["token"][None, None], "pos_embed": net["positions"][None]}
+def mlp(name, part, gated):
+    """The layers of an MLP, which are called `gated` where it has gates: these come first, in one array with units."""
+    first, second = gated if "gate" in part else ("fc1", "fc2")
+    inner = fused(part, ("gate", "first")) if "gate" in part else part["first"]
+    return named(f"{name}.{first}", inner) | named(f"{name}.{second}", part["second"])
+
+
+def timm(net, register="reg_token", gated=("fc1", "fc2")):
+    found = {"pos_embed": net["positions"][None]} | (
+        {} if net["token"] is None else {"cls_token": net["token"][None, None]}
+    )
     found |= named("patch_embed.proj", net["patches"]) | named("norm", net["norm"])
     found |= {register: net["registers"][None]} if len(net["registers"]) else {}
     for i, part in enumerate(net["blocks"]):
         name = f"blocks.{i}"
         found |= named(f"{name}.norm1", part["norm1"]) | named(f"{name}.norm2", part["norm2"])
         found |= named(f"{name}.attn.qkv", fused(part)) | named(f"{name}.attn.proj", part["out"])
-        found |= named(f"{name}.mlp.fc1", part["first"]) | named(f"{name}.mlp.fc2", part["second"])
+        found |= mlp(f"{name}.mlp", part, gated)
         if "scales" in part:
             found |= {f"{name}.ls1.gamma": part["scales"][0], f"{name}.ls2.gamma": part["scales"][1]}
     return found
@@ -89,7 +97,7 @@ def dinov2_hugging_face(net):
         for third in ("query", "key", "value"):
             found |= named(f"{name}.attention.attention.{third}", part[third])
         found |= named(f"{name}.attention.output.dense", part["out"])
-        found |= named(f"{name}.mlp.fc1", part["first"]) | named(f"{name}.mlp.fc2", part["second"])
+        found |= mlp(f"{name}.mlp", part, ("weights_in", "weights_out"))
         found |= {f"{name}.layer_scale{k + 1}.lambda1": part["scales"][k] for k in (0, 1)}
     return found
 
@@ -129,6 +137,19 @@ def clip_authors(net):
     return found
 
 
+def clip_timm(net):
+    """timm gives the projection biases, of 0."""
+    head = {"weight": net["projection"], "bias": np.zeros(len(net["projection"]), np.float32)}
+    return timm(net) | named("norm_pre", net["before"]) | named("head", head)
+
+
+def siglip_timm(net):
+    pool, name = net["pool"], "attn_pool"
+    found = timm(net) | {f"{name}.latent": net["probe"][None, None]} | named(f"{name}.norm", pool["norm2"])
+    found |= named(f"{name}.q", pool["query"]) | named(f"{name}.kv", fused(pool, ("key", "value")))
+    return found | named(f"{name}.proj", pool["out"]) | mlp(f"{name}.mlp", pool, None)
+
+
 def siglip_hugging_face(net):
     pool, name = net["pool"], "vision_model.head"
     found = tower(net) | {f"{name}.probe": net["probe"][None, None]} | named(f"{name}.layernorm", pool["norm2"])
@@ -137,57 +158,21 @@ def siglip_hugging_face(net):
     return found | named(f"{name}.mlp.fc2", pool["second"])
 
 
-# The network in numpy
+# The network
 
 
-def standardised(x, part, epsilon):
-    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
-    return x * part["weight"] + part["bias"]
-
-
-def affine(x, part):
-    return x @ part["weight"].T + part.get("bias", 0)
-
-
-def attention(part, queries, others):
-    size, mixed = WIDTH // HEADS, []
-    for head in range(HEADS):
-        here = slice(head * size, (head + 1) * size)
-        q, k, v = (
-            affine(x, part[third])[..., here] for x, third in ((queries, "query"), (others, "key"), (others, "value"))
-        )
-        mixed.append(scipy.special.softmax(q @ k.swapaxes(1, 2) / np.sqrt(size), -1) @ v)
-    return affine(np.concatenate(mixed, -1), part["out"])
-
-
-ACTIVATIONS = {
-    "gelu": lambda x: x * scipy.special.ndtr(x),
-    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
-    "tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
-}
-
-
-def feed(x, part, activation):
-    return affine(ACTIVATIONS[activation](affine(x, part["first"])), part["second"])
-
-
-def walk(net, images, activation="gelu", epsilon=1e-6, class_position=True):
-    """images (B, H, W, 3) -> all tokens after the last norm (B, N, D), float64."""
+def walk(net, images, library, activation="gelu", epsilon=1e-6, class_position=True):
+    """images (B, H, W, 3) -> all tokens (B, N, D) after each block and after the last norm, float64."""
     rows = images.astype(np.float64).reshape(len(images), GRID, PATCH, GRID, PATCH, 3).transpose(0, 1, 3, 5, 2, 4)
     kernel = {**net["patches"], "weight": net["patches"]["weight"].reshape(WIDTH, -1)}
-    x = affine(rows.reshape(len(images), GRID**2, -1), kernel) + net["positions"][int(class_position) :]
+    x = library.affine(rows.reshape(len(images), GRID**2, -1), kernel) + net["positions"][int(class_position) :]
     front = []
     if net["token"] is not None:
         front.append((net["token"] + (net["positions"][0] if class_position else 0))[None])
     front += [net["registers"]] if len(net["registers"]) else []
     x = np.concatenate([*(np.broadcast_to(part, (len(x), *part.shape)) for part in front), x], 1)
-    x = standardised(x, net["before"], epsilon) if "before" in net else x
-    for part in net["blocks"]:
-        scales = part.get("scales", (1, 1))
-        seen = standardised(x, part["norm1"], epsilon)
-        x = x + scales[0] * attention(part, seen, seen)
-        x = x + scales[1] * feed(standardised(x, part["norm2"], epsilon), part, activation)
-    return standardised(x, net["norm"], epsilon)
+    x = library.norm(x, net["before"], epsilon) if "before" in net else x
+    return blocks(net, x, HEADS, activation, epsilon, library)
 
 
 def scaled(net):
@@ -199,54 +184,162 @@ def scaled(net):
 IMAGENET = Beside(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 
 
-def encoded(weights, said, images=IMAGES):
+def encoded(weights, said):
+    """Outputs, what comes out of each block and of the last norm, and the encoder."""
     encoder = encoders.recognise(weights, "random", said=said)
     assert encoder.settings.kind == "vit"
-    return jax.jit(encoders.network(encoder.settings).apply)(encoder.variables, images), encoder
+    return *run(encoder, IMAGES), encoder
 
 
-def test_a_plain_transformer_with_its_last_layer():
-    net = network()
+def pooled(net, tokens, library):
+    """tokens (B, N, D) -> (B, D), as SigLIP pools them."""
+    pool, probes = net["pool"], np.broadcast_to(net["probe"], (len(tokens), 1, WIDTH))
+    seen = attention(pool, probes, tokens, HEADS, library)
+    return (seen + feed(library.norm(seen, pool["norm2"], 1e-6), pool, "tanh", library))[:, 0]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_block_of_a_plain_transformer_and_its_last_layer(library):
+    net, library = network(), library()
     head = linear(net["draw"], WIDTH, 7)
-    outputs, encoder = encoded(timm(net) | named("head", head), IMAGENET)
-    expected = walk(net, IMAGES)[:, 0]
-    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
-    np.testing.assert_allclose(outputs.logits, affine(expected, head), atol=1e-4)
+    outputs, layers, encoder = encoded(timm(net) | named("head", head), IMAGENET)
+    expected = walk(net, IMAGES, library)
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, expected[-1][:, 0], atol=1e-4)
+    np.testing.assert_allclose(outputs.logits, library.affine(expected[-1][:, 0], head), atol=1e-4)
     assert encoder.settings.preprocessing.size == GRID * PATCH
 
 
+def dinov2(layout, gated=False):
+    """A network with registers, and its file; in timm's files the class token has no position."""
+    net = scaled(network(classes_position=layout != "timm", registers=4, gated=gated))
+    if layout == "timm":
+        return net, timm(net)
+    if layout == "hugging_face":
+        return net, dinov2_hugging_face(net)
+    return net, timm(net, "register_tokens", ("w12", "w3")) | {"mask_token": np.zeros((1, WIDTH), np.float32)}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("layout", ["authors", "timm", "hugging_face"])
-def test_dinov2_with_registers_in_three_layouts(layout):
-    """In timm's files the class token has no position."""
-    net = scaled(network(classes_position=layout != "timm", registers=4))
-    register = {"authors": "register_tokens", "timm": "reg_token"}
-    weights = dinov2_hugging_face(net) if layout == "hugging_face" else timm(net, register[layout])
-    weights |= {"mask_token": np.zeros((1, WIDTH), np.float32)} if layout == "authors" else {}
-    outputs, encoder = encoded(weights, Beside())
-    expected = walk(net, IMAGES, class_position=layout != "timm")[:, 0]
-    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
+def test_every_block_of_dinov2_with_registers_and_of_its_giant_with_gates_in_three_layouts(layout, gated, library):
+    net, weights = dinov2(layout, gated)
+    outputs, layers, encoder = encoded(weights, Beside())
+    expected = walk(net, IMAGES, library(), "silu" if gated else "gelu", class_position=layout != "timm")
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, expected[-1][:, 0], atol=1e-4)
     assert outputs.logits is None and encoder.settings.network["registers"] == 4
+    assert encoders.as_settings(json.loads(json.dumps(encoders.to_plain(encoder.settings)))) == encoder.settings
 
 
-@pytest.mark.parametrize(("write", "activation"), [(clip_hugging_face, "quick_gelu"), (clip_authors, "gelu")])
-def test_the_tower_of_clip_with_its_projection(write, activation):
-    net = network(patch_bias=False)
-    net |= {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)}
-    outputs, encoder = encoded(write(net), Beside(activation))
-    expected = walk(net, IMAGES, activation, 1e-5)[:, 0] @ net["projection"].T
-    np.testing.assert_allclose(outputs.features, expected, atol=1e-4)
+def test_dinov2s_giant_has_one_name_in_its_authors_layout_and_in_hugging_faces():
+    both = [
+        encoders.recognise(dinov2(layout, gated=True)[1], "r", said=Beside()) for layout in ("authors", "hugging_face")
+    ]
+    assert both[0].name == both[1].name
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "shape", "said"),
+    [
+        ("authors", "blocks.1.mlp.w12.weight", (2 * HIDDEN - 1, WIDTH), "1 misshapen: blocks.1.mlp.w12.weight"),
+        ("authors", "blocks.1.mlp.w12.weight", None, "1 missing: blocks.1.mlp.w12.weight"),
+        ("authors", "blocks.1.mlp.w3.weight", (WIDTH, HIDDEN + 1), "1 misshapen: blocks.1.mlp.w3.weight"),
+        ("timm", "blocks.1.mlp.fc1.weight", (HIDDEN, WIDTH), "1 misshapen: blocks.1.mlp.fc1.weight"),
+        ("timm", "blocks.0.mlp.fc1.weight", (HIDDEN + 1, WIDTH), "misshapen: blocks.0.mlp.fc1"),
+        ("hugging_face", "encoder.layer.0.mlp.weights_in.bias", None, "1 missing: encoder.layer.0.mlp.weights_in.bias"),
+    ],
+)
+def test_a_file_of_dinov2s_giant_that_does_not_fit_is_refused_in_one_line(layout, name, shape, said):
+    weights = dinov2(layout, gated=True)[1]
+    weights = {each: array for each, array in weights.items() if each != name or shape is not None}
+    weights |= {} if shape is None else {name: np.ones(shape, np.float32)}
+    with pytest.raises(UserError, match=said) as caught:
+        encoders.recognise(weights, "w.safetensors", said=Beside())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("write", "activation"), [(clip_hugging_face, "quick_gelu"), (clip_authors, "gelu"), (clip_timm, "quick_gelu")]
+)
+def test_every_block_of_the_tower_of_clip_and_its_projection(write, activation, library):
+    net, library = clip_network(), library()
+    outputs, layers, encoder = encoded(write(net), Beside(activation))
+    expected = walk(net, IMAGES, library, activation, 1e-5)
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, expected[-1][:, 0] @ net["projection"].T, atol=1e-4)
     assert encoder.settings.preprocessing.mean[0] == pytest.approx(0.48145466)
 
 
-def test_the_tower_of_siglip_with_its_pooling():
+def clip_network():
+    net = network(patch_bias=False)
+    return net | {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)}
+
+
+def siglip():
     net = network(classes_position=False, token=False)
-    net |= {"pool": block(net["draw"]), "probe": net["draw"](WIDTH)}
-    outputs, encoder = encoded(siglip_hugging_face(net), Beside())
-    tokens = walk(net, IMAGES, "tanh", class_position=False)
-    pooled = attention(net["pool"], np.broadcast_to(net["probe"], (2, 1, WIDTH)), tokens)
-    pooled = pooled + feed(standardised(pooled, net["pool"]["norm2"], 1e-6), net["pool"], "tanh")
-    np.testing.assert_allclose(outputs.features, pooled[:, 0], atol=1e-4)
+    return net | {"pool": block(net["draw"]), "probe": net["draw"](WIDTH)}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("write", [siglip_hugging_face, siglip_timm])
+def test_every_block_of_the_tower_of_siglip_and_its_pooling(write, library):
+    net, library = siglip(), library()
+    outputs, layers, encoder = encoded(write(net), Beside())
+    expected = walk(net, IMAGES, library, "tanh", class_position=False)
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, pooled(net, expected[-1], library), atol=1e-4)
     assert encoders.as_settings(json.loads(json.dumps(encoders.to_plain(encoder.settings)))) == encoder.settings
+
+
+@pytest.mark.parametrize(
+    ("net", "writes"),
+    [
+        (clip_network, (clip_timm, clip_authors, clip_hugging_face)),
+        (siglip, (siglip_timm, siglip_hugging_face)),
+    ],
+)
+def test_a_tower_has_one_name_in_all_layouts(net, writes):
+    names = {encoders.recognise(write(net()), "random", said=Beside("gelu")).name for write in writes}
+    assert len(names) == 1
+
+
+def test_the_last_layer_of_a_clip_that_timm_trained_further_gives_logits():
+    net = clip_network()
+    head = linear(net["draw"], WIDTH, 7)
+    weights = timm(net) | named("norm_pre", net["before"]) | named("head", head)
+    outputs, layers, _ = encoded(weights, Beside("gelu"))
+    np.testing.assert_allclose(outputs.features, layers[-1][:, 0], atol=1e-6)
+    np.testing.assert_allclose(outputs.logits, Numpy().affine(layers[-1][:, 0], head), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("net", "write", "change", "said"),
+    [
+        ("clip", clip_timm, {"norm_pre.weight": (WIDTH + 1,)}, "CLIP at timm it has 1 misshapen: norm_pre.weight .129"),
+        ("clip", clip_timm, {"norm_pre.bias": None}, "CLIP at timm it has 1 missing: norm_pre.bias"),
+        ("clip", clip_timm, {"head.weight": None}, "CLIP at timm it has 1 missing: head.weight"),
+        ("clip", clip_timm, {"patch_embed.proj.bias": (WIDTH,)}, "1 unknown: patch_embed.proj.bias"),
+        (
+            "siglip",
+            siglip_timm,
+            {"attn_pool.latent": (1, 2, WIDTH)},
+            "SigLIP at timm it has 1 misshapen: attn_pool.latent",
+        ),
+        ("siglip", siglip_timm, {"attn_pool.kv.weight": (WIDTH, WIDTH)}, "it has 1 misshapen: attn_pool.kv.weight"),
+        ("siglip", siglip_timm, {"attn_pool.q.bias": None}, "SigLIP at timm it has 1 missing: attn_pool.q.bias"),
+    ],
+)
+def test_a_tower_of_timm_that_does_not_fit_is_refused_in_one_line(net, write, change, said):
+    weights = write(clip_network() if net == "clip" else siglip())
+    for name, shape in change.items():
+        weights |= {} if shape is None else {name: np.ones(shape, np.float32)}
+        weights = {each: array for each, array in weights.items() if each != name or shape is not None}
+    with pytest.raises(UserError, match=said) as caught:
+        encoders.recognise(weights, "w.safetensors", said=Beside("gelu"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("sides", [(3, 5), (6, 6), (2, 2)])
@@ -330,8 +423,13 @@ def lie_beside(tmp_path):
 
 
 def clip(write):
-    net = network(patch_bias=False)
-    return write(net | {"before": norms(net["draw"]), "projection": net["draw"](6, WIDTH)})
+    return write(clip_network())
+
+
+def timms(name):
+    """The config.json of one of timm's, by its full name."""
+    architecture, _, tag = name.partition(".")
+    return {"config": {"architecture": architecture, "pretrained_cfg": {"tag": tag} if tag else {}}}
 
 
 @pytest.mark.parametrize(
@@ -342,6 +440,13 @@ def clip(write):
         (clip_hugging_face, {"config": {"model_type": "clip", "vision_config": {"layers": 2}}}, "quick_gelu"),
         (clip_authors, {"open_clip_config": {"model_cfg": {"embed_dim": 6}}}, "gelu"),
         (clip_authors, {"open_clip_config": {"model_cfg": {"quick_gelu": True}}}, "quick_gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_quickgelu_224"), "quick_gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_224.openai"), "quick_gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_224.openai_ft_in1k"), "gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_224.laion2b"), "gelu"),
+        (clip_timm, timms("vit_large_patch14_clip_224.dfn2b"), "quick_gelu"),
+        (clip_timm, timms("vit_base_patch16_clip_224.dfn2b"), "gelu"),
+        (clip_timm, timms("vit_x.y") | {"open_clip_config": {"model_cfg": {"quick_gelu": True}}}, "quick_gelu"),
     ],
 )
 def test_what_lies_beside_a_clip_says_its_activation(lie_beside, write, files, activation):
@@ -390,6 +495,7 @@ def test_what_lies_beside_a_transformer_says_its_heads_and_how_images_are_resize
 
 def test_where_nothing_tells_two_networks_apart_the_file_is_refused_in_one_line_that_says_what_would(lie_beside):
     for weights, said in (
+        (clip(clip_timm), "with quick GELU .OpenAI's CLIP. or with GELU: put its config.json"),
         (clip(clip_hugging_face), "with quick GELU .OpenAI's CLIP. or with GELU: put its config.json"),
         (clip(clip_authors), "open_clip_config.json beside it"),
         (timm(network()), "ImageNet's mean and deviation .DINO, DeiT. or by 0.5 and 0.5: put its config.json"),

@@ -26,7 +26,9 @@ class Evaluate:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]  # folders of runs, or of an experiment: a column each
     metrics: tuple[str, ...] = ()  # names of `ssl-gen list metrics`; by default the usual ones that apply
-    features: str | None = None  # auto, pixels, random, trained or a weights file; by default the run's own
+    # auto, pixels, random, trained, a weights file, efficientnet_lite0 (extra pretrained), mobilenet_v2, hf:OWNER/NAME;
+    # by default the run's own
+    features: str | None = None
     samples: int | None = None  # drawn for the metrics; by default the run's own
     out_of_distribution_dataset: str | None = None  # images of no class, for auroc
     data_dir: Path | None = None  # where raw or prepared data lie, if not where they were

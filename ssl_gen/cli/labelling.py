@@ -32,7 +32,9 @@ class Suggest:
     places: Annotated[tuple[Path, ...], tyro.conf.Positional]  # [RUN] PATH: perhaps a run's folder, then the images'
     count: int = 50  # images to label
     out: Path = Path("suggest.csv")  # the table; as PATH/labels.csv, its blanks filled in, it labels the folder
-    features: str | None = None  # pixels, random or a weights file; by default the run's latents, or pixels
+    # pixels, random, a weights file, efficientnet_lite0 (extra pretrained), mobilenet_v2, hf:OWNER/NAME; by default the
+    # run's latents, or pixels
+    features: str | None = None
     size: int | None = None  # without a run: pixels; every image is seen as size x size, by default 32 x 32
     seed: int = 0  # of clusters, or of the draw
     overwrite: bool = False  # also a table that is there and not as it was written
@@ -48,7 +50,9 @@ class Review:
     out: Path = Path("review.html")  # the page, one file that needs no network
     next: int = 50  # images to label next, as `suggest` names them, on top
     most: int = 5_000  # images on the page: of more, those to label next and the least certain
-    features: str | None = None  # pixels, random or a weights file; by default the run's latents, or pixels
+    # pixels, random, a weights file, efficientnet_lite0 (extra pretrained), mobilenet_v2, hf:OWNER/NAME; by default the
+    # run's latents, or pixels
+    features: str | None = None
     seed: int = 0  # of the draw of those to label next
     overwrite: bool = False  # also a page that is there and not as it was written
     skip_unreadable: bool = False  # leave out files that cannot be read, and count them

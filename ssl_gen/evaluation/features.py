@@ -117,11 +117,7 @@ def find_encoder(name: str, spec: ImageSpec, dataset: str, sha256: str, size: in
     if name not in ("pixels", "random"):
         path = sources.find(name)
         if path is None:
-            known = ", ".join(sources.PACKAGES)
-            raise UserError(
-                f"--encoder is a run's folder, pixels, random, {known}, hf:OWNER/NAME or a weights file; "
-                f"there is no {name}"
-            )
+            raise UserError(f"--encoder is a run's folder, pixels, random, {sources.KNOWN}; there is no {name}")
         name = str(path)
     elif size is not None:
         raise UserError(f"--encoder-size is for pretrained networks, not for {name}")
@@ -159,7 +155,7 @@ def find_extractor(name: str, spec: ImageSpec, dataset: str, sha256: str, size: 
         return trained(kept, spec)
     path = sources.find(name)
     if path is None:
-        raise UserError(f"--features is auto, pixels, random, trained or a weights file; there is no file {name}")
+        raise UserError(f"--features is auto, pixels, random, trained, {sources.KNOWN}; there is no {name}")
     return trained(path, spec) if description(path) else from_file(path, size)
 
 

@@ -28,7 +28,9 @@ class Options:
     keep_copies: bool = False  # of a folder or npz: train also on images that equal a test or validation image
     validation: int = 0  # training images held out for choosing settings; their labels come on top of --labels
     out_of_distribution_dataset: str | None = None  # images of no class, for --mask.out-of-distribution and auroc
-    features: str = "auto"  # what samples are compared by: pixels, random, trained or a weights file
+    # what samples are compared by: pixels, random, trained (by train-features), a weights file, efficientnet_lite0
+    # (extra pretrained), mobilenet_v2, hf:OWNER/NAME; auto is trained where there is such a net, else random
+    features: str = "auto"
     samples: int | None = None  # drawn for the metrics; by default as many as test images, 1,000 to 10,000
     mask: masking.Scheme = masking.Scheme()  # how labels are chosen
     # the folder of a run whose labels, seed by seed, --mask.kind suggested goes on from: the images that it is least

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,14 @@ CONFIG, PREPROCESSOR, OPEN_CLIP = "config.json", "preprocessor_config.json", "op
 FILES = (CONFIG, PREPROCESSOR, OPEN_CLIP)
 RESIZES = {"bilinear": "linear", "bicubic": "cubic", 2: "linear", 3: "cubic"}  # timm's, open_clip's, Pillow's -> ours
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}  # Hugging Face's -> ours
+# timm's names of towers of CLIP that were trained with quick GELU, where the name itself may not say so and timm would
+# run them with GELU: "natively QuickGELU" in its vision_transformer.py. What was fine-tuned there has another tag.
+QUICK = re.compile(
+    r".*_clip_quickgelu_.*|.*_clip_\d+\.(openai|metaclip_(400m|2pt5b)|dfn5b)|vit_large_.*\.dfn2b"
+    r"|vit_base_patch32_.*\.laion400m_e32|vit_huge_patch14_clip_224\.metaclip2_worldwide"
+)
+# Hugging Face's MobileNetV2, as TensorFlow has it: transformers, configuration_mobilenet_v2.py
+MOBILENET = {"tf_padding": True, "layer_norm_eps": 0.001, "output_stride": 32, "hidden_act": "relu6"}
 Colour = tuple[float, float, float]
 
 
@@ -28,6 +37,7 @@ class Beside(NamedTuple):
     deviation: Colour | None = None
     heads: int | None = None  # of a transformer's attention
     resize: str | None = None  # 'cubic' or 'linear'
+    architecture: str | None = None  # what timm calls the network
 
 
 def read(weights: Path) -> Beside:
@@ -41,7 +51,14 @@ def read(weights: Path) -> Beside:
         (weights.parent / PREPROCESSOR, processor.get("image_mean"), processor.get("image_std")),
         (weights.parent / OPEN_CLIP, clip.get("mean"), clip.get("std")),
     ]
-    found = Beside(activation, heads=_heads(weights.parent, said), resize=_resize(weights.parent, said))
+    _check_mobilenet(weights.parent / CONFIG, said[CONFIG])
+    architecture = said[CONFIG].get("architecture")
+    found = Beside(
+        activation,
+        heads=_heads(weights.parent, said),
+        resize=_resize(weights.parent, said),
+        architecture=architecture if isinstance(architecture, str) else None,
+    )
     for path, mean, deviation in ways:
         if mean is not None and deviation is not None:
             return found._replace(mean=_colour(path, mean, -math.inf), deviation=_colour(path, deviation, 0))
@@ -74,7 +91,20 @@ def _activation(folder: Path, said: dict[str, dict[str, Any]]) -> str | None:
         return ACTIVATIONS[name]
     if "model_cfg" in said[OPEN_CLIP]:
         return "quick_gelu" if _part(said[OPEN_CLIP], "model_cfg").get("quick_gelu") else "gelu"
+    if "_clip_" in str(config.get("architecture", "")):
+        name = f"{config['architecture']}.{_part(config, 'pretrained_cfg').get('tag', '')}"
+        return "quick_gelu" if QUICK.fullmatch(name) else None if name.endswith(".") else "gelu"
     return None
+
+
+def _check_mobilenet(path: Path, config: dict[str, Any]) -> None:
+    """Raise UserError where Hugging Face's MobileNetV2 is otherwise than TensorFlow's, which no array tells."""
+    if config.get("model_type") == "mobilenet_v2":
+        for name, known in MOBILENET.items():
+            if (value := config.get(name, known)) != known:
+                raise UserError(
+                    f"{path} has {name} {value!r}: of MobileNetV2 at Hugging Face {known!r} alone is known."
+                )
 
 
 def _heads(folder: Path, said: dict[str, dict[str, Any]]) -> int | None:

@@ -116,8 +116,8 @@ def recognise(weights: Weights, path: str | Path, size: int | None = None, said:
     weights = {name: array.astype(np.float32) for name, array in weights.items()}
     candidates = [(kind, layout) for kind, family in FAMILIES.items() for layout in family.layouts]
     tried = [attempt(weights, kind, layout) for kind, layout in candidates]
-    fitting = min(tried, key=lambda each: each.wrong)
-    kind, layout = candidates[tried.index(fitting)]
+    nearest = min(range(len(tried)), key=lambda i: tried[i].wrong)
+    fitting, (kind, layout) = tried[nearest], candidates[nearest]
     if fitting.faults or fitting.settings is None:
         raise UserError(
             f"{path} holds no network that is known here ({', '.join(FAMILIES)}); beside {kind} of {layout.source} it "
@@ -133,6 +133,7 @@ def recognise(weights: Weights, path: str | Path, size: int | None = None, said:
 
 def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) -> Settings:
     """The settings with what is said beside a file. Raises UserError where nothing tells what must be known."""
+    settings = varied(settings, layout, said, path)
     fields, preprocessing, untold = settings.network, settings.preprocessing, layout.untold(settings.network)
     preprocessing = dataclasses.replace(preprocessing, resize=said.resize or preprocessing.resize)
     if said.mean is not None and said.deviation is not None:
@@ -154,6 +155,21 @@ def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) 
             )
         fields = fields | {"heads": said.heads}
     return dataclasses.replace(settings, network=fields, preprocessing=preprocessing)
+
+
+def varied(settings: Settings, layout: Layout, said: Beside, path: str | Path) -> Settings:
+    """The settings of the variant that is named beside a file. Raises UserError where none of several is named."""
+    if not layout.variants:
+        return settings
+    if said.architecture is None or said.architecture not in layout.variants:
+        names = list(layout.variants)
+        example = json.dumps({"architecture": names[0]})
+        raise UserError(
+            f"{path} may be timm's {' or '.join(names)}, which differ in padding and in how pixels are scaled: put its "
+            f"{beside.CONFIG} beside it, or one that reads {example}."
+        )
+    fields, preprocessing = layout.variants[said.architecture]
+    return dataclasses.replace(settings, network=settings.network | dict(fields), preprocessing=preprocessing)
 
 
 def check_scaled(untold: Untold | None, preprocessing: Preprocessing, path: str | Path) -> None:
@@ -179,7 +195,7 @@ class Attempt(NamedTuple):
     settings: Settings | None  # None where not even its sizes can be told
     arrays: dict[str, np.ndarray]  # by path
     faults: str  # "3 missing: ..., ...; 2 unknown: ...", "" for none
-    wrong: int  # how many names
+    wrong: tuple[int, int]  # how many names, and how many arrays whose names are right
 
 
 def attempt(weights: Weights, kind: str, layout: Layout) -> Attempt:
@@ -203,7 +219,7 @@ def attempt(weights: Weights, kind: str, layout: Layout) -> Attempt:
         missing = sorted(like.keys() - arrays.keys())  # of one block, where others have them: no name tells of these
     kinds = {"missing": missing, "unknown": unknown, "misshapen": odd, "other than the network has built in": other}
     faults = [counted(names, what) for what, names in kinds.items()]
-    return Attempt(settings, arrays, "; ".join(filter(None, faults)), sum(map(len, kinds.values())))
+    return Attempt(settings, arrays, "; ".join(filter(None, faults)), (len(missing + unknown), len(odd + other)))
 
 
 def settings_of(kind: str, layout: Layout, arrays: dict[str, np.ndarray]) -> Settings:

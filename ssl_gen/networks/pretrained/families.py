@@ -17,6 +17,7 @@ from ssl_gen.networks.pretrained.resnet import ResNet50
 from ssl_gen.networks.pretrained.vit import VisionTransformer
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of pixels in [0, 1]; torchvision
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of TensorFlow's networks, from -1 to 1
 Untold = Literal["activation", "pixels", "satellite"]  # what no array tells
 
 
@@ -31,6 +32,13 @@ class Preprocessing:
     deviation: tuple[float, float, float]
 
 
+class Variant(NamedTuple):
+    """One of several networks whose files have the same names and shapes."""
+
+    fields: Mapping[str, Any]  # that are otherwise
+    preprocessing: Preprocessing
+
+
 class Layout(NamedTuple):
     """One way in which files of a family are written."""
 
@@ -42,6 +50,9 @@ class Layout(NamedTuple):
     heads: Mapping[int, int] | None = None  # of transformers: width -> heads, where they are not of 64 numbers
     # the fields -> what files of this layout differ in, and what lies beside a file must tell
     untold: Callable[[dict[str, Any]], Untold | None] = lambda fields: None
+    variants: Mapping[str, Variant] = MappingProxyType(
+        {}
+    )  # by timm's name, which must be told, too, where there are any
 
 
 class Family(NamedTuple):
@@ -86,12 +97,14 @@ def transformer(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         "classes": classes_of(arrays),
     }
     # an encoder's name is a hash over what is said here: those that came before DINOv3 keep theirs
-    return fields if positions is not None else fields | without_positions(arrays)
-
-
-def without_positions(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The fields of a `VisionTransformer` that DINOv3 alone has."""
     gated = "params/block_0/mlp/gate/kernel" in arrays
+    if positions is None:
+        return fields | without_positions(arrays, gated)
+    return fields | ({"activation": "silu", "gated": True} if gated else {})  # DINOv2's giant
+
+
+def without_positions(arrays: dict[str, np.ndarray], gated: bool) -> dict[str, Any]:
+    """The fields of a `VisionTransformer` that DINOv3 always has."""
     return {
         "activation": "silu" if gated else "gelu",
         "gated": gated,
@@ -127,7 +140,7 @@ def activation_untold(fields: dict[str, Any]) -> Untold | None:
 DINO = Preprocessing(0, "cubic", True, *IMAGENET)
 DINOV3 = Preprocessing(224, "linear", True, *IMAGENET)
 CLIP = Preprocessing(0, "cubic", True, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-SIGLIP = Preprocessing(0, "cubic", True, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+SIGLIP = Preprocessing(0, "cubic", True, *HALF)
 QUICK: Mapping[str, Any] = {"activation": "quick_gelu", "epsilon": 1e-5}
 TANH: Mapping[str, Any] = {"activation": "gelu_tanh"}
 WIDE_EPSILON: Mapping[str, Any] = {"epsilon": 1e-5}
@@ -139,7 +152,13 @@ FAMILIES: dict[str, Family] = {
     "mobilenet_v2": Family(
         (
             Layout("torchvision", names.mobilenet_torchvision, Preprocessing(224, "linear", True, *IMAGENET)),
-            Layout("timm", names.mobilenet_timm, Preprocessing(224, "cubic", True, *IMAGENET)),
+            Layout("timm", names.inverted_timm("mobilenet_v2"), Preprocessing(224, "cubic", True, *IMAGENET)),
+            Layout(
+                "Hugging Face",
+                names.mobilenet_hugging_face,
+                Preprocessing(224, "linear", True, *HALF),
+                fixed={"kind": "mobilenet_v2_tensorflow"},
+            ),
         ),
         InvertedResiduals,
         inverted("mobilenet_v2"),
@@ -151,6 +170,19 @@ FAMILIES: dict[str, Family] = {
                 names.efficientnet_authors,
                 # (p - 127) / 128, TensorFlow's; cubic: timm, whose authors trained bilinearly
                 Preprocessing(224, "cubic", True, (127 / 255,) * 3, (128 / 255,) * 3),
+            ),
+            Layout(
+                "timm",
+                names.inverted_timm("efficientnet_lite0"),
+                Preprocessing(224, "cubic", True, *IMAGENET),
+                variants={
+                    "efficientnet_lite0": Variant(
+                        {"kind": "efficientnet_lite0_torch"}, Preprocessing(224, "cubic", True, *IMAGENET)
+                    ),
+                    "tf_efficientnet_lite0": Variant(
+                        {"kind": "efficientnet_lite0"}, Preprocessing(224, "cubic", True, *HALF)
+                    ),
+                },
             ),
         ),
         InvertedResiduals,
@@ -196,7 +228,10 @@ FAMILIES: dict[str, Family] = {
                 activation_untold,
             ),
             Layout("CLIP's authors", vit_names.clip_authors, CLIP, OPEN, QUICK, vit_names.HUGE, activation_untold),
+            Layout("CLIP at timm", vit_names.clip_timm, CLIP, "(?!)", QUICK, vit_names.HUGE, activation_untold),
             Layout("SigLIP at Hugging Face", vit_names.siglip_hugging_face, SIGLIP, TEXT, TANH, vit_names.SIGLIP),
+            # timm runs some of them with GELU itself: its authors trained with the form of tanh, jax.nn.gelu's default
+            Layout("SigLIP at timm", vit_names.siglip_timm, SIGLIP, "(?!)", TANH, vit_names.SIGLIP),
         ),
         VisionTransformer,
         transformer,

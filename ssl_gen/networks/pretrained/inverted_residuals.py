@@ -3,7 +3,8 @@
 Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv:1801.04381, table 2; Tan and Le
 2019, "EfficientNet", arXiv:1905.11946, table 1, without squeeze and excitation and with ReLU6 (EfficientNet-Lite,
 TensorFlow, 2020). A block is a 1 x 1 convolution to more channels, one of each channel alone and a 1 x 1 convolution
-back, added to what came in where both have one shape. Batch norms use their running moments.
+back, added to what came in where both have one shape. Batch norms use their running moments. Both were trained by
+their authors, with TensorFlow's padding and epsilon, and by others, with PyTorch's.
 """
 
 from __future__ import annotations
@@ -54,33 +55,30 @@ class Block(NamedTuple):
     size: int
 
 
+MOBILENET = (
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 32, 3, 2),
+    Stage(6, 64, 4, 2),
+    Stage(6, 96, 3, 1),
+    Stage(6, 160, 3, 2),
+    Stage(6, 320, 1, 1),
+)
+LITE = (
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 40, 2, 2, 5),
+    Stage(6, 80, 3, 2),
+    Stage(6, 112, 3, 1, 5),
+    Stage(6, 192, 4, 2, 5),
+    Stage(6, 320, 1, 1),
+)
+TORCH, TENSORFLOW = (1e-5, True), (1e-3, False)  # epsilon and padding: PyTorch's defaults, TensorFlow's
 PLANS = {
-    "mobilenet_v2": Plan(
-        (
-            Stage(1, 16, 1, 1),
-            Stage(6, 24, 2, 2),
-            Stage(6, 32, 3, 2),
-            Stage(6, 64, 4, 2),
-            Stage(6, 96, 3, 1),
-            Stage(6, 160, 3, 2),
-            Stage(6, 320, 1, 1),
-        ),
-        1e-5,  # torchvision's
-        True,
-    ),
-    "efficientnet_lite0": Plan(
-        (
-            Stage(1, 16, 1, 1),
-            Stage(6, 24, 2, 2),
-            Stage(6, 40, 2, 2, 5),
-            Stage(6, 80, 3, 2),
-            Stage(6, 112, 3, 1, 5),
-            Stage(6, 192, 4, 2, 5),
-            Stage(6, 320, 1, 1),
-        ),
-        1e-3,  # TensorFlow's
-        False,
-    ),
+    "mobilenet_v2": Plan(MOBILENET, *TORCH),
+    "mobilenet_v2_tensorflow": Plan(MOBILENET, *TENSORFLOW),
+    "efficientnet_lite0": Plan(LITE, *TENSORFLOW),
+    "efficientnet_lite0_torch": Plan(LITE, *TORCH),  # trained by timm
 }
 
 

@@ -142,16 +142,37 @@ def mobilenet_torchvision(weights: Weights) -> Table:
     return table | unit(f"{last}.0", f"{last}.1", "head")
 
 
-def mobilenet_timm(weights: Weights) -> Table:
-    """MobileNetV2 of timm, `mobilenetv2_100`."""
-    table = unit("conv_stem", "bn1", "stem") | unit("conv_head", "bn2", "head") | of_classes(weights, "classifier")
+def inverted_timm(plan: str) -> Maker:
+    """MobileNetV2 of timm, `mobilenetv2_100`, or its EfficientNet-Lite0, by a name of `PLANS`."""
+
+    def table(weights: Weights) -> Table:
+        found = unit("conv_stem", "bn1", "stem") | unit("conv_head", "bn2", "head") | of_classes(weights, "classifier")
+        for block in blocks(PLANS[plan]):
+            name, path = f"blocks.{block.stage}.{block.place}", f"block_{block.number}"
+            if block.expansion > 1:
+                found |= unit(f"{name}.conv_pw", f"{name}.bn1", f"{path}_expand")
+                found |= unit(f"{name}.conv_dw", f"{name}.bn2", f"{path}_depthwise")
+                found |= unit(f"{name}.conv_pwl", f"{name}.bn3", f"{path}_project")
+            else:
+                found |= unit(f"{name}.conv_dw", f"{name}.bn1", f"{path}_depthwise")
+                found |= unit(f"{name}.conv_pw", f"{name}.bn2", f"{path}_project")
+        return found
+
+    return table
+
+
+def mobilenet_hugging_face(weights: Weights) -> Table:
+    """MobileNetV2 of Hugging Face, `google/mobilenet_v2_1.0_224`."""
+
+    def layer(name: str, path: str) -> Table:
+        name = f"mobilenet_v2.{name}"
+        return unit(f"{name}.convolution", f"{name}.normalization", path)
+
+    table = layer("conv_stem.first_conv", "stem") | layer("conv_1x1", "head") | of_classes(weights, "classifier")
     for block in blocks(PLANS["mobilenet_v2"]):
-        name, path = f"blocks.{block.stage}.{block.place}", f"block_{block.number}"
+        name = f"layer.{block.number - 1}" if block.number else "conv_stem"
+        path = f"block_{block.number}"
         if block.expansion > 1:
-            table |= unit(f"{name}.conv_pw", f"{name}.bn1", f"{path}_expand")
-            table |= unit(f"{name}.conv_dw", f"{name}.bn2", f"{path}_depthwise")
-            table |= unit(f"{name}.conv_pwl", f"{name}.bn3", f"{path}_project")
-        else:
-            table |= unit(f"{name}.conv_dw", f"{name}.bn1", f"{path}_depthwise")
-            table |= unit(f"{name}.conv_pw", f"{name}.bn2", f"{path}_project")
+            table |= layer(f"{name}.expand_1x1", f"{path}_expand")
+        table |= layer(f"{name}.conv_3x3", f"{path}_depthwise") | layer(f"{name}.reduce_1x1", f"{path}_project")
     return table

@@ -34,6 +34,7 @@ PACKAGES = {
     ),
 }
 HUB = "hf:"  # before OWNER/NAME
+KNOWN = f"{', '.join(PACKAGES)}, {HUB}OWNER/NAME or a weights file"  # all that `find` finds, for messages
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository of Hugging Face, the first that is there
 
 

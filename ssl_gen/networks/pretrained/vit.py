@@ -4,7 +4,7 @@ Dosovitskiy et al. 2021, arXiv:2010.11929 (the network); Oquab et al. 2024, arXi
 each layer adds); Darcet et al. 2024, arXiv:2309.16588 (registers); Radford et al. 2021, arXiv:2103.00020 (CLIP: a norm
 before the blocks, a projection behind them); Zhai et al. 2023, arXiv:2303.15343 (SigLIP: pooling by attention);
 Simeoni et al. 2025, arXiv:2508.10104 (DINOv3: positions turn queries and keys, see `rotary`; keys have no bias);
-Shazeer 2020, arXiv:2002.05202 (its large ones: gates in the MLP).
+Shazeer 2020, arXiv:2002.05202 (its large ones, and DINOv2's giant: gates in the MLP).
 
     z_0 = [class; registers; patches E + positions]
     z <- z + s_1 attention(norm z);  z <- z + s_2 mlp(norm z)

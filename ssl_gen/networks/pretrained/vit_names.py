@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from ssl_gen.networks.pretrained.names import Place, Table, built_in, dense, kep
 from ssl_gen.networks.pretrained.weight_files import Weights
 
 THIRDS = ("query", "key", "value")
+HALVES = ("gate", "first")  # of an array that holds both: DINOv2's swiglu_ffn.py, transformers' Dinov2SwiGLUFFN, timm
+FEED = ("fc1", "fc2")
 # Width -> heads of attention, where they are not of 64 numbers
 HUGE = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # so400m, ViT-H, g and G: timm; of CLIP, open_clip's head_width
 SIGLIP = {1152: 16, 1536: 16}  # so400m, giant-opt: timm
@@ -29,28 +32,80 @@ def depth(weights: Weights, pattern: str) -> int:
     return max(found, default=0) + 1
 
 
-def fused(weight: str, bias: str, path: str) -> Table:
-    """Queries, keys and values as one array."""
+def fused(weight: str, bias: str, path: str, parts: Sequence[str] = THIRDS) -> Table:
+    """Linear layers, by default of queries, keys and values, as one array."""
     return {
-        weight: Place(tuple(f"params/{path}/{third}/kernel" for third in THIRDS)),
-        bias: Place(tuple(f"params/{path}/{third}/bias" for third in THIRDS)),
+        weight: Place(tuple(f"params/{path}/{part}/kernel" for part in parts)),
+        bias: Place(tuple(f"params/{path}/{part}/bias" for part in parts)),
     }
+
+
+class Feed(NamedTuple):
+    """What the two layers of every block's MLP are called."""
+
+    first: str
+    second: str
+    gated: bool  # the first is twice as wide as the second sees: its units' gates come before the units
+
+    def table(self, name: str, path: str) -> Table:
+        """Of one block."""
+        first = f"{name}.{self.first}"
+        gates = fused(f"{first}.weight", f"{first}.bias", path, HALVES) if self.gated else dense(first, f"{path}/first")
+        return gates | dense(f"{name}.{self.second}", f"{path}/second")
+
+
+def feed(weights: Weights, name: str, gated: tuple[str, str], blocks: int) -> Feed:
+    """Of MLPs `name`, with {} for the block's number; `gated`: what layers are called where there are gates.
+
+    In timm's files they are called `fc1` and `fc2` then, too, and the shapes of most blocks tell.
+    """
+    mlps = [name.format(i) for i in range(blocks)]
+    if any(f"{mlp}.{layer}.weight" in weights for mlp in mlps for layer in gated):
+        return Feed(*gated, True)
+    shapes = [[np.shape(weights.get(f"{mlp}.{layer}.weight", 0)) for layer in FEED] for mlp in mlps]
+    wide = [first[:1] == (2 * second[1],) for first, second in shapes if len(second) == 2]
+    return Feed(*FEED, bool(wide) and 2 * sum(wide) >= len(wide))
+
+
+def timm_blocks(weights: Weights) -> Table:
+    """What all transformers of timm, and of the authors of DINO and DINOv2, have in common."""
+    table = kept("pos_embed", "positions", 2) | norm("norm", "norm")
+    blocks = depth(weights, r"blocks\.(\d+)\.")
+    mlp = feed(weights, "blocks.{}.mlp", ("w12", "w3"), blocks)
+    for i in range(blocks):
+        name, path = f"blocks.{i}", f"block_{i}"
+        table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
+        table |= fused(f"{name}.attn.qkv.weight", f"{name}.attn.qkv.bias", f"{path}/attention")
+        table |= dense(f"{name}.attn.proj", f"{path}/attention/out") | mlp.table(f"{name}.mlp", f"{path}/mlp")
+        scales = kept(f"{name}.ls1.gamma", f"{path}/scale_1", 1) | kept(f"{name}.ls2.gamma", f"{path}/scale_2", 1)
+        table |= where(weights, scales)
+    return table
 
 
 def timm(weights: Weights) -> Table:
     """timm, and the authors of DINO and DINOv2."""
-    table = kept("cls_token", "class", 1) | kept("pos_embed", "positions", 2) | dense("patch_embed.proj", "patches")
+    table = kept("cls_token", "class", 1) | dense("patch_embed.proj", "patches") | of_classes(weights, "head")
     table |= where(weights, kept("reg_token", "registers", 2) | kept("register_tokens", "registers", 2))
-    table |= norm("norm", "norm") | of_classes(weights, "head")
-    for i in range(depth(weights, r"blocks\.(\d+)\.")):
-        name, path = f"blocks.{i}", f"block_{i}"
-        table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
-        table |= fused(f"{name}.attn.qkv.weight", f"{name}.attn.qkv.bias", f"{path}/attention")
-        table |= dense(f"{name}.attn.proj", f"{path}/attention/out")
-        table |= dense(f"{name}.mlp.fc1", f"{path}/mlp/first") | dense(f"{name}.mlp.fc2", f"{path}/mlp/second")
-        scales = kept(f"{name}.ls1.gamma", f"{path}/scale_1", 1) | kept(f"{name}.ls2.gamma", f"{path}/scale_2", 1)
-        table |= where(weights, scales)
-    return table
+    return timm_blocks(weights) | table
+
+
+def clip_timm(weights: Weights) -> Table:
+    """timm's CLIP: the vision tower. Its last layer is the projection where all biases, which CLIP's has not, are 0."""
+    table = timm_blocks(weights) | kept("cls_token", "class", 1) | norm("norm_pre", "before")
+    table |= dense("patch_embed.proj", "patches", bias=False)
+    biases = weights.get("head.bias")
+    if biases is None or biases.any():
+        return table | of_classes(weights, "head")
+    return table | dense("head", "projection", bias=False) | built_in("head.bias", np.zeros(biases.shape))
+
+
+def siglip_timm(weights: Weights) -> Table:
+    """timm's SigLIP: the vision tower with its pooling."""
+    table = timm_blocks(weights) | dense("patch_embed.proj", "patches") | of_classes(weights, "head")
+    table |= kept("attn_pool.latent", "pool/probe", 1) | dense("attn_pool.q", "pool/attention/query")
+    table |= fused("attn_pool.kv.weight", "attn_pool.kv.bias", "pool/attention", THIRDS[1:])
+    table |= dense("attn_pool.proj", "pool/attention/out") | norm("attn_pool.norm", "pool/norm")
+    return table | dense("attn_pool.mlp.fc1", "pool/mlp/first") | dense("attn_pool.mlp.fc2", "pool/mlp/second")
 
 
 def dinov2_hugging_face(weights: Weights) -> Table:
@@ -59,13 +114,15 @@ def dinov2_hugging_face(weights: Weights) -> Table:
     table = kept(f"{inside}cls_token", "class", 1) | kept(f"{inside}position_embeddings", "positions", 2)
     table |= dense(f"{inside}patch_embeddings.projection", "patches") | norm("layernorm", "norm")
     table |= where(weights, kept(f"{inside}register_tokens", "registers", 2))
-    for i in range(depth(weights, r"encoder\.layer\.(\d+)\.")):
+    blocks = depth(weights, r"encoder\.layer\.(\d+)\.")
+    mlp = feed(weights, "encoder.layer.{}.mlp", ("weights_in", "weights_out"), blocks)
+    for i in range(blocks):
         name, path = f"encoder.layer.{i}", f"block_{i}"
         table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
         for third in THIRDS:
             table |= dense(f"{name}.attention.attention.{third}", f"{path}/attention/{third}")
         table |= dense(f"{name}.attention.output.dense", f"{path}/attention/out")
-        table |= dense(f"{name}.mlp.fc1", f"{path}/mlp/first") | dense(f"{name}.mlp.fc2", f"{path}/mlp/second")
+        table |= mlp.table(f"{name}.mlp", f"{path}/mlp")
         table |= kept(f"{name}.layer_scale1.lambda1", f"{path}/scale_1", 1)
         table |= kept(f"{name}.layer_scale2.lambda1", f"{path}/scale_2", 1)
     return table
