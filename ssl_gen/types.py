@@ -106,6 +106,7 @@ class Method(NamedTuple):
     sampler: Any = NoSettings()  # a frozen dataclass: how samples are drawn unless asked for otherwise
     posterior: Callable[[State, Array], tuple[Array, Array]] | None = None  # images -> mean and variance of q(z | x),
     # (B, Z) each, of the class that is guessed: what a density of latents, `state.density`, is fitted to
+    normal_latents: bool = False  # is what `encode` gives of all images together N(0, I), or held to it in training?
     costly: tuple[str, ...] = ()  # what of these takes long: metrics of it are made where they are asked for alone
 
 

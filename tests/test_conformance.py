@@ -24,6 +24,7 @@ from tiny import (
 
 from ssl_gen.core import gradient
 from ssl_gen.datasets.batches import Rows
+from ssl_gen.evaluation import densities, inference
 from ssl_gen.losses.ensembling import remember
 from ssl_gen.methods import METHODS
 from ssl_gen.training import mesh
@@ -147,6 +148,8 @@ def test_the_settings_for_photographs_fit_photographs(name):
         after, _ = jax.eval_shape(phase.step, state, *KEY_AND_STEP, batch(phase.labelled, phase.unlabelled))
         assert jax.tree.structure(after) == jax.tree.structure(state)
     if method.sample:
+        if densities.needed(method.sampler):
+            state = state._replace(density=densities.like(method, state, photographs))
         draw = functools.partial(method.sample, sampler=method.sampler)
         samples = jax.eval_shape(draw, state, jax.random.key(0), jnp.zeros(2, jnp.int32))
         assert samples.shape == (2, *photographs.shape)
@@ -260,6 +263,7 @@ def test_samples_are_images_and_obey_labels_where_it_says_so(name):
     method, state = tiny(name).method, state_of(trained(name))
     if method.sample is None:
         pytest.skip("this method draws no samples")
+    state = densities.prepared(inference.compiled(method), state, method.sampler, lambda: IMAGES)
     draw = jax.jit(functools.partial(method.sample, sampler=method.sampler))
     images = draw(state, jax.random.key(0), jnp.zeros(6, jnp.int32))
     assert images.shape == (6, *SPEC.shape)

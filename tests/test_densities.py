@@ -4,16 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from finished import SETTINGS
 from PIL import Image
 from tiny import IMAGES, SPEC, tiny
 
 from ssl_gen import cli
-from ssl_gen.core.samplers import DensityLatents, LatentDensity
+from ssl_gen.core.samplers import DensityLatents, FittedLatents, LatentDensity
 from ssl_gen.evaluation import densities, inference
-from ssl_gen.methods.variational import m2
+from ssl_gen.methods.variational import autoencoder, m2
 from ssl_gen.reports import records
 from ssl_gen.runs import evaluate, export, load
+from ssl_gen.runs.options import Options
 from ssl_gen.runs.pictures import draw_grid
+from ssl_gen.runs.train import train
 from ssl_gen.types import Batch, Method, UserError
 
 ASKED = ["--sampler.latents", "class_density"]
@@ -208,6 +211,40 @@ def test_what_the_config_says_is_how_samples_are_drawn(name):
     assert drawn.shape == (5, *SPEC.shape)
     with pytest.raises(AssertionError, match="no density of latents was fitted"):
         jax.eval_shape(lambda state: method.sample(state, key, labels, method.sampler), state)
+
+
+def test_an_autoencoder_draws_by_the_density_of_its_codes_alone():
+    """And by default, so that no name says it. Samples of a mixture at no deviation are what its means decode to."""
+    method = tiny("autoencoder").method
+    assert method.sampler == FittedLatents() and not method.conditional
+    images = jnp.asarray(IMAGES[:12], jnp.float32) / 127.5 - 1
+    state = jax.jit(method.init)(jax.random.key(0), Batch(images, jnp.zeros(12, jnp.int32), images))
+    codes, variances = method.posterior(state, images)
+    np.testing.assert_array_equal(codes, method.encode(state, images))
+    np.testing.assert_array_equal(variances, np.zeros_like(codes))
+    fitted = densities.prepared(inference.compiled(method), state, None, lambda: IMAGES)
+    assert densities.like(method, state, SPEC).means.shape == fitted.density.means.shape == (densities.PARTS, 4)
+    cold = method.sample(fitted, jax.random.key(0), jnp.zeros(20, jnp.int32), FittedLatents(1e-9))
+    means = np.asarray(method.decode(state, fitted.density.means, jnp.zeros(densities.PARTS, jnp.int32)))
+    nearest = np.abs(np.asarray(cold)[:, None] - means).max((2, 3, 4)).argmin(1)
+    np.testing.assert_allclose(cold, means[nearest], atol=1e-5)
+    assert len(set(nearest.tolist())) > 1
+
+
+def test_a_run_of_an_autoencoder_is_sampled_measured_and_exported_like_any_other(tmp_path, capsys):
+    config = autoencoder.Config(steps=4, unlabelled_batch=8, latent=4, hidden=(8,))
+    settings = SETTINGS | {"seeds": 1, "out": tmp_path / "run"}
+    final = train("autoencoder", config, Options(**settings)).final
+    assert {"fid_pixels_ref=test_n=200", "reconstruction_psnr"} <= final.metrics.keys()
+    assert (tmp_path / "run" / "samples.png").exists()
+    run = load.load(tmp_path / "run")
+    assert run.states[0].density == ()  # a checkpoint holds none
+    expected = run.sample(count=5, seed=2)
+    assert np.abs(expected - run.sample(count=5, seed=3).astype(int)).max() > 0
+    export.save(tmp_path / "run", tmp_path / "out")
+    np.testing.assert_array_equal(export.load(tmp_path / "out").sample(count=5, seed=2), expected)
+    assert cli.main(["sample", str(tmp_path / "run"), "--out", str(tmp_path / "drawn"), *ASKED]) == 2
+    assert "Unrecognized options: --sampler.latents" in capsys.readouterr().err
 
 
 def test_a_grid_of_a_run_whose_default_is_its_densities_is_drawn_from_them(finished, tmp_path):

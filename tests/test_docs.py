@@ -16,6 +16,7 @@ from browser import PROGRAM, chromium
 
 from docs.site import check, equations, pages
 from ssl_gen.methods import METHODS
+from ssl_gen.runs.catalogue import example
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -123,6 +124,14 @@ def test_a_settings_table_has_every_setting_with_what_its_comment_says(name):
         comment = line.split("  # ")[1]
         meaning = each.meaning.split("one of ")[0].rstrip("; ")
         assert "; ".join(part for part in (meaning, each.source) if part) == comment
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_samplers_table_has_every_setting_inherited_ones_too(name):
+    sampler = type(example(METHODS[name]).sampler)
+    found = pages.settings(sampler)
+    assert [each.name for each in found] == list(sampler.__dataclass_fields__)
+    assert all(each.meaning for each in found)
 
 
 def test_every_method_has_a_page_and_a_place_in_the_navigation():

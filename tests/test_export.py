@@ -16,6 +16,7 @@ from tiny import SPEC, tiny
 
 from ssl_gen import cli
 from ssl_gen.core import files
+from ssl_gen.evaluation import densities
 from ssl_gen.methods import METHODS
 from ssl_gen.reports import records
 from ssl_gen.reports.records import Stop
@@ -202,11 +203,13 @@ def test_a_leaf_is_needed_only_where_the_result_depends_on_it():
     assert export.used(lambda w, x: w["c"] * x + w["b"], arrays, inputs) == {"b", "c"}
 
 
-@pytest.mark.parametrize("name", ["vae_gan", "adversarial_autoencoder", "mean_teacher", "stacked_m1_m2"])
+@pytest.mark.parametrize("name", ["vae_gan", "adversarial_autoencoder", "mean_teacher", "stacked_m1_m2", "autoencoder"])
 def test_programs_take_any_number_of_images(name):
     method = tiny(name).method
     batch = jax.ShapeDtypeStruct((12, *SPEC.shape), np.float32), jax.ShapeDtypeStruct((12,), np.int32)
     like = jax.eval_shape(lambda x, y: method.init(jax.random.key(0), Batch(x, y, x)), *batch)
+    if densities.needed(method.sampler):
+        like = like._replace(density=densities.like(method, like, SPEC))
     inputs = export.arguments(SPEC, jax.export.symbolic_shape("batch")[0])
     for what, function in export.programs(method, like, None).items():
         (out,) = export.lower(function, export.named(like), inputs[what]).out_avals

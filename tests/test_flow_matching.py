@@ -13,11 +13,12 @@ from ssl_gen.core.conditioning import guided, told_classes
 from ssl_gen.core.flows import by_quarter, log_density
 from ssl_gen.core.odes import integrate
 from ssl_gen.core.samplers import FlowSampler
-from ssl_gen.evaluation.inference import encoded_and_decoded
+from ssl_gen.evaluation.inference import compiled, encoded_and_decoded
 from ssl_gen.losses.likelihood import dequantised
 from ssl_gen.methods.diffusion import dual_pseudo_training, edm, flow_matching
 from ssl_gen.methods.diffusion.flow_matching import Config
 from ssl_gen.metrics.likelihood import bits_per_dimension
+from ssl_gen.runs import latents, load
 from ssl_gen.types import Batch, ImageSpec, UserError
 
 SPEC = ImageSpec(8, 8, 1, 3)
@@ -192,6 +193,34 @@ def test_the_latents_of_a_gaussian_are_standard_normal_and_lead_back(monkeypatch
     np.testing.assert_allclose(latents, ((images - MEAN) / DEVIATION).reshape(20, -1), rtol=0.05, atol=0.02)
     back = method.decode(state, latents, jnp.full(20, -1))
     np.testing.assert_allclose(back, images, atol=0.02)
+
+
+def test_half_way_between_two_images_of_a_gaussian_is_an_image_of_it_and_on_the_line_none(monkeypatch):
+    """Its pixels then have the deviation of images, by the line 0.71 of it: what is decoded is as far from the mean."""
+    method, state = made(monkeypatch, Exact())
+    images = MEAN + DEVIATION * np.random.default_rng(1).normal(size=(60, *SPEC.shape)).astype(np.float32)
+    starts, ends = np.split(np.asarray(method.encode(state, images)), 2)
+    deviations = {}
+    for name, between in (("arc", latents.on_arcs), ("line", latents.on_lines)):
+        middle = between(starts, ends, 3)[:, 1]
+        found = np.asarray(method.decode(state, middle, jnp.full(30, -1))) - MEAN
+        np.testing.assert_allclose(found, DEVIATION * middle.reshape(found.shape), atol=0.02)
+        deviations[name] = found.std() / (images - MEAN).std()
+    assert method.normal_latents
+    assert deviations["arc"] == pytest.approx(1, abs=0.06) and deviations["line"] == pytest.approx(0.71, abs=0.05)
+
+
+def test_the_latents_of_a_run_of_a_flow_are_looked_at(monkeypatch, finished, tmp_path):
+    """Of images, folder and record of another run, for the sake of time: its field is that of a Gaussian."""
+    run = load.load(finished.copy("m2", tmp_path / "run"))
+    method, state = made(monkeypatch, Exact())
+    flow = run._replace(compiled=compiled(method), states=[state, state])
+    monkeypatch.setattr(latents, "load", lambda path: flow)
+    found = latents.look(tmp_path / "run", count=200)
+    assert found.latents == 64 and not found.left_out
+    styles, paths, _ = found.pictures
+    assert styles.file == "latents_styles.png" and "the arc" in paths.caption
+    assert all((tmp_path / "run" / picture.file).exists() for picture in found.pictures)
 
 
 COVARIANCE = np.array([[0.5, 0.3], [0.3, 0.4]])

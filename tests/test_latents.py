@@ -11,10 +11,12 @@ from test_evaluation import CLASSES, STATE, dataset
 from test_reports import make_run, words, written
 
 from ssl_gen.evaluation import inference
+from ssl_gen.methods import METHODS
 from ssl_gen.reports import records, run_folder
 from ssl_gen.reports.charts import pictures, scatter
 from ssl_gen.reports.records import LatentsRecord, Picture
 from ssl_gen.runs import latents, load
+from ssl_gen.runs.catalogue import example
 from ssl_gen.runs.data import load_data
 from ssl_gen.types import Method, UserError
 
@@ -71,8 +73,42 @@ def test_rows_go_through_the_classes_in_turn():
 
 
 def test_a_path_is_straight_even_and_holds_both_ends():
-    path = latents.between(np.array([[0.0, 4.0]]), np.array([[3.0, -2.0]]), 4)
+    path = latents.on_lines(np.array([[0.0, 4.0]]), np.array([[3.0, -2.0]]), 4)
     np.testing.assert_allclose(path, [[[0, 4], [1, 2], [2, 0], [3, -2]]], atol=1e-12)
+
+
+def test_on_an_arc_between_independent_normal_latents_all_are_normal_and_half_way_on_the_line_none_is():
+    random = np.random.default_rng(0)
+    starts, ends = random.normal(size=(2, 5_000, 3)) @ np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 0, 2]])
+    covariance = np.cov(np.concatenate([starts, ends]).T)
+    arc, line = (between(starts, ends, 5) for between in (latents.on_arcs, latents.on_lines))
+    for path in (arc, line):
+        np.testing.assert_allclose(path[:, 0], starts, atol=1e-12)
+        np.testing.assert_allclose(path[:, -1], ends, atol=1e-12)
+    for i in range(5):
+        np.testing.assert_allclose(np.cov(arc[:, i].T), covariance, atol=0.2)
+    np.testing.assert_allclose(arc[:, 2], np.sqrt(2) * line[:, 2], rtol=1e-6)  # 1 / sqrt((1 - s)^2 + s^2) at s = 1/2
+    np.testing.assert_allclose(np.cov(line[:, 2].T), covariance / 2, atol=0.1)
+
+
+@pytest.mark.parametrize(("method", "way"), [(CONDITIONAL, "line"), (CONDITIONAL._replace(normal_latents=True), "arc")])
+def test_the_latents_of_a_method_say_by_which_way_a_path_goes(method, way, grids, tmp_path):
+    some = encoded(method)._replace(latents=np.full((30, 4), 0.4, np.float32))
+    caption = latents.paths(some, tmp_path / "paths.png", {})
+    height = {"line": 0.4, "arc": 0.4 * np.sqrt(2) * np.cos(np.pi / 28)}[way]  # at 3/7: 45 degrees less 90 / 14
+    assert f"{way} from" in caption
+    shown = grids["paths.png"][0][:, 4, 0, 0, 0]
+    np.testing.assert_allclose(shown, (height + 1) * 127.5, atol=0.51)
+
+
+def test_paths_are_arcs_where_samples_are_drawn_from_n_0_i():
+    """And straight where nothing holds latents to it."""
+    examples = {name: example(module) for name, module in METHODS.items()}
+    for name, method in examples.items():
+        if method.encode and method.decode:
+            assert method.normal_latents == (name not in ("pca", "autoencoder")), name
+        else:
+            assert not method.normal_latents, name
 
 
 def test_a_row_of_styles_has_one_latent_and_every_class(grids, tmp_path):

@@ -124,7 +124,7 @@ def test_the_record_names_the_sampler_and_help_its_settings(capsys, trained):
             cli.main([command, str(trained), "--help"])
         text = " ".join(capsys.readouterr().out.split())
         assert end.value.code in (0, None)
-        assert "--sampler.temperature FLOAT" in text and "below it samples are more alike" in text
+        assert "--sampler.temperature FLOAT" in text and "below 1 samples are more alike" in text
 
 
 def test_a_setting_is_built_into_an_export(trained, tmp_path):

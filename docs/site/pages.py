@@ -66,7 +66,14 @@ class Setting(NamedTuple):
 
 
 def settings(kind: type) -> list[Setting]:
-    """The fields of a dataclass with the comments on their lines, cut at the first semicolon."""
+    """The fields of a dataclass, inherited ones first, with the comments on their lines, cut at the first semicolon."""
+    bases = [base for base in reversed(kind.__mro__) if dataclasses.is_dataclass(base)]
+    found = {each.name: each for base in bases for each in own_settings(base)}
+    return list(found.values())
+
+
+def own_settings(kind: type) -> list[Setting]:
+    """The fields that stand in the class itself."""
     module = sys.modules[kind.__module__]
     comments = line_comments(inspect.getsource(module))
     found = []

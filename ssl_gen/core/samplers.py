@@ -23,11 +23,11 @@ class NormalLatents:
     Raises UserError where the temperature is no number above 0.
     """
 
-    temperature: float = 1.0  # deviation of the latents; the prior's is 1, below it samples are more alike
+    temperature: float = 1.0  # times the deviation of the latents; below 1 samples are more alike
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise UserError(f"temperature is {self.temperature}: choose a number above 0; the prior's is 1")
+            raise UserError(f"temperature is {self.temperature}: choose a number above 0; 1 changes nothing")
 
     def draw(self, key: Key, count: int, latent: int) -> Array:
         """-> (count, latent)."""
@@ -47,12 +47,40 @@ class LatentDensity(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class DensityLatents(NormalLatents):
+class FittedLatents(NormalLatents):
+    """Latents of Gaussians fitted to those that the encoder gives training images.
+
+    The decoder knows the latents that the encoder gave it. Where nothing held these to a prior there is no other way to
+    draw. Source: Ghosh et al. 2020, arXiv:1903.12436, sec. 4; a Gaussian a class: ours.
+    """
+
+    @property
+    def of_density(self) -> bool:
+        """Are latents drawn from a density that is fitted after training?"""
+        return True
+
+    def draw_by_class(self, key: Key, labels: Array, density: LatentDensity | tuple[()], latent: int) -> Array:
+        """labels (B,), whose Gaussians the latents are drawn from -> (B, latent)."""
+        if not self.of_density:
+            return self.draw(key, labels.shape[0], latent)
+        means, factors = fitted(density).means[labels], fitted(density).factors[labels]
+        return means + jnp.einsum("bij,bj->bi", factors, self.draw(key, labels.shape[0], latent))
+
+    def draw_mixed(self, key: Key, count: int, density: LatentDensity | tuple[()], latent: int) -> Array:
+        """-> (count, latent), of the mixture of all Gaussians."""
+        if not self.of_density:
+            return self.draw(key, count, latent)
+        part_key, key = jax.random.split(key)
+        parts = jax.random.categorical(part_key, jnp.log(fitted(density).shares), shape=(count,))
+        return self.draw_by_class(key, parts, density, latent)
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityLatents(FittedLatents):
     """Latents of the prior N(0, I), or of Gaussians fitted to those that the encoder gives training images.
 
-    The decoder knows the latents that the encoder gave it. Those of one class are, all together, seldom N(0, I), and a
-    sample from where the class has none shows another class. Source: Ghosh et al. 2020, arXiv:1903.12436, sec. 4; a
-    Gaussian a class: ours. Raises UserError for settings that make no sense.
+    Those of one class are, all together, seldom N(0, I), and a sample from where the class has none shows another
+    class. Raises UserError for settings that make no sense.
     """
 
     latents: Literal["prior", "class_density"] = "prior"  # class_density: fitted to each class that was guessed
@@ -61,20 +89,9 @@ class DensityLatents(NormalLatents):
         super().__post_init__()
         choose("latents", self.latents, ("prior", "class_density"))
 
-    def draw_by_class(self, key: Key, labels: Array, density: LatentDensity | tuple[()], latent: int) -> Array:
-        """labels (B,), whose Gaussians the latents are drawn from -> (B, latent)."""
-        if self.latents == "prior":
-            return self.draw(key, labels.shape[0], latent)
-        means, factors = fitted(density).means[labels], fitted(density).factors[labels]
-        return means + jnp.einsum("bij,bj->bi", factors, self.draw(key, labels.shape[0], latent))
-
-    def draw_mixed(self, key: Key, count: int, density: LatentDensity | tuple[()], latent: int) -> Array:
-        """-> (count, latent), of the mixture of all Gaussians."""
-        if self.latents == "prior":
-            return self.draw(key, count, latent)
-        part_key, key = jax.random.split(key)
-        parts = jax.random.categorical(part_key, jnp.log(fitted(density).shares), shape=(count,))
-        return self.draw_by_class(key, parts, density, latent)
+    @property
+    def of_density(self) -> bool:
+        return self.latents == "class_density"
 
 
 def fitted(density: LatentDensity | tuple[()]) -> LatentDensity:

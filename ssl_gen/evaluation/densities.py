@@ -3,8 +3,9 @@
 Source: Ghosh et al. 2020, arXiv:1903.12436, sec. 4, "ex-post density estimation", by a mixture of Gaussians; where the
 decoder is told the class, ours, by a Gaussian for each class that was guessed. The variance of q(z | x) is added to
 that of its means: these alone are less spread than the latents that the decoder learnt from, and so would samples be.
-Two densities are a little narrower than that all the same: of `stacked_m1_m2` the spread of v over draws of z is left
-out, and the styles of `adversarial_autoencoder` are those of images without the noise that it trains with.
+Three densities are a little narrower than that all the same: of `stacked_m1_m2` the spread of v over draws of z is left
+out, and the styles of `adversarial_autoencoder` and the codes of `autoencoder`, which are points, of variance 0, are
+those of images without the noise that they train with.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from ssl_gen.core.files import say
-from ssl_gen.core.samplers import DensityLatents, LatentDensity
+from ssl_gen.core.samplers import FittedLatents, LatentDensity
 from ssl_gen.evaluation.inference import Compiled, everywhere, mapped, probabilities
 from ssl_gen.types import ImageSpec, Method, State, UserError, able
 
@@ -53,7 +54,7 @@ def prepared(compiled: Compiled, state: State, sampler: Any, shown: Callable[[],
 
 def needed(sampler: Any) -> bool:
     """Does a sampler draw from a density of latents?"""
-    return isinstance(sampler, DensityLatents) and sampler.latents == "class_density"
+    return isinstance(sampler, FittedLatents) and sampler.of_density
 
 
 def like(method: Method, state: State, spec: ImageSpec) -> LatentDensity:

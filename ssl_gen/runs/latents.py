@@ -2,10 +2,15 @@
 
 styles   one latent a row, that of a test image, decoded with every class (Kingma et al. 2014, arXiv:1406.5298,
          fig. 1): what the latents hold besides the class
-paths    the straight line between the latents of two test images, decoded: are the images between images too?
+paths    the way between the latents of two test images, decoded: are the images between images too?
 map      two principal components of the latents of the test images, by class
 errors   of two plain classifiers of the latents, cross-validated, beside those of the pixels of the same images:
          10 nearest neighbours, and logistic regression of standardised values
+
+A path is straight where nothing is known of the latents. Where all together are N(0, I), `normal_latents` of a method,
+it is an arc: half-way along a line they would have 0.71 of their deviation, and in many dimensions no image has such
+latents (White 2016, arXiv:1609.04468, sec. 2.1, of the latents of VAEs and GANs; Agustsson et al. 2019,
+arXiv:1711.01970).
 """
 
 from __future__ import annotations
@@ -152,10 +157,22 @@ def mixed(labels: np.ndarray) -> np.ndarray:
     return np.lexsort((labels, turn))
 
 
-def between(starts: np.ndarray, ends: np.ndarray, steps: int) -> np.ndarray:
+def on_lines(starts: np.ndarray, ends: np.ndarray, steps: int) -> np.ndarray:
     """starts (B, Z), ends (B, Z) -> (B, steps, Z), evenly spaced on the straight lines, both ends among them."""
     share = np.linspace(0, 1, steps, dtype=starts.dtype)[:, None]
     return (1 - share) * starts[:, None] + share * ends[:, None]
+
+
+def on_arcs(starts: np.ndarray, ends: np.ndarray, steps: int) -> np.ndarray:
+    """starts (B, Z), ends (B, Z) -> (B, steps, Z), cos(a) start + sin(a) end for evenly spaced a, both ends among them.
+
+    Of independent ends of N(0, I) each is N(0, I) too, since cos^2 + sin^2 = 1: they are the points of the straight
+    lines, over sqrt((1 - s)^2 + s^2) at the share s. Source: Agustsson et al. 2019, arXiv:1711.01970, whose paths these
+    are, evenly spaced. They are White's great circles where ends are as long and at right angles, as independent ones
+    nearly are in many dimensions.
+    """
+    angle = np.linspace(0, np.pi / 2, steps, dtype=starts.dtype)[:, None]
+    return np.cos(angle) * starts[:, None] + np.sin(angle) * ends[:, None]
 
 
 def styles(encoded: Encoded, file: Path, text: dict[str, str]) -> str:
@@ -179,6 +196,7 @@ def paths(encoded: Encoded, file: Path, text: dict[str, str]) -> str:
         raise UserError("left out, for this method has no decoder")
     pairs = mixed(encoded.labels)[: 2 * min(PATHS, len(encoded.labels) // 2)].reshape(-1, 2)
     starts, ends = pairs.T
+    between, way = (on_arcs, "the arc") if method.normal_latents else (on_lines, "the straight line")
     latents = between(encoded.latents[starts], encoded.latents[ends], BETWEEN)
     asked = np.repeat(encoded.guesses(pairs.reshape(-1)), BETWEEN // 2)
     images = encoded.decode(latents.reshape(len(asked), -1), asked)
@@ -186,7 +204,7 @@ def paths(encoded: Encoded, file: Path, text: dict[str, str]) -> str:
     images = np.concatenate([encoded.images[starts][:, None], images, encoded.images[ends][:, None]], 1)
     shares = [f"{100 * i / (BETWEEN - 1):.0f} %" for i in range(BETWEEN)]
     pictures.save_grid(file, images, ["image", *shares, "image"], text=text)
-    caption = f"Paths. Outside: two {encoded.split} images; between them, decoded, latents on the straight line from "
+    caption = f"Paths. Outside: two {encoded.split} images; between them, decoded, latents on {way} from "
     caption += "those of one to those of the other"
     changing = method.conditional and method.classify
     return caption + ("; half-way the class changes from one's guess to the other's." if changing else ".")

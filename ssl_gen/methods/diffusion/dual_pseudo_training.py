@@ -195,4 +195,5 @@ def make(config: Config, spec: ImageSpec) -> Method:
     return Method(
         init, phases, sample, classify, encode, decode, conditional=True, told="visible",
         classify_first=classify_first, sampler=FlowSampler(), costly=("encode", "decode"),
+        normal_latents=True,
     )  # fmt: skip

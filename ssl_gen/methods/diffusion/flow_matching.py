@@ -23,8 +23,9 @@ Without `--labeller`, then, choose null or left_out.
 
 The way from noise to an image can be gone back: `encode` goes from an image to its noise, `decode` returns, with any
 class or none. An image is encoded without its class, which nobody knows of a new one: so what is decoded without a
-class is the image again, and with each class in turn it is that image made to obey. The same way gives the likelihood
-of an image (Chen et al. 2018, arXiv:1806.07366, eq. 8), of pixels that are spread over their grey level,
+class is the image again, and with each class in turn it is that image made to obey (`ssl-gen latents` draws it). The
+same way gives the likelihood of an image (Chen et al. 2018, arXiv:1806.07366, eq. 8), of pixels that are spread over
+their grey level,
 
     log p(x_0) = log N(x_1; 0, I) + the integral over t of div v(x_t, t, none)
 
@@ -125,5 +126,6 @@ def make(config: Config, spec: ImageSpec) -> Method:
     if not knows_none(config):
         return method
     return method._replace(
-        encode=encode, decode=decode, log_weight=log_weight, costly=("encode", "decode", "log_weight")
-    )
+        encode=encode, decode=decode, log_weight=log_weight, costly=("encode", "decode", "log_weight"),
+        normal_latents=True,
+    )  # fmt: skip

@@ -154,5 +154,6 @@ def make(config: Config, spec: ImageSpec) -> Method:
 
     phases = (Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step),)
     return Method(
-        init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight, sampler=NormalLatents()
-    )
+        init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight,
+        sampler=NormalLatents(), normal_latents=True,
+    )  # fmt: skip

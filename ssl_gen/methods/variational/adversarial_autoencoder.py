@@ -240,5 +240,5 @@ def make(config: Config, spec: ImageSpec) -> Method:
     phases = (Phase("main", config.steps, *sizes, step),)
     return Method(
         init, phases, sample, classify, encode, decode, conditional=True,
-        sampler=DensityLatents(latents=config.latents), posterior=posterior,
+        sampler=DensityLatents(latents=config.latents), posterior=posterior, normal_latents=True,
     )  # fmt: skip

@@ -9,9 +9,10 @@ trained in one go. With x the image, x' a corrupted copy, z = f(x') and g(z) the
     bernoulli       - E sum_i x_i log s(g_i) + (1 - x_i) log(1 - s(g_i)),  s the sigmoid, x in [0, 1]
     squared_error   E |x - g(z)|^2
 
-Its codes follow no known distribution, so that images are reconstructed and none are drawn. Linear networks (`hidden`
-empty, squared error, nothing corrupted) come to the projection on the first principal components (Baldi and Hornik
-1989).
+Nothing holds its codes to a prior: N(0, I) means nothing to the decoder. Samples are g(z) for z of a mixture of ten
+Gaussians fitted to the codes of training images as they are, not corrupted, after training (Ghosh et al. 2020,
+arXiv:1903.12436, sec. 4). Linear networks (`hidden` empty, squared error, nothing corrupted) come to the projection on
+the first principal components (Baldi and Hornik 1989).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ssl_gen.core.batching import shard_batch
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.options import choose
 from ssl_gen.core.players import Player
+from ssl_gen.core.samplers import FittedLatents, LatentDensity
 from ssl_gen.core.schedules import annealed
 from ssl_gen.losses.likelihood import bernoulli, noisy, squared_error
 from ssl_gen.networks.variational import encoder_and_decoder
@@ -57,6 +59,7 @@ PHOTOGRAPHS = Config(network="conv", latent=128, width=64, loss="squared_error")
 
 class State(NamedTuple):
     autoencoder: TrainState  # params and stats by "encoder" and "decoder"
+    density: LatentDensity | tuple[()] = ()  # of codes, fitted after training, which samples are drawn from
 
 
 def corrupted(key: Key, images: Array, masking: float, noise: float) -> Array:
@@ -111,5 +114,15 @@ def make(config: Config, spec: ImageSpec) -> Method:
         outputs = decoder.infer(part(state, "decoder"), latents, None)
         return jnp.tanh(outputs / 2) if is_bernoulli else jnp.clip(outputs, -1, 1)
 
+    def posterior(state: State, images: Array) -> tuple[Array, Array]:
+        """An image has one code, which no noise moves."""
+        code = encode(state, images)
+        return code, jnp.zeros_like(code)
+
+    def sample(state: State, key: Key, labels: Array, sampler: FittedLatents) -> Array:
+        return decode(state, sampler.draw_mixed(key, labels.shape[0], state.density, config.latent), labels)
+
     phase = Phase("main", config.steps, 0, config.unlabelled_batch, step)
-    return Method(init, (phase,), encode=encode, decode=decode)
+    return Method(
+        init, (phase,), sample=sample, encode=encode, decode=decode, sampler=FittedLatents(), posterior=posterior
+    )

@@ -150,4 +150,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         Phase("autoencoder", first, 0, config.unlabelled_batch, autoencoder_step),
         Phase("classifier", config.steps - first, config.labelled_batch, 0, classifier_step),
     )
-    return Method(init, phases, sample, classify, encode, decode, log_weight=log_weight, sampler=NormalLatents())
+    return Method(
+        init, phases, sample, classify, encode, decode, log_weight=log_weight, sampler=NormalLatents(),
+        normal_latents=True,
+    )  # fmt: skip

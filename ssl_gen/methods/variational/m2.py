@@ -151,5 +151,5 @@ def make(config: Config, spec: ImageSpec) -> Method:
     phases = (Phase("main", config.steps, config.labelled_batch, config.unlabelled_batch, step),)
     return Method(
         init, phases, sample, classify, encode, decode, conditional=True, log_weight=log_weight,
-        sampler=DensityLatents(latents=config.latents), posterior=posterior,
+        sampler=DensityLatents(latents=config.latents), posterior=posterior, normal_latents=True,
     )  # fmt: skip

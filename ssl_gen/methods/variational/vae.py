@@ -120,5 +120,5 @@ def make(config: Config, spec: ImageSpec) -> Method:
     phases = (Phase("main", config.steps, 0, config.unlabelled_batch, step),)
     return Method(
         init, phases, sample=sample, encode=encode, decode=decode, log_weight=log_weight,
-        sampler=DensityLatents(latents=config.latents), posterior=posterior,
+        sampler=DensityLatents(latents=config.latents), posterior=posterior, normal_latents=True,
     )  # fmt: skip
