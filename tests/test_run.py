@@ -211,6 +211,8 @@ def test_a_seed_with_nan_stops_and_the_others_go_on(finished, tmp_path, monkeypa
     assert result.final.stopped == [Stop(seed=1, step=6, metric="classifier/supervised", value="nan")]
     per_seed = result.final.metrics["error"]["per_seed"]
     assert per_seed[0] is not None and per_seed[1] is None
+    for found in (*result.final.per_class_error.values(), result.final.oracle["error_best_test"]):
+        assert found["per_seed"][0] is not None and found["per_seed"][1:] == [None]
     states, healthy = load.load(result.folder).states, load.load(finished("supervised")).states
     assert len(seen[0]) == 4 and same(states[0], seen[0][3]) and same(states[0], healthy[0])
     assert len(seen[1]) == 1 and same(states[1], seen[1][0]) and not same(states[1], healthy[1])
@@ -253,6 +255,20 @@ def test_the_best_on_test_is_kept_apart_as_oracle(finished):
             for line in lines(finished("supervised"))
             if line["seed"] == seed and "test/error" in line
         )
+
+
+def test_the_confusion_matrix_and_the_errors_by_class_are_those_of_the_test_images(finished):
+    """True class by predicted class, summed over the seeds; and each class's own error, seed by seed."""
+    run, data = load.load(finished("supervised")), load_data(finished.options("supervised", finished("supervised")))
+    labels = data.dataset.test_labels
+    guesses = [run.log_probabilities(replica, data.dataset.test_images).argmax(1) for replica in (0, 1)]
+    counts = np.zeros((10, 10), int)
+    for each in guesses:
+        np.add.at(counts, (labels, each), 1)
+    assert run.final.confusion == counts.tolist() and (counts != counts.T).any()
+    for k in range(10):
+        expected = [100 * (each[labels == k] != k).mean() for each in guesses]
+        assert run.final.per_class_error[str(k)]["per_seed"] == pytest.approx(expected)
 
 
 def test_a_finished_run_is_measured_again_to_the_same_numbers(finished, tmp_path):
