@@ -43,6 +43,13 @@ def test_a_run_folder_holds_what_it_promises(finished):
     folder = finished("m2")
     about, final = (json.loads((folder / name).read_text()) for name in ("run.json", "final.json"))
     assert about["method"] == "m2" and about["seeds"] == [0, 1] and about["labels"] == 30
+    assert {kind: about["data"][kind] for kind in ("train", "test", "validation", "height", "width", "channels")} == {
+        "train": 1_297 - 100, "test": 500, "validation": 100, "height": 8, "width": 8, "channels": 1,
+    }  # fmt: skip
+    assert [(mask["visible"], mask["pool"]) for mask in about["masks"]] == [(30, 1_297 - 100)] * 2
+    assert about["data"]["class_names"] == list("0123456789")
+    counts = np.bincount(load_data(finished.options("m2", folder)).dataset.train_labels).tolist()
+    assert about["read"]["labelled"] == dict(zip("0123456789", counts, strict=True)) and counts != counts[::-1]
     assert about["config"]["augmentation"] == {**Augmentation().__dict__}
     assert about["sampler"] == {"temperature": 1.0, "latents": "prior"}
     assert [mask["name"] for mask in about["masks"]] == ["digits@30-s0", "digits@30-s1"]
