@@ -17,7 +17,8 @@ from ssl_gen.metrics.metric import Metric
 from ssl_gen.metrics.registry import METRICS
 from ssl_gen.reports import records
 from ssl_gen.reports.charts import pictures
-from ssl_gen.runs import evaluators, load, train
+from ssl_gen.runs import evaluate, evaluators, load, record, train
+from ssl_gen.runs.data import load_data
 from ssl_gen.runs.pictures import SMALL_GRID
 from ssl_gen.training.segments import Every
 from ssl_gen.types import UserError
@@ -80,6 +81,61 @@ def test_few_samples_are_the_first_of_those_of_the_finished_run(finished):
     final = records.load_final(finished("m2")).metrics
     last = [line[ELBO] for line in lines(finished("m2")) if line["step"] == 6 and ELBO in line]
     assert last == final["elbo"]["per_seed"]
+
+
+def test_the_errors_of_the_log_are_those_of_the_split_that_they_name(finished):
+    run, data = load.load(finished("m2")), load_data(finished.options("m2", finished("m2")))
+    last = [line for line in lines(run.folder) if line["step"] == 6 and "test/error" in line]
+    assert [line["seed"] for line in last] == [0, 1]
+    for replica, line in enumerate(last):
+        for split, (images, labels) in {
+            "test": (data.dataset.test_images, data.dataset.test_labels),
+            "validation": data.validation,
+        }.items():
+            guesses = run.log_probabilities(replica, images).argmax(1)
+            assert line[f"{split}/error"] == pytest.approx(100 * (guesses != labels).mean())
+        assert line["test/error"] == run.metrics["error"]["per_seed"][replica]
+    assert all(line["test/error"] != line["validation/error"] for line in last)  # so that this test can tell
+
+
+@pytest.fixture
+def several(finished):
+    """A run, its data as if its seeds were 4 and 9, and what it is measured against."""
+    run, options = load.load(finished("m2")), finished.options("m2", finished("m2"))
+    data = load_data(options)._replace(seeds=[4, 9])
+    return run, data, evaluate.make_reference(data, options)
+
+
+def test_each_seed_is_measured_at_the_end_with_its_own_state_mask_and_seed(several, monkeypatch):
+    run, data, reference = several
+    seen = {}
+    monkeypatch.setattr(record, "measure", lambda names, evaluated, seeds, unmeasured: seen.update(evaluated) or {})
+    sampler = run.sampler(temperature=0.5)
+    record.measure_seeds(run.compiled, data, {1: run.states[1], 0: run.states[0]}, reference, ("error",), sampler)
+    assert set(seen) == {4, 9} and all(each.sampler is sampler for each in seen.values())
+    for replica, seed in enumerate((4, 9)):
+        assert seen[seed].seed == seed and seen[seed].state is run.states[replica]
+        assert seen[seed].visible is data.masks[replica].labels and seen[seed].pool is data.masks[replica].pool
+    assert not np.array_equal(data.masks[0].labels, data.masks[1].labels)
+
+
+def test_each_seed_is_measured_on_the_way_with_its_own_state_mask_and_seed(several, tmp_path, monkeypatch):
+    """Samples are few and the real images all; a bound is of few test images."""
+    run, data, reference = several
+    monkeypatch.setattr(evaluators, "FEW_IMAGES", 120)
+    monkeypatch.setattr(evaluators, "attempted", lambda metric, evaluated: seen.append(evaluated) or ({"a": 1.0}, ""))
+    asked, seen = [evaluators.Asked("fid", 2), evaluators.Asked("elbo", 2)], []
+    made = evaluators.make(asked, tmp_path, "m2", run.compiled, data, reference)
+    found = [evaluator.measure(2, 1, run.states[1]) for evaluator in made]
+    assert found == [{"samples/a": 1.0}, {"test/a_n=120": 1.0}]
+    for each in seen:
+        assert each.seed == 9 and each.state is run.states[1]
+        assert each.visible is data.masks[1].labels and each.pool is data.masks[1].pool
+    fid, elbo = seen
+    assert len(fid.many_labels) == 1_000 and fid.test_images is data.dataset.test_images
+    rows = evaluators.few_rows(data.dataset.test_labels, 10)
+    np.testing.assert_array_equal(elbo.test_images, data.dataset.test_images[rows])
+    np.testing.assert_array_equal(elbo.test_labels, data.dataset.test_labels[rows])
 
 
 def test_the_record_says_how_often_each_ran(finished):

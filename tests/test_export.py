@@ -8,6 +8,7 @@ import sys
 import types
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from finished import RECIPES
@@ -103,6 +104,19 @@ def test_programs_give_a_stranger_what_the_run_gives(pair, run, tmp_path):
     assert found["classify"].dtype == np.float32 and found["sample"].dtype == np.uint8
     np.testing.assert_allclose(found["classify"], loaded.classify(IMAGES), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found["sample"], loaded.draw(np.array([3, 3, 7]), seed=5))
+
+
+def test_an_exported_classifier_is_scaled_by_the_temperature_of_its_own_seed(finished, tmp_path):
+    """As its program and as it comes back."""
+    loaded = load.load(finished("calibrated"))
+    card = export.save(loaded.folder, tmp_path, 1)
+    other, own = loaded.final.temperature
+    assert card.temperature == own and abs(np.log(own)) > 0.05 and abs(np.log(own / other)) > 0.01  # so that it tells
+    expected = alone(loaded, 1).classify(IMAGES)
+    program = jax.export.deserialize(bytearray((tmp_path / "classify.stablehlo").read_bytes()))
+    found = program.call(load_file(tmp_path / "model.safetensors"), IMAGES)
+    for each in (found, export.load(tmp_path).classify(IMAGES)):
+        np.testing.assert_allclose(each, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

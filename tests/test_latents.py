@@ -216,6 +216,32 @@ def test_a_point_is_drawn_in_its_colour_at_its_place_on_one_scale_for_both_axes(
         assert picture.getpixel((int(x), int(y))) == scatter.COLOURS[k]
 
 
+def test_each_point_has_the_symbol_and_each_median_and_entry_the_name_of_its_class(monkeypatch):
+    """Of five classes the third has no image: it stands nowhere."""
+    random, marks, texts = np.random.default_rng(0), [], []
+    labels = random.permutation(np.repeat([0, 1, 3, 4], [9, 5, 7, 3]))
+    points = random.normal(size=(24, 2)) + 5 * labels[:, None]
+    monkeypatch.setattr(scatter, "_mark", lambda draw, place, k, radius: marks.append((tuple(place), k)))
+    monkeypatch.setattr(
+        scatter, "_write", lambda draw, place, text, size, anchor, *_, **__: texts.append((tuple(place), text, anchor))
+    )
+    scatter.scatter(points, labels, ["ant", "bee", "cat", "dog", "eel"], ("across", "up"))
+    corner, side = scatter.frame(points)
+    x, y = scatter.LEFT + scatter.SIDE * (points[:, 0] - corner[0]) / side, points[:, 1] - corner[1]
+    places = np.column_stack([x, scatter.TOP + scatter.SIDE * (1 - y / side)])
+    drawn, legend = sorted(marks[:24]), marks[24:]
+    expected = sorted(zip(map(tuple, places), labels.tolist(), strict=True))
+    assert [k for _, k in drawn] == [k for _, k in expected]
+    np.testing.assert_allclose([place for place, _ in drawn], [place for place, _ in expected])
+    medians = [(place, text) for place, text, anchor in texts if anchor == "mm"]
+    assert [text for _, text in medians] == ["ant", "bee", "dog", "eel"]
+    np.testing.assert_allclose(
+        [place for place, _ in medians], [np.median(places[labels == k], 0) for k in (0, 1, 3, 4)]
+    )
+    entries = {round(place[1], 3): text for place, text, anchor in texts if anchor == "lm"}
+    assert [(k, entries[round(place[1], 3)]) for place, k in legend] == [(0, "ant"), (1, "bee"), (3, "dog"), (4, "eel")]
+
+
 def test_many_classes_and_equal_points_can_be_drawn():
     labels = np.arange(80)
     picture = scatter.scatter(np.zeros((80, 2)), labels, [f"class {k}" for k in labels], ("x", "y"))
@@ -237,6 +263,29 @@ def test_errors_need_some_images_of_each_class():
         latents.errors(encoded(count=12))
     found = latents.errors(encoded(count=60))
     assert {each for kinds in found.values() for each in kinds} == {"latents", "pixels"} and len(found) == 2
+
+
+def test_errors_from_latents_and_from_pixels_are_of_what_they_name(monkeypatch):
+    """Of the four latents, and of the 64 pixels from 0 to 1."""
+    looked = encoded()
+    monkeypatch.setattr(
+        latents,
+        "probed",
+        lambda features, labels: {"p": (features.shape, features.min() >= 0, labels is looked.labels)},
+    )
+    assert latents.errors(looked) == {"p": {"latents": ((30, 4), False, True), "pixels": ((30, 64), True, True)}}
+
+
+def test_each_latent_stands_beside_its_own_image_and_class(fitted, finished):
+    run, data = load.load(fitted), load_data(finished.options("pca", fitted)).dataset
+    found = latents.encode(run, 1, 150, 3, None)
+    rows = {image.tobytes(): row for row, image in enumerate(data.test_images)}
+    assert len(found.images) == 150 and len(rows) == len(data.test_images)
+    own = [rows[image.tobytes()] for image in found.images]
+    np.testing.assert_array_equal(found.labels, data.test_labels[own])
+    flat = found.images.reshape(150, -1) / 127.5 - 1
+    expected = (flat - np.asarray(run.states[1].mean).ravel()) @ np.asarray(run.states[1].directions).T
+    np.testing.assert_allclose(found.latents, expected, atol=1e-3)
 
 
 def test_a_look_leaves_pictures_numbers_and_a_report(fitted):

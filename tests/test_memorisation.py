@@ -188,6 +188,30 @@ def test_an_image_that_is_neither_labelled_nor_in_the_pool_counts_as_none():
     assert set(measure(replica)) == {"copying_labelled", "nearest_ratio_labelled"}
 
 
+def test_of_five_hundred_training_images_on_there_are_five_cells_and_of_fewer_one():
+    """500 have labels, the 499 others of the pool have none; the five modes differ in what one cell would even out."""
+    train = np.concatenate([(1 + k) * RANDOM.normal(size=(200, 5)) + 40 * k for k in range(5)])[:999]
+    rows = RANDOM.permutation(999)
+    held_out = np.concatenate([(1 + k) * RANDOM.normal(size=(30, 5)) + 40 * k for k in range(5)])
+    samples = np.concatenate([train[::8], held_out + RANDOM.normal(size=held_out.shape)])
+    replica = types.SimpleNamespace(
+        visible=np.where(np.isin(np.arange(999), rows[:500]), 1, -1),
+        pool=np.arange(999),
+        train_features=train,
+        split="test",
+        reference_features=held_out,
+        features=samples,
+        on_features=lambda name: name,
+    )
+    found = measure(replica)
+    labelled, unlabelled = (train[np.sort(each)] for each in (rows[:500], rows[500:]))
+    one, five = ([copying(each, held_out, samples, cells) for each in (labelled, unlabelled)] for cells in (1, 5))
+    assert all(abs(a - b) > 0.1 for a, b in zip(one, five, strict=True))  # so that this test can tell
+    assert (found["copying_labelled"], found["copying_unlabelled"]) == (five[0], one[1])
+    for name, each in (("labelled", labelled), ("unlabelled", unlabelled)):
+        assert found[f"nearest_ratio_{name}"] == nearest_ratio(each, held_out, samples)
+
+
 def test_without_a_test_split_new_images_are_the_training_images_that_are_not_in_question():
     """Of 90 images 30 have labels, 40 more are in the pool; with all 90 as new ones, copies would hide behind them."""
     replica = types.SimpleNamespace(

@@ -90,3 +90,61 @@ def test_the_registry_knows_a_number_by_the_longest_name_that_a_full_name_begins
     assert registry.number_name("error_median_last_20") == "error_median_last"
     assert registry.number_name("errors") == "errors" and registry.number_of("errors") == Number()
     assert registry.number_of("elbo_n=500") == METRICS["elbo"].numbers["elbo"]
+
+
+BETTER = {  # which way each number points, written down here and nowhere taken from the code
+    "error": "lower",
+    "error_median_last": "lower",
+    "error_validation": "lower",
+    "error_best_validation": "lower",
+    "error_best_test": "lower",
+    "first_error": "lower",
+    "balanced_error": "lower",
+    "worst_class_error": "lower",
+    "nll": "lower",
+    "calibration_error": "lower",
+    "auroc": "higher",
+    "agreement_svc": "higher",
+    "judge_accuracy_svc": "higher",
+    "agreement": "higher",
+    "judge_accuracy": "higher",
+    "deviation_ratio": "neither",  # 1 is best
+    "fid": "lower",
+    "fid_infinity": "lower",
+    "intra_fid": "lower",
+    "kid": "lower",
+    "kid_standard_error": "neither",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+    "inception_score": "higher",
+    "copying_labelled": "neither",  # 0 is best
+    "copying_unlabelled": "neither",
+    "nearest_ratio_labelled": "neither",  # 1 is best
+    "nearest_ratio_unlabelled": "neither",
+    "cas": "higher",
+    "cas_and_labelled": "higher",
+    "elbo": "higher",
+    "elbo_bits_per_dimension": "lower",
+    "iwae": "higher",
+    "iwae_5000_bits_per_dimension": "lower",
+    "reconstruction_mse": "lower",
+    "reconstruction_psnr": "higher",
+    "reconstruction_ssim": "higher",
+    "imputation": "lower",
+    "imputation_mean_image": "neither",  # of no method
+}
+
+
+def test_a_number_points_the_way_that_is_better():
+    assert {name: number.better for name, number in NUMBERS.items()} == BETTER
+
+
+def test_a_full_name_points_the_way_of_its_number():
+    assert registry.number_of("iwae_5000").better == "higher"
+    assert registry.number_of("iwae_5000_bits_per_dimension").better == "lower"
+    assert registry.number_of("elbo_bits_per_dimension_n=500").better == "lower"
+    assert registry.number_of("kid_standard_error_pixels_ref=test_n=10").better == "neither"
+    assert registry.number_of("fid_infinity_pixels_ref=test_n=10").better == "lower"
+    assert registry.number_of("cas_and_labelled_convnet_n=100").better == "higher"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_gen import cli
 from ssl_gen.core import cells, names, outputs
-from ssl_gen.datasets import label_table
+from ssl_gen.datasets import label_table, sources
 from ssl_gen.runs import load, predictions
 from ssl_gen.types import UserError
 
@@ -219,6 +219,29 @@ def test_predictions_do_not_lie_where_labels_do_unless_they_are_asked_to(finishe
     assert (tmp_path / "labels.csv").read_text() == "file,label\na.png,cat\n"
     rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text())))
     assert [row["file"] for row in rows] == ["'=c.png", "a.png", "in/b.png"] and not any(row["label"] for row in rows)
+
+
+def test_predict_gives_each_file_the_favourite_of_the_runs_own_probabilities(finished, tmp_path):
+    """Digits under names in no order; the run's two seeds are of one mind about some."""
+    images = sources.load("digits").test_images[:40]
+    (tmp_path / "pictures" / "in").mkdir(parents=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(
+            tmp_path / "pictures" / ("in" if number % 3 else "") / f"{7 * number % 40}.png"
+        )
+    run, rows = load.load(finished("linear")), {}
+    for name, words in {"all": [], "sure": ["--confident", "0.6"]}.items():
+        out = tmp_path / f"{name}.csv"
+        assert cli.main(["predict", str(run.folder), str(tmp_path / "pictures"), "--out", str(out), *words]) == 0
+        rows[name] = list(csv.DictReader(out.open()))
+    files = [Image.open(tmp_path / "pictures" / row["file"]) for row in rows["all"]]
+    found = run.classify(np.stack([np.asarray(file)[..., None] for file in files]))
+    sure, guesses = found.max(1) >= 0.6, [run.record.data.class_names[k] for k in found.argmax(1)]
+    assert 5 < sum(sure) < 35 and len(set(guesses)) > 5  # so that this test can tell
+    for each in rows.values():
+        assert [row["probability"] for row in each] == [f"{row.max():.4f}" for row in found]
+    assert [row["label"] for row in rows["all"]] == guesses
+    assert [row["label"] for row in rows["sure"]] == [a if b else "" for a, b in zip(guesses, sure, strict=True)]
 
 
 def test_latents_leave_a_picture_that_is_not_theirs(finished, tmp_path, capsys):

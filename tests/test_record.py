@@ -163,3 +163,23 @@ def test_a_loop_costs_as_much_as_its_turns_written_out():
 
     whole = of(lambda weights: jax.vmap(lambda part: part @ weights)(parts(weights)))
     assert of(lambda weights: jax.lax.map(lambda part: part @ weights, parts(weights))) == pytest.approx(whole, rel=0.1)
+
+
+def test_the_history_of_a_run_is_of_its_last_evaluations_and_of_the_best_of_validation():
+    """Three seeds, the second of which stopped; 30 evaluations, of which the median takes the last 20."""
+    test = np.random.default_rng(0).uniform(1, 90, (3, 30))
+    validation = np.random.default_rng(1).uniform(1, 90, (3, 30))
+    lines = [
+        {"step": step, "seed": seed, "test/error": test[i, step], "validation/error": validation[i, step]}
+        for step in range(30)
+        for i, seed in enumerate((4, 5, 6))
+    ]
+    found = record.history([{"step": 0, "seed": 4, "phase": "main"}, *lines], [4, 5, 6], {1: {"seed": 5}})
+    assert {name: summary["per_seed"] for name, summary in found.items()} == {
+        "error_median_last_20": [float(np.median(test[0, 10:])), None, float(np.median(test[2, 10:]))],
+        "error_validation": [validation[0, -1], None, validation[2, -1]],
+        "error_best_validation": [test[0, validation[0].argmin()], None, test[2, validation[2].argmin()]],
+    }
+    plain = [{key: value for key, value in line.items() if not key.startswith("validation")} for line in lines]
+    assert set(record.history(plain, [4, 5, 6], {})) == {"error_median_last_20"}
+    assert record.history([], [4, 5, 6], {}) == {}

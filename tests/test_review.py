@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import statistics
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 
 import ssl_gen
 from ssl_gen import cli
-from ssl_gen.datasets import label_table
+from ssl_gen.datasets import folders, label_table
 from ssl_gen.datasets.folders import load_folder
 from ssl_gen.reports import sprites
 from ssl_gen.reports.review import page
@@ -452,6 +453,33 @@ def test_the_folder_is_walked_once(world, tmp_path, monkeypatch):
     assert test_suggesting.scanned(monkeypatch, world / "pictures", act) == [world / "pictures"]
 
 
+def held(path: Path) -> dict:
+    """What a page is given."""
+    return json.loads(path.read_text(encoding="utf-8").split('id="data">')[1].split("</script>")[0])
+
+
+def test_each_image_of_the_page_has_its_own_guesses_label_and_picture(world):
+    """Classes by their number in the run; of each image the three likeliest, the likeliest first."""
+    data, run = held(world / "review.html"), ssl_gen.load(world / "run")
+    assert tuple(data["classes"]) == CLASSES == tuple(run.record.data.class_names)
+    files, images, _ = folders.read_to_fit(world / "pictures", run.record.data.spec.shape, False)
+    rows = [[file.name for file in files].index(name) for name in data["files"]]
+    probabilities = run.classify(images)[rows]
+    best = np.argsort(-probabilities, 1, kind="stable")[:, :3]
+    assert data["best"] == best.tolist() and len({each[0] for each in data["best"]}) == len(CLASSES)
+    np.testing.assert_allclose(data["shares"], np.take_along_axis(probabilities, best, 1), atol=6e-5)
+    expected = [int(name[0]) if name[0].isdecimal() else page.NONE for name in data["files"]]
+    assert data["given"] == expected and expected.count(page.NONE) == len(NAMES)
+    assert data["next"] == 2 and data["given"][:2] == [page.NONE] * 2
+    text = (world / "review.html").read_text(encoding="utf-8")
+    sheet = decoded(re.search(r"data:image/[a-z]+;base64,[^\")]*", text)[0]).astype(int)
+    cell = data["cell"]
+    for number, row in enumerate(rows):
+        y, x = divmod(number, data["columns"])
+        middle = sheet[y * cell + cell // 4 : y * cell + 3 * cell // 4, x * cell + cell // 4 : x * cell + 3 * cell // 4]
+        assert abs(middle.mean() - images[row].mean()) < 8
+
+
 def test_of_many_images_the_least_certain_are_shown_and_no_label_is_lost(world, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(world)
     assert (
@@ -459,9 +487,7 @@ def test_of_many_images_the_least_certain_are_shown_and_no_label_is_lost(world, 
     )
     said = capsys.readouterr().out
     assert "the 10 least certain of 28 images to review" in said and "24 labels there already" in said
-    text = (tmp_path / "few.html").read_text(encoding="utf-8")
-    held = text.split('id="data">')[1].split("</script>")[0]
-    data = json.loads(held)
+    data = held(tmp_path / "few.html")
     assert len(data["files"]) == 10 and data["next"] == 3
     labelled = [name for name, k in zip(data["files"], data["given"], strict=True) if k >= 0]
     assert len(labelled) + len(data["elsewhere"]) == 24

@@ -43,6 +43,13 @@ def test_a_run_folder_holds_what_it_promises(finished):
     folder = finished("m2")
     about, final = (json.loads((folder / name).read_text()) for name in ("run.json", "final.json"))
     assert about["method"] == "m2" and about["seeds"] == [0, 1] and about["labels"] == 30
+    assert {kind: about["data"][kind] for kind in ("train", "test", "validation", "height", "width", "channels")} == {
+        "train": 1_297 - 100, "test": 500, "validation": 100, "height": 8, "width": 8, "channels": 1,
+    }  # fmt: skip
+    assert [(mask["visible"], mask["pool"]) for mask in about["masks"]] == [(30, 1_297 - 100)] * 2
+    assert about["data"]["class_names"] == list("0123456789")
+    counts = np.bincount(load_data(finished.options("m2", folder)).dataset.train_labels).tolist()
+    assert about["read"]["labelled"] == dict(zip("0123456789", counts, strict=True)) and counts != counts[::-1]
     assert about["config"]["augmentation"] == {**Augmentation().__dict__}
     assert about["sampler"] == {"temperature": 1.0, "latents": "prior"}
     assert [mask["name"] for mask in about["masks"]] == ["digits@30-s0", "digits@30-s1"]
@@ -211,6 +218,8 @@ def test_a_seed_with_nan_stops_and_the_others_go_on(finished, tmp_path, monkeypa
     assert result.final.stopped == [Stop(seed=1, step=6, metric="classifier/supervised", value="nan")]
     per_seed = result.final.metrics["error"]["per_seed"]
     assert per_seed[0] is not None and per_seed[1] is None
+    for found in (*result.final.per_class_error.values(), result.final.oracle["error_best_test"]):
+        assert found["per_seed"][0] is not None and found["per_seed"][1:] == [None]
     states, healthy = load.load(result.folder).states, load.load(finished("supervised")).states
     assert len(seen[0]) == 4 and same(states[0], seen[0][3]) and same(states[0], healthy[0])
     assert len(seen[1]) == 1 and same(states[1], seen[1][0]) and not same(states[1], healthy[1])
@@ -253,6 +262,20 @@ def test_the_best_on_test_is_kept_apart_as_oracle(finished):
             for line in lines(finished("supervised"))
             if line["seed"] == seed and "test/error" in line
         )
+
+
+def test_the_confusion_matrix_and_the_errors_by_class_are_those_of_the_test_images(finished):
+    """True class by predicted class, summed over the seeds; and each class's own error, seed by seed."""
+    run, data = load.load(finished("supervised")), load_data(finished.options("supervised", finished("supervised")))
+    labels = data.dataset.test_labels
+    guesses = [run.log_probabilities(replica, data.dataset.test_images).argmax(1) for replica in (0, 1)]
+    counts = np.zeros((10, 10), int)
+    for each in guesses:
+        np.add.at(counts, (labels, each), 1)
+    assert run.final.confusion == counts.tolist() and (counts != counts.T).any()
+    for k in range(10):
+        expected = [100 * (each[labels == k] != k).mean() for each in guesses]
+        assert run.final.per_class_error[str(k)]["per_seed"] == pytest.approx(expected)
 
 
 def test_a_finished_run_is_measured_again_to_the_same_numbers(finished, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import types
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from PIL import Image
 from ssl_gen import cli
 from ssl_gen.datasets import label_table, sources, suggesting
 from ssl_gen.datasets.masking import Scheme, make_mask
+from ssl_gen.runs import suggestions
 from ssl_gen.runs.suggestions import suggest
-from ssl_gen.types import UserError
+from ssl_gen.types import ImageSpec, UserError
 
 RANDOM = np.random.default_rng(0)
 CENTRES = 100.0 * np.eye(5)[:, :4]
@@ -206,6 +208,32 @@ def test_of_a_folder_with_train_and_test_the_table_belongs_into_train(pictures, 
         writer.writerows(rows)
     data = sources.load("folder:pictures")
     assert (data.train_labels >= 0).sum() == 7 and len(data.test_labels) == 4
+
+
+def test_a_guess_is_the_runs_favourite_class_of_its_own_file(tmp_path, monkeypatch):
+    """Images say their row by their brightness, files are named in another order, and half of them have a label."""
+    probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 20)
+    names = [f"{7 * row % 20:02d}.png" for row in range(20)]
+    for row, name in enumerate(names):
+        Image.fromarray(np.full((16, 16, 3), 10 * row, np.uint8)).save(tmp_path / name)
+    labels = "".join(f"{names[row]},eel\n" for row in range(0, 20, 2))
+    (tmp_path / "labels.csv").write_text(f"file,label\n{labels}")
+    classes = ["eel", "cat", "ant"]
+    run = types.SimpleNamespace(
+        record=types.SimpleNamespace(data=types.SimpleNamespace(class_names=classes, spec=ImageSpec(16, 16, 3, 3))),
+        compiled=types.SimpleNamespace(method=types.SimpleNamespace(encode=None)),
+        classify=lambda images: probabilities[np.round(images[:, 0, 0, 0] / 10).astype(int)],
+    )
+    monkeypatch.setattr(suggestions, "load", lambda path: run)
+    found = suggest(tmp_path, 6, "run")
+    asked = [probabilities[names.index(file)] for file in found.files]
+    assert found.guesses == [(classes[p.argmax()], p.max()) for p in asked] and len({g for g, _ in found.guesses}) == 3
+    assert all(names.index(file) % 2 for file in found.files)
+    assert found.labelled == {names[row]: "eel" for row in range(0, 20, 2)}
+    rows = rows_of(found.save(tmp_path / "suggest.csv"))
+    assert [(row["file"], row["guess"], row["probability"]) for row in rows[:6]] == [
+        (file, guess, f"{share:.4f}") for file, (guess, share) in zip(found.files, found.guesses, strict=True)
+    ]
 
 
 def scanned(monkeypatch, root, act):

@@ -1,5 +1,6 @@
 """Test images in the report: behind each cell of the confusion matrix, the wrong ones, the least certain."""
 
+import re
 import shutil
 
 import browser
@@ -81,6 +82,18 @@ def test_a_cell_opens_its_images_and_a_cell_without_images_opens_nothing(folder)
     tags = test_reports.Tags(text).found
     assert "script" not in {tag for tag, _ in tags}
     assert "one, taken for zero, 75\xa0%" in test_reports.words(text)
+
+
+def test_a_number_opens_the_images_of_its_own_row_and_column(folder):
+    """Two of class one were taken for zero, one of class zero for one."""
+    text = page.write(folder).read_text(encoding="utf-8")
+    links = dict(re.findall(r'<a href="#cell-(\d-\d)" aria-label="([^"]*)">\d+</a>', text))
+    assert links["1-0"] == "2: one taken for zero, show images" and links["0-1"] == "1: zero taken for one, show images"
+    table = text.split('<table class="confusion">')[1].split("</table>")[0]
+    row = table.split("<tr>")[3].split("<td")[1:]  # of class one
+    assert 'href="#cell-1-0"' in row[0] and ">2</a>" in row[0] and 'href="#cell-1-1"' in row[1]
+    opened = text.split('id="cell-1-0"')[1].split("</section>")[0]
+    assert opened.startswith("><h3>one, taken for zero</h3>") and 'aria-label="test image 3"' in opened
 
 
 def test_without_such_images_the_report_is_as_before(tmp_path):

@@ -311,13 +311,19 @@ def conclude(
         outputs = [probabilities(compiled, state, data.dataset.test_images) for state in states.values()]
     except UserError as error:
         return dataclasses.replace(final, unmeasured=unmeasured | {"confusion": str(error)}), []
-    shares = [classification.per_class_error(each, labels) for each in outputs]
-    best = [min(curve(lines, seed, "test/error"), default=None) for seed in record.seeds]
+    shares = {
+        replica: classification.per_class_error(each, labels) for replica, each in zip(states, outputs, strict=True)
+    }
+    replicas = range(len(record.seeds))  # of which a stopped one has no number
+    best = [
+        min(curve(lines, seed, "test/error"), default=None) if replica in states else None
+        for replica, seed in enumerate(record.seeds)
+    ]
     final = dataclasses.replace(
         final,
         confusion=np.sum([classification.confusion(each, labels) for each in outputs], 0).tolist(),
         per_class_error={
-            name: statistics.summary([share.get(k) for share in shares])
+            name: statistics.summary([shares[i].get(k) if i in shares else None for i in replicas])
             for k, name in enumerate(data.dataset.class_names)
         },
         oracle={"error_best_test": statistics.summary(best)},
