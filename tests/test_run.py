@@ -144,6 +144,68 @@ def test_a_signal_saves_prints_the_command_and_ends_well(at_step_8, finished, ca
     assert undisturbed(tmp_path / "run") == lines(finished("supervised"))
 
 
+def interrupted(acts, out):
+    """The run `supervised`, stopped at step 8 by a signal."""
+    acts.append(lambda: signal.raise_signal(signal.SIGTERM))
+    assert cli.main(with_a_moment(out)) == 143
+    return out
+
+
+def note_of(folder):
+    return checkpoints.newest_whole(folder / "checkpoints").note
+
+
+OTHERS = {
+    "--labels 40": "labels 30, this one has 40",
+    "--mask.kind uniform": "mask.kind stratified, this one has uniform",
+    "--mask.seed 1": "mask.seed None, this one has 1",
+    "--first-seed 1": "masks[0].name digits@30-s0, this one has digits@30-s1",
+    "--config.learning-rate 0.5": "this one has 0.5",
+}
+
+
+def test_checkpoints_say_which_run_they_are_of_where_run_json_is_lost(at_step_8, finished, capsys, tmp_path):
+    """States of another mask, seed or setting have the same shapes. What is refused leaves the folder as it was."""
+    folder = interrupted(at_step_8, tmp_path / "run")
+    about, note = json.loads((folder / "run.json").read_text()), note_of(folder)
+    assert [mask["sha256"] for mask in note["masks"]] == [mask["sha256"] for mask in about["masks"]]
+    assert all(note[name] == about[name] for name in ("data", "labels", "seeds", "steps"))
+    (folder / "run.json").unlink()
+    for words, said in OTHERS.items():
+        assert cli.main([*with_a_moment(folder), *words.split()]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and said in error and "choose another --out" in error, error
+        assert not (folder / "run.json").exists() and note_of(folder) == note
+    assert cli.main(with_a_moment(folder)) == 0
+    assert json.loads((folder / "run.json").read_text())["masks"] == about["masks"]
+    assert records.load_final(folder).metrics == records.load_final(finished("supervised")).metrics
+
+
+def test_checkpoints_beside_the_record_of_another_run_are_refused(at_step_8, finished, tmp_path):
+    folder = interrupted(at_step_8, tmp_path / "run")
+    other = finished.options("supervised", folder, labels="40", evaluators=("error", "moment:8"))
+    records.write(folder / "run.json", train.prepare("supervised", TINY, other).record)
+    with pytest.raises(UserError, match=r"holds a run with labels 30, this one has 40; choose another --out$"):
+        train.train("supervised", TINY, other)
+
+
+def test_checkpoints_that_do_not_say_of_which_run_they_are_go_on_by_run_json_alone(
+    at_step_8, finished, capsys, tmp_path
+):
+    """Those of earlier versions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "open_checkpoints", lambda folder, group, _: checkpoints.open_checkpoints(folder, group))
+        folder = interrupted(at_step_8, tmp_path / "run")
+    assert note_of(folder).keys() == {"seconds", "stopped"}
+    record = (folder / "run.json").rename(tmp_path / "run.json")
+    assert cli.main(with_a_moment(folder)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "lost its run.json" in said and "restore it or choose another --out" in said
+    record.rename(folder / "run.json")
+    assert cli.main(with_a_moment(folder)) == 0 and "masks" in note_of(folder)
+    assert undisturbed(folder) == lines(finished("supervised"))
+
+
 @pytest.mark.parametrize(
     ("config", "changes", "words"),
     [
