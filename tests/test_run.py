@@ -21,7 +21,7 @@ from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets import masking
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import supervised
-from ssl_gen.metrics import statistics
+from ssl_gen.metrics import classification, statistics
 from ssl_gen.metrics.metric import Metric
 from ssl_gen.metrics.registry import METRICS
 from ssl_gen.reports import records
@@ -271,12 +271,45 @@ def test_a_seed_with_nan_stops_and_the_others_go_on(finished, tmp_path, monkeypa
     options = finished.options("supervised", tmp_path / "run", evaluators=("error", "moment:3"))
     result = train.train("fragile", TINY, options)
     assert result.final.stopped == [Stop(seed=1, step=6, metric="classifier/supervised", value="nan")]
-    per_seed = result.final.metrics["error"]["per_seed"]
+    final, alone = result.final, [line for line in lines(result.folder) if line["seed"] == 0]
+    per_seed = final.metrics["error"]["per_seed"]
     assert per_seed[0] is not None and per_seed[1] is None
+    assert all(
+        each["per_seed"][0] is not None and each["per_seed"][1] is None for each in final.per_class_error.values()
+    )
+    assert [line["step"] for line in lines(result.folder) if line["seed"] == 1 and "test/error" in line] == [4]
+    best = min(line["test/error"] for line in alone if "test/error" in line)
+    assert final.oracle["error_best_test"]["per_seed"] == [best, None]
+    assert np.sum(final.confusion) == 500 and final.images_per_second is None
     states, healthy = load.load(result.folder).states, load.load(finished("supervised")).states
     assert len(seen[0]) == 4 and same(states[0], seen[0][3]) and same(states[0], healthy[0])
     assert len(seen[1]) == 1 and same(states[1], seen[1][0]) and not same(states[1], healthy[1])
     assert "nan" in (result.folder / "report.html").read_text().lower()
+
+
+def test_a_run_of_which_a_seed_had_stopped_goes_on_to_the_end_of_one_that_was_not_cut(
+    at_step_8, finished, tmp_path, monkeypatch
+):
+    """Where both are advanced side by side, so that the first must be told apart and put back after every segment."""
+    monkeypatch.setitem(METHODS, "fragile", fragile(supervised, "classifier/supervised", seed=0, step=5))
+
+    def run(name):
+        changes = {"replicas": "vmap", "evaluators": ("error", "moment:8")}
+        return train.train("fragile", TINY, finished.options("supervised", tmp_path / name, **changes))
+
+    whole = run("whole")
+    at_step_8.append(lambda: signal.raise_signal(signal.SIGTERM))
+    assert run("cut").final is None
+    assert note_of(tmp_path / "cut")["stopped"] == {"0": dataclasses.asdict(whole.final.stopped[0])}
+    cut = run("cut")
+    assert cut.final.stopped == whole.final.stopped == [Stop(0, 6, "classifier/supervised", "nan")]
+    assert cut.final.metrics == whole.final.metrics and lines(cut.folder) == lines(whole.folder)
+    one, other = (load.load(each.folder) for each in (whole, cut))
+    assert all(map(same, one.states, other.states)) and not same(*one.states)
+    test = load_data(finished.options("supervised", tmp_path)).dataset
+    shares = classification.per_class_error(other.log_probabilities(1, test.test_images), test.test_labels)
+    found = [each["per_seed"] for each in cut.final.per_class_error.values()]
+    assert found == [[None, share] for share in shares.values()], "the place of the one that stopped is the first"
 
 
 def test_event_files_are_written_when_asked_for(finished, tmp_path):

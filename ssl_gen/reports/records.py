@@ -208,7 +208,7 @@ class FinalRecord:
     precision: str | None = None  # of matrix products and convolutions in training; older records do not say it
     commit: str | None
     command: str = ""
-    confusion: list[list[int]] | None = None  # true class by predicted class, summed over seeds
+    confusion: list[list[int]] | None = None  # true class by predicted class, summed over the seeds that did not stop
     per_class_error: dict[str, Summary] | None = None
     oracle: dict[str, Summary] | None = None  # chosen by looking at the test set: no result
     temperature: list[float | None] | None = None  # one a seed
