@@ -44,8 +44,9 @@ OWN_PROGRAMS = (
 )
 
 
-# `pmap` runs on each device the program of one replica: the same code whatever the method, a method a family shows it.
-PMAPPED = ("supervised", "feature_matching", "m2", "fixmatch", "flow_matching")
+# `pmap` runs on each device the program of one replica, and a replica is taken out of several: the same code whatever
+# the method, a method a family shows it.
+ONE_A_FAMILY = ("supervised", "feature_matching", "m2", "fixmatch", "flow_matching")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -53,8 +54,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if getattr(item, "originalname", None) in OWN_PROGRAMS:
             given = item.callspec.params
-            if given["name"] in STOOD_FOR or (given.get("mode") == "pmap" and given["name"] not in PMAPPED):
+            if given["name"] in STOOD_FOR or (given.get("mode") == "pmap" and given["name"] not in ONE_A_FAMILY):
                 item.add_marker(pytest.mark.slow)
+        alone = getattr(item, "originalname", None) == "test_a_replica_alone_determines_the_future"
+        if alone and item.callspec.params["name"] not in ONE_A_FAMILY:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(optionalhook=True)

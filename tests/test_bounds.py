@@ -49,8 +49,49 @@ def changed(values, path, value):
 
 
 CONFIGS = {name: module.Config() for name, module in METHODS.items()}
-EVERY = [(name, path) for name, config in CONFIGS.items() for path, _, _ in numbers(config)]
-TRIED = []  # (field, value, the one line)
+FIELDS = [(values, path) for values in (*CONFIGS.values(), Options(), Scheme()) for path, _, _ in numbers(values)]
+
+# Shares of which all would leave nothing, or would never move, and those that may be all.
+NOT_ALL = {"dropout", "classifier_dropout", "masking", "label_smoothing", "missing_pixels", "out_of_distribution"}
+NOT_ALL |= {"b1", "b2", "final_b2", "decay"}
+UP_TO_ALL = {
+    "warm_up",
+    "ramp",
+    "ramp_up",
+    "ramp_down",
+    "anneal",
+    "first",
+    "fine_tuning",
+    "generation",
+    "generated_from",
+}
+UP_TO_ALL |= {"real_labelled", "labelled_share", "threshold", "confident", "averaging", "generator_averaging"}
+UP_TO_ALL |= {"scale", "shear", "cutout", "label_dropout", "instantaneous", "eps_root", "shrinkage"}
+# What there is at least one of, and what must be more than nothing; of all others there may be none.
+ONE_OR_MORE = {"steps", "epochs", "iterations", "log_every", "evaluate_every", "checkpoint_every", "seeds", "samples"}
+ONE_OR_MORE |= {"labelled_batch", "unlabelled_batch", "generated_batch", "flow_batch", "classifier_generated"}
+ONE_OR_MORE |= {"judged_labelled", "judged_unlabelled", "mixing_groups", "samples_per_class", "data_parallel"}
+ONE_OR_MORE |= {"latent", "features", "width", "classifier_width", "generator_width", "widths", "blocks", "hidden"}
+ONE_OR_MORE |= {f"{of}_hidden" for of in ("generator", "discriminator", "classifier", "encoder", "decoder", "m2")}
+ONE_OR_MORE |= {"views", "restarts", "inner", "outer", "discriminator_steps", "draws", "neighbours", "accumulate"}
+ONE_OR_MORE |= {"power_iterations", "imbalance", "pool_imbalance"}
+ABOVE_NONE = {"learning_rate", "generator_rate", "warm_up_rate", "classifier_rate", "final_rate", "adversarial_rate"}
+ABOVE_NONE |= {"supervised_rate", "fine_tuning_rate", "prior", "clip", "clip_norm", "memory", "epsilon", "temperature"}
+ABOVE_NONE |= {"deviations", "pixel_deviation", "floor"}
+ELSEWHERE = {"concentration": (0.5, 0.49), "encoder_size": (32, 31)}  # accepted, refused
+
+
+def ends(name):
+    """Numbers at the ends of what a field may be: those that are accepted, those that are refused."""
+    if name in ELSEWHERE:
+        return [ELSEWHERE[name][0]], [ELSEWHERE[name][1]]
+    if name in ONE_OR_MORE:
+        return [1], [0]
+    if name in ABOVE_NONE:
+        return [1e-6], [0]
+    if name in NOT_ALL:
+        return [0.0, 0.999], [-0.001, 1.0]
+    return ([0.0, 1.0], [-0.001, 1.01]) if name in UP_TO_ALL else ([0], [])
 
 
 def refusal(values, prefix="--"):
@@ -67,7 +108,6 @@ def test_every_number_of_a_method_refuses_five_absurd_values(name):
             given = int(value) if kind is int and math.isfinite(value) else value
             said = refusal(changed(CONFIGS[name], path, given), "--config.")
             assert path[-1].replace("_", "-") in said or path[-1] in said
-            TRIED.append((name, path, value))
 
 
 @pytest.mark.parametrize("values", [Options(), Scheme()], ids=["options", "mask"])
@@ -77,6 +117,27 @@ def test_every_number_of_a_run_refuses_them_too(values):
             continue
         for value in ABSURD:
             refusal(changed(values, path, int(value) if kind is int and math.isfinite(value) else value))
+
+
+def test_every_number_may_be_what_lies_at_its_ends_and_nothing_beyond():
+    names = {path[-1] for _, path in FIELDS} & bounds.BOUNDS.keys()
+    assert {name for name in names if bounds.BOUNDS[name].high == 1} == NOT_ALL | UP_TO_ALL
+    assert ONE_OR_MORE | ABOVE_NONE | ELSEWHERE.keys() <= names
+    for values, path in FIELDS:
+        accepted, refused = ends(path[-1])
+        for value in accepted:
+            bounds.check(changed(values, path, value))
+        for value in refused:
+            with pytest.raises(UserError, match=r": give a number (of at least|above) "):
+                bounds.check(changed(values, path, value))
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_an_end_is_one_of_the_numbers_unless_it_is_said_that_it_is_none(low):
+    for each in set(bounds.BOUNDS.values()):
+        end, excluded, beyond = (each.low, each.above, -math.inf) if low else (each.high, each.below, math.inf)
+        assert each.admit(end) is not excluded, each
+        assert not each.admit(math.nextafter(end, beyond)) and each.admit(math.nextafter(end, -beyond)), each
 
 
 def test_every_default_is_within_its_bounds():

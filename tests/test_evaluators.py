@@ -76,8 +76,28 @@ def test_what_is_asked_for_is_logged_at_its_moments_under_its_name(finished):
     assert "fid_pixels_ref=test_n=1000 over training steps" in page and "elbo_n=500" in page
 
 
-def test_few_samples_are_the_first_of_those_of_the_finished_run(finished):
-    """And the bound of the test images, which are 500, is the one that is measured at the end."""
+def test_few_samples_are_the_first_of_those_of_the_finished_run(finished, tmp_path, monkeypatch):
+    seen = []
+
+    def keep(evaluated):
+        seen.append(np.array(evaluated.many))
+        return {"kept": 0.0}
+
+    monkeypatch.setitem(METRICS, "kept", Metric("of the test", ("sample",), keep, {}, usual=False))
+    monkeypatch.setattr(evaluators, "FEW_SAMPLES", 50)
+    folder = finished.copy("m2", tmp_path / "run")
+    job = train.prepare("m2", RECIPES["m2"].config, finished.options("m2", folder, evaluators=("kept:6",)))
+    (during,) = evaluators.make(job.asked, folder, "m2", job.compiled, job.data, job.reference())
+    for replica, state in enumerate(load.load(folder).states):
+        assert during.measure(6, replica, state) == {"samples/kept": 0.0}
+    evaluate.evaluate(folder, ("kept",))
+    assert [len(each) for each in seen] == [50, 50, 200, 200]
+    for few, of_the_end in zip(seen[:2], seen[2:], strict=True):
+        np.testing.assert_array_equal(few, of_the_end[:50])
+    assert not np.array_equal(*seen[:2])
+
+
+def test_the_bound_of_few_test_images_is_that_of_the_finished_run_which_has_as_many(finished):
     final = records.load_final(finished("m2")).metrics
     last = [line[ELBO] for line in lines(finished("m2")) if line["step"] == 6 and ELBO in line]
     assert last == final["elbo"]["per_seed"]

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from ssl_gen.networks import conv, conv9, mlp
+from ssl_gen.networks.airbench import Airbench
+from ssl_gen.networks.conv13 import Conv13
 from ssl_gen.networks.feature_matching import generator_and_discriminator
 from ssl_gen.networks.layers import GaussianNoise, WeightNormDense
 from ssl_gen.networks.normalisation import ConditionalBatchNorm, Dense, SpectralNorm
+from ssl_gen.networks.unet import UNet
+from ssl_gen.networks.wide_resnet import WideResNet
 from ssl_gen.types import ImageSpec, UserError
 
 CLASSES, BATCH, LATENT = 3, 6, 5
@@ -123,10 +127,23 @@ def test_generated_images_lie_between_minus_1_and_1(name):
     assert output.min() < 0 < output.max()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "discriminator" in name or "classifier" in name])
+NOISY = {
+    name: given[:2] for name, given in networks((8, 8, 1)).items() if "discriminator" in name or "classifier" in name
+} | {
+    "unet": (UNet(CLASSES, (4,), dropout=0.5), (images((8, 8, 1)), jnp.linspace(0, 1, BATCH), LABELS)),
+    "conv13": (Conv13(CLASSES, 4), (images((8, 8, 1)),)),
+    "airbench": (Airbench(CLASSES, 4, dropout=0.5), (images((8, 8, 1)),)),
+    "wide_resnet": (WideResNet(CLASSES, 4, 1, 0.5), (images((8, 8, 1)),)),
+}
+
+
+@pytest.mark.parametrize("name", NOISY)
 def test_noise_and_dropout_are_on_in_training_only(name):
-    network, arguments, _ = networks((8, 8, 1))[name]
+    network, arguments = NOISY[name]
     _, variables = started(network, *arguments)
+    random = np.random.default_rng(1)  # a U-Net ends in zeros
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * random.normal(size=leaf.shape), variables["params"])
+    variables = variables | {"params": params}
 
     @functools.partial(jax.jit, static_argnums=1)
     def output(seed, train):

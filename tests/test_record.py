@@ -82,6 +82,42 @@ def test_a_checkout_that_is_not_installed_has_no_version():
     assert record.version("jax")[0].isdigit() and record.version("no-such-package") == "not installed"
 
 
+def evaluations(seed, errors, validation):
+    """The lines of a seed's log, each evaluation after one of training."""
+    for step, (error, validated) in enumerate(zip(errors, validation, strict=True)):
+        yield {"step": step, "seed": seed, "phase": "train", "classifier/supervised": 1.0}
+        yield {"step": step, "seed": seed, "test/error": error} | (
+            {} if validated is None else {"validation/error": validated}
+        )
+
+
+SQUARES = [float(k * k) for k in range(1, 21)]
+LATE = [0.0] * 5 + SQUARES[::2] + SQUARES[1::2]  # 25 evaluations, the median of the last 20 is between 10^2 and 11^2
+VALIDATED = [30.0] * 11 + [3.0] + [20.0] * 12 + [9.0]
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_the_way_there_by_hand(stopped):
+    """Of two seeds, one of which stopped after 7 evaluations that were better than all of the other's."""
+    seeds = [5, 3]
+    ended, broken = seeds[1 - stopped], seeds[stopped]
+    lines = [*evaluations(ended, LATE, VALIDATED), *evaluations(broken, [-1.0] * 7, [-1.0] * 7)]
+    found = record.history(lines, seeds, {stopped: {}})
+    # the best validation step is the 12th, where the test error is that of the 7th odd number
+    expected = {"error_median_last_20": 110.5, "error_validation": 9.0, "error_best_validation": 13.0**2}
+    assert {name: each["per_seed"] for name, each in found.items()} == {
+        name: [None, value] if stopped == 0 else [value, None] for name, value in expected.items()
+    }
+    both = record.history(lines, seeds, {})["error_median_last_20"]["per_seed"]
+    assert sorted(both) == [-1.0, 110.5]
+
+
+def test_the_way_there_without_a_validation_split_or_an_error_says_no_more_than_it_can():
+    lines = list(evaluations(0, LATE, [None] * 25))
+    assert record.history(lines, [0], {}).keys() == {"error_median_last_20"}
+    assert record.history(lines, [0], {0: {}}) == {} == record.history([], [0], {})
+
+
 def test_a_share_of_the_peak_is_of_all_seeds_on_the_devices_they_use(monkeypatch):
     """Two seeds of 2 PFLOP in 10 s are 0.4 PFLOP a second; two H100 make 1.9788 in bfloat16, four as much for two."""
     monkeypatch.setattr(cost.jax, "devices", lambda: [types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")])

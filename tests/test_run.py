@@ -21,7 +21,7 @@ from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets import masking
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import supervised
-from ssl_gen.metrics import statistics
+from ssl_gen.metrics import classification, statistics
 from ssl_gen.metrics.metric import Metric
 from ssl_gen.metrics.registry import METRICS
 from ssl_gen.reports import records
@@ -151,6 +151,68 @@ def test_a_signal_saves_prints_the_command_and_ends_well(at_step_8, finished, ca
     assert undisturbed(tmp_path / "run") == lines(finished("supervised"))
 
 
+def interrupted(acts, out):
+    """The run `supervised`, stopped at step 8 by a signal."""
+    acts.append(lambda: signal.raise_signal(signal.SIGTERM))
+    assert cli.main(with_a_moment(out)) == 143
+    return out
+
+
+def note_of(folder):
+    return checkpoints.newest_whole(folder / "checkpoints").note
+
+
+OTHERS = {
+    "--labels 40": "labels 30, this one has 40",
+    "--mask.kind uniform": "mask.kind stratified, this one has uniform",
+    "--mask.seed 1": "mask.seed None, this one has 1",
+    "--first-seed 1": "masks[0].name digits@30-s0, this one has digits@30-s1",
+    "--config.learning-rate 0.5": "this one has 0.5",
+}
+
+
+def test_checkpoints_say_which_run_they_are_of_where_run_json_is_lost(at_step_8, finished, capsys, tmp_path):
+    """States of another mask, seed or setting have the same shapes. What is refused leaves the folder as it was."""
+    folder = interrupted(at_step_8, tmp_path / "run")
+    about, note = json.loads((folder / "run.json").read_text()), note_of(folder)
+    assert [mask["sha256"] for mask in note["masks"]] == [mask["sha256"] for mask in about["masks"]]
+    assert all(note[name] == about[name] for name in ("data", "labels", "seeds", "steps"))
+    (folder / "run.json").unlink()
+    for words, said in OTHERS.items():
+        assert cli.main([*with_a_moment(folder), *words.split()]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and said in error and "choose another --out" in error, error
+        assert not (folder / "run.json").exists() and note_of(folder) == note
+    assert cli.main(with_a_moment(folder)) == 0
+    assert json.loads((folder / "run.json").read_text())["masks"] == about["masks"]
+    assert records.load_final(folder).metrics == records.load_final(finished("supervised")).metrics
+
+
+def test_checkpoints_beside_the_record_of_another_run_are_refused(at_step_8, finished, tmp_path):
+    folder = interrupted(at_step_8, tmp_path / "run")
+    other = finished.options("supervised", folder, labels="40", evaluators=("error", "moment:8"))
+    records.write(folder / "run.json", train.prepare("supervised", TINY, other).record)
+    with pytest.raises(UserError, match=r"holds a run with labels 30, this one has 40; choose another --out$"):
+        train.train("supervised", TINY, other)
+
+
+def test_checkpoints_that_do_not_say_of_which_run_they_are_go_on_by_run_json_alone(
+    at_step_8, finished, capsys, tmp_path
+):
+    """Those of earlier versions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "open_checkpoints", lambda folder, group, _: checkpoints.open_checkpoints(folder, group))
+        folder = interrupted(at_step_8, tmp_path / "run")
+    assert note_of(folder).keys() == {"seconds", "stopped"}
+    record = (folder / "run.json").rename(tmp_path / "run.json")
+    assert cli.main(with_a_moment(folder)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "lost its run.json" in said and "restore it or choose another --out" in said
+    record.rename(folder / "run.json")
+    assert cli.main(with_a_moment(folder)) == 0 and "masks" in note_of(folder)
+    assert undisturbed(folder) == lines(finished("supervised"))
+
+
 @pytest.mark.parametrize(
     ("config", "changes", "words"),
     [
@@ -216,14 +278,45 @@ def test_a_seed_with_nan_stops_and_the_others_go_on(finished, tmp_path, monkeypa
     options = finished.options("supervised", tmp_path / "run", evaluators=("error", "moment:3"))
     result = train.train("fragile", TINY, options)
     assert result.final.stopped == [Stop(seed=1, step=6, metric="classifier/supervised", value="nan")]
-    per_seed = result.final.metrics["error"]["per_seed"]
+    final, alone = result.final, [line for line in lines(result.folder) if line["seed"] == 0]
+    per_seed = final.metrics["error"]["per_seed"]
     assert per_seed[0] is not None and per_seed[1] is None
-    for found in (*result.final.per_class_error.values(), result.final.oracle["error_best_test"]):
-        assert found["per_seed"][0] is not None and found["per_seed"][1:] == [None]
+    assert all(
+        each["per_seed"][0] is not None and each["per_seed"][1] is None for each in final.per_class_error.values()
+    )
+    assert [line["step"] for line in lines(result.folder) if line["seed"] == 1 and "test/error" in line] == [4]
+    best = min(line["test/error"] for line in alone if "test/error" in line)
+    assert final.oracle["error_best_test"]["per_seed"] == [best, None]
+    assert np.sum(final.confusion) == 500 and final.images_per_second is None
     states, healthy = load.load(result.folder).states, load.load(finished("supervised")).states
     assert len(seen[0]) == 4 and same(states[0], seen[0][3]) and same(states[0], healthy[0])
     assert len(seen[1]) == 1 and same(states[1], seen[1][0]) and not same(states[1], healthy[1])
     assert "nan" in (result.folder / "report.html").read_text().lower()
+
+
+def test_a_run_of_which_a_seed_had_stopped_goes_on_to_the_end_of_one_that_was_not_cut(
+    at_step_8, finished, tmp_path, monkeypatch
+):
+    """Where both are advanced side by side, so that the first must be told apart and put back after every segment."""
+    monkeypatch.setitem(METHODS, "fragile", fragile(supervised, "classifier/supervised", seed=0, step=5))
+
+    def run(name):
+        changes = {"replicas": "vmap", "evaluators": ("error", "moment:8")}
+        return train.train("fragile", TINY, finished.options("supervised", tmp_path / name, **changes))
+
+    whole = run("whole")
+    at_step_8.append(lambda: signal.raise_signal(signal.SIGTERM))
+    assert run("cut").final is None
+    assert note_of(tmp_path / "cut")["stopped"] == {"0": dataclasses.asdict(whole.final.stopped[0])}
+    cut = run("cut")
+    assert cut.final.stopped == whole.final.stopped == [Stop(0, 6, "classifier/supervised", "nan")]
+    assert cut.final.metrics == whole.final.metrics and lines(cut.folder) == lines(whole.folder)
+    one, other = (load.load(each.folder) for each in (whole, cut))
+    assert all(map(same, one.states, other.states)) and not same(*one.states)
+    test = load_data(finished.options("supervised", tmp_path)).dataset
+    shares = classification.per_class_error(other.log_probabilities(1, test.test_images), test.test_labels)
+    found = [each["per_seed"] for each in cut.final.per_class_error.values()]
+    assert found == [[None, share] for share in shares.values()], "the place of the one that stopped is the first"
 
 
 def test_event_files_are_written_when_asked_for(finished, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -208,7 +208,7 @@ class FinalRecord:
     precision: str | None = None  # of matrix products and convolutions in training; older records do not say it
     commit: str | None
     command: str = ""
-    confusion: list[list[int]] | None = None  # true class by predicted class, summed over seeds
+    confusion: list[list[int]] | None = None  # true class by predicted class, summed over the seeds that did not stop
     per_class_error: dict[str, Summary] | None = None
     oracle: dict[str, Summary] | None = None  # chosen by looking at the test set: no result
     temperature: list[float | None] | None = None  # one a seed
@@ -319,20 +319,49 @@ def load_both(folder: Path) -> tuple[RunRecord, FinalRecord | None]:
     return record, final
 
 
+def identity(record: RunRecord) -> dict[str, Any]:
+    """What must be the same wherever a run goes on, as JSON holds it: it stands in the note of every checkpoint too.
+
+    A setting that came after a record was written is absent there: None, unless it changes something.
+    """
+    plain = without_none(to_plain(record))
+    return {name: plain[name] for name in SAME if name in plain}
+
+
+def check_identity(folder: Path, found: Mapping[str, Any], record: RunRecord) -> None:
+    """Raise UserError, naming the first thing that differs, where a run in `folder`, by its `identity`, is another."""
+    wanted = identity(record)
+    for name in SAME:
+        if name == "dataset" and own_kind(record.dataset) == own_kind(str(found.get(name))) != "":
+            continue  # wherever they lie now: `data` holds the hash of their pixels and labels
+        if found.get(name) != wanted.get(name):
+            what, old, new = difference(name, found.get(name), wanted.get(name))
+            raise UserError(f"{folder} holds a run with {what} {old}, this one has {new}; choose another --out")
+
+
 def agree(folder: Path, record: RunRecord) -> None:
     """Write run.json, or check that the run already there is this one; UserError names the first thing that differs."""
     path = folder / "run.json"
-    if not path.exists():
+    if path.exists():
+        check_identity(folder, identity(load_run(folder)), record)
+    else:
         write(path, record)
+
+
+def check_note(folder: Path, note: Mapping[str, Any] | None, record: RunRecord) -> None:
+    """Raise UserError where a checkpoint of a run folder, by its note, is of another run; None: there is none.
+
+    Those of earlier versions do not say of which they are: run.json does, and where it is lost nothing can.
+    """
+    if note is None:
         return
-    # A setting that came after the record was written is absent there: None, unless it changes something.
-    there, wanted = (without_none(to_plain(each)) for each in (load_run(folder), record))
-    for name in SAME:
-        if name == "dataset" and own_kind(record.dataset) == own_kind(str(there.get(name))) != "":
-            continue  # wherever they lie now: `data` holds the hash of their pixels and labels
-        if there.get(name) != wanted.get(name):
-            what, old, new = difference(name, there.get(name), wanted.get(name))
-            raise UserError(f"{folder} holds a run with {what} {old}, this one has {new}; choose another --out")
+    if "masks" in note:
+        check_identity(folder, note, record)
+    elif not (folder / "run.json").exists():
+        raise UserError(
+            f"{folder} lost its run.json, and its checkpoints do not say of which run they are: "
+            "restore it or choose another --out"
+        )
 
 
 def common(record: RunRecord) -> dict[str, Any]:

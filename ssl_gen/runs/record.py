@@ -294,7 +294,7 @@ def conclude(
         seconds=round(seconds, 2),
         pflop=operations,
         images_per_second=None if outcome.stopped else images_per_second(compiled.method, len(record.seeds), seconds),
-        share_of_peak=share_of_peak(operations, len(record.seeds), seconds, words, shared),
+        share_of_peak=None if outcome.stopped else share_of_peak(operations, len(data.seeds), seconds, words, shared),
         metrics=metrics | history(lines, record.seeds, outcome.stopped),
         unmeasured=unmeasured,
         stopped=[Stop(**why) for why in outcome.stopped.values()],
@@ -308,46 +308,47 @@ def conclude(
         return final, []
     labels = data.dataset.test_labels
     try:
-        outputs = [probabilities(compiled, state, data.dataset.test_images) for state in states.values()]
+        outputs = {
+            replica: probabilities(compiled, state, data.dataset.test_images) for replica, state in states.items()
+        }
     except UserError as error:
         return dataclasses.replace(final, unmeasured=unmeasured | {"confusion": str(error)}), []
-    shares = {
-        replica: classification.per_class_error(each, labels) for replica, each in zip(states, outputs, strict=True)
-    }
-    replicas = range(len(record.seeds))  # of which a stopped one has no number
-    best = [
-        min(curve(lines, seed, "test/error"), default=None) if replica in states else None
-        for replica, seed in enumerate(record.seeds)
-    ]
+    of_each = range(len(record.seeds))
+    shares = [classification.per_class_error(outputs[i], labels) if i in outputs else {} for i in of_each]
+    best = [min(each, default=None) for each in curves(lines, record.seeds, outcome.stopped, "test/error")]
     final = dataclasses.replace(
         final,
-        confusion=np.sum([classification.confusion(each, labels) for each in outputs], 0).tolist(),
+        confusion=np.sum([classification.confusion(each, labels) for each in outputs.values()], 0).tolist(),
         per_class_error={
-            name: statistics.summary([shares[i].get(k) if i in shares else None for i in replicas])
+            name: statistics.summary([share.get(k) for share in shares])
             for k, name in enumerate(data.dataset.class_names)
         },
         oracle={"error_best_test": statistics.summary(best)},
     )
-    return final, outputs
+    return final, list(outputs.values())
 
 
-def curve(lines: Sequence[dict[str, Any]], seed: int, name: str) -> list[float]:
-    """One number of one seed over the run."""
-    return [line[name] for line in lines if line["seed"] == seed and name in line]
+def curves(
+    lines: Sequence[dict[str, Any]], seeds: Sequence[int], stopped: Mapping[int, Any], name: str
+) -> list[list[float]]:
+    """One number of every seed over the run; none of a seed that stopped, which counts in no result."""
+    return [
+        [] if replica in stopped else [line[name] for line in lines if line["seed"] == seed and name in line]
+        for replica, seed in enumerate(seeds)
+    ]
 
 
 def history(lines: Sequence[dict[str, Any]], seeds: list[int], stopped: Mapping[int, Any]) -> dict[str, Summary]:
     """The median error of the last 20 evaluations, and the error at the best validation step where there is one."""
-    alive = [i not in stopped for i in range(len(seeds))]
-    errors = [curve(lines, seed, "test/error") if ok else [] for seed, ok in zip(seeds, alive, strict=True)]
+    errors = curves(lines, seeds, stopped, "test/error")
     if not any(errors):
         return {}
     found: dict[str, list[float | None]] = {
         f"error_median_last_{LAST}": [float(np.median(each[-LAST:])) if each else None for each in errors]
     }
-    chosen = [curve(lines, seed, "validation/error") for seed in seeds]
+    chosen = curves(lines, seeds, stopped, "validation/error")
     if any(chosen):
-        found["error_validation"] = [each[-1] if each and ok else None for each, ok in zip(chosen, alive, strict=True)]
+        found["error_validation"] = [each[-1] if each else None for each in chosen]
         found["error_best_validation"] = [
             test[int(np.argmin(validation))] if test else None for test, validation in zip(errors, chosen, strict=True)
         ]

@@ -188,8 +188,12 @@ def resumable(job: Job) -> Iterator[None]:
 def already_finished(job: Job) -> Any:
     """final.json of a folder that is ours, None where something of it is to be made (again).
 
-    The report is drawn anew, for a run may have been killed before. Raises UserError where it holds another run.
+    The report is drawn anew, for a run may have been killed before. Raises UserError where it holds another run, by
+    run.json or, where that is lost, by its checkpoints.
     """
+    if not (job.target / "run.json").exists():
+        whole = newest_whole(job.target / "checkpoints")
+        records.check_note(job.target, whole and whole.note, job.record)
     records.agree(job.target, job.record)
     _, final = records.load_both(job.target)
     if final is None:
@@ -263,7 +267,9 @@ def train_claimed(job: Job) -> Any:
     """
     group, seeds, method, options = job.group, job.record.seeds, job.compiled.method, job.options
     with contextlib.ExitStack() as opened:
-        kept = opened.enter_context(contextlib.closing(open_checkpoints(job.target / "checkpoints", group)))
+        kept = open_checkpoints(job.target / "checkpoints", group, records.identity(job.record))
+        opened.enter_context(contextlib.closing(kept))
+        records.check_note(job.target, kept.note, job.record)
         before = () if method.fit else kept.log  # a method fitted in one go is fitted again
         log = Log(job.target, before, open_trackers(job)) if group.is_main else NullLog()
         opened.callback(log.close)

@@ -2,7 +2,7 @@
 
 Each holds a hash over all that is in it. One that was cut, or in which a bit turned, is noticed when it is read, and
 the newest that is whole stands for it. Of several processes the first alone reads and writes them and tells the others,
-so that they need no shared folder.
+so that they need no shared folder. The note of each says which run it is of, label masks among it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -54,17 +55,19 @@ class Checkpoints(NamedTuple):
     folder: Path
     manager: ocp.CheckpointManager | None  # None: another process's, or not written to
     group: processes.ProcessGroup
-    log: Sequence[dict[str, Any]] = ()  # the lines of the log up to the newest whole checkpoint, when it was opened
+    identity: Mapping[str, Any] = MappingProxyType({})  # of the run, for every note
+    note: dict[str, Any] | None = None  # of the newest whole checkpoint, when it was opened; None where there is none
+    log: Sequence[dict[str, Any]] = ()  # the lines of the log up to it
 
     def save(self, step: int, states: Tree, note: dict[str, Any], log: Sequence[dict[str, Any]]) -> None:
-        """Begin to write `states`, `note` and the lines of the log so far as the checkpoint of `step`.
+        """Begin to write `states`, `note`, the identity and the lines of the log so far as the checkpoint of `step`.
 
         Raises UserError where this one, or the one before, cannot be written.
         """
         if self.manager is None:
             return
         arrays = jax.tree.map(np.asarray, processes.words(states))  # orbax refuses keys of one process of several
-        about = {"note": note, "log": list(log)}
+        about = {"note": {**self.identity, **note}, "log": list(log)}
         about["sha256"] = digest(named(arrays), about)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(arrays), note=ocp.args.JsonSave(about))
         with self.writing():
@@ -208,19 +211,22 @@ def reason(error: BaseException) -> str:
     return said if len(said) <= 120 else f"{said[:120]} ..."
 
 
-def open_checkpoints(folder: Path, group: processes.ProcessGroup = processes.SINGLE_PROCESS) -> Checkpoints:
+def open_checkpoints(
+    folder: Path, group: processes.ProcessGroup = processes.SINGLE_PROCESS, identity: Mapping[str, Any] | None = None
+) -> Checkpoints:
     """The checkpoints in `folder`, which is made where it is missing, to go on with: what is damaged is set aside.
 
-    Of several processes all open them together. Raises UserError where the folder cannot be written.
+    identity: what says which run it is, as JSON holds it. Of several processes all open them together.
+    Raises UserError where the folder cannot be written.
     """
+    opened = Checkpoints(folder, None, group, identity or {})
     if not group.is_main:
-        return Checkpoints(folder, None, group)
-    opened = Checkpoints(folder, None, group)
+        return opened
     with opened.writing():
         folder.mkdir(parents=True, exist_ok=True)
         whole = set_aside(folder)
-        manager = manager_of(folder, max_to_keep=KEEP, enable_async_checkpointing=True)
-        return opened._replace(manager=manager, log=whole.log if whole else ())
+        opened = opened._replace(manager=manager_of(folder, max_to_keep=KEEP, enable_async_checkpointing=True))
+        return opened._replace(note=whole.note, log=whole.log) if whole else opened
 
 
 def read_newest(folder: Path, like: Callable[[dict[str, Any]], Tree]) -> Kept | None:
