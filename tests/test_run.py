@@ -528,3 +528,29 @@ def test_a_run_folder_of_version_0_1_is_refused_in_one_line(command, number, fin
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "run.json has format 1" in said and "train again" in said
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_start_that_is_refused_does_not_keep_its_folder(finished, tmp_path):
+    def options(labelled_batch):
+        config = dataclasses.replace(TINY, steps=2, labelled_batch=labelled_batch)
+        return config, finished.options("supervised", tmp_path / "run", seeds=1, data_parallel=3, evaluators=())
+
+    with pytest.raises(UserError, match="3"):
+        train.train("supervised", *options(4))
+    assert (tmp_path / "run" / "run.json").exists()
+    assert train.train("supervised", *options(6)).final is not None
+    with pytest.raises(UserError, match="choose another --out"):
+        train.train("supervised", *options(3))
+
+
+def test_samples_that_cannot_be_drawn_cost_no_run(finished, tmp_path, monkeypatch, capsys):
+    def refuse(*given):
+        raise ValueError("latents that are not all finite")
+
+    monkeypatch.setattr("ssl_gen.runs.pictures.draw_grid", refuse)
+    options = finished.options("gan", tmp_path / "run", evaluators=("samples:4",))
+    for _ in range(2):  # the second time it is finished
+        final = train.train("gan", RECIPES["gan"].config, options).final
+        assert final.unmeasured == {"samples.png": "ValueError: latents that are not all finite"}
+    assert capsys.readouterr().out.count("no samples were drawn at step 4") == 1
+    assert "samples.png could not be drawn: ValueError" in (tmp_path / "run" / "report.html").read_text()

@@ -239,7 +239,7 @@ def report(result: Any) -> None:
     rows = [[name, tables.measured(name, values)] for name, values in final.metrics.items()]
     print(tables.text_table(["metric", "mean ± std (n)"], rows))
     for name, reason in final.unmeasured.items():
-        print(f"{name} could not be measured: {reason}")
+        print(tables.undone(name, reason))
     tested = load_run(result.folder).data.test
     if tested < FEW:
         print(f"{count(tested, 'test image')}: what compares with so few is rough")

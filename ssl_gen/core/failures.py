@@ -44,6 +44,11 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         left += [other for other in (*inner, each.__cause__, each.__context__) if other is not None]
 
 
+def reason(error: Exception) -> str:
+    """One line for any error, of one metric or one picture, which is not to cost a run."""
+    return in_words(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def in_words(error: BaseException) -> str | None:
     """One line of what the machine refused and how to go on; None for any other error, a fault of the library."""
     for each in chain(error):

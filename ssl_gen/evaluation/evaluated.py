@@ -232,7 +232,7 @@ def attempted(metric: Metric, evaluated: Evaluated) -> tuple[dict[str, float], s
     except UserError as error:
         return {}, str(error)
     except Exception as error:  # of numpy, scikit-learn, XLA on data that nobody thought of: one metric, not a run
-        return {}, failures.in_words(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return {}, failures.reason(error)
     finite = {name: value for name, value in values.items() if math.isfinite(value)}
     return finite, ", ".join(f"{name} came out as {values[name]}" for name in values if name not in finite)
 

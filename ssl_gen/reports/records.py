@@ -342,10 +342,17 @@ def check_identity(folder: Path, found: Mapping[str, Any], record: RunRecord) ->
 def agree(folder: Path, record: RunRecord) -> None:
     """Write run.json, or check that the run already there is this one; UserError names the first thing that differs."""
     path = folder / "run.json"
-    if path.exists():
+    if path.exists() and is_begun(folder):
         check_identity(folder, identity(load_run(folder)), record)
-    else:
+    elif not path.exists() or identity(load_run(folder)) != identity(record):
         write(path, record)
+
+
+def is_begun(folder: Path) -> bool:
+    """Has a run logged or kept anything? One that was refused after its record was written did not."""
+    log, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+    kept = checkpoints.is_dir() and any(checkpoints.iterdir())
+    return kept or (folder / "final.json").exists() or (log.exists() and log.stat().st_size > 0)
 
 
 def check_note(folder: Path, note: Mapping[str, Any] | None, record: RunRecord) -> None:

@@ -93,6 +93,11 @@ def matching(metric: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name == metric or asked(name)]
 
 
+def undone(name: str, reason: str) -> str:
+    """Why a metric, or a picture, of a finished run is missing."""
+    return f"{name} could not be {'drawn' if name.endswith('.png') else 'measured'}: {reason}"
+
+
 def operations(pflop: float | None) -> str:
     """10^15 operations in 3 digits: '0.302', '12.5', '4.1e-06'; None is a dash."""
     return MISSING if pflop is None else f"{pflop:.3g}"

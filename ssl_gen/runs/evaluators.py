@@ -25,7 +25,7 @@ from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
 from ssl_gen.metrics.registry import METRICS, applicable
 from ssl_gen.runs.data import Data
-from ssl_gen.runs.pictures import SMALL_GRID, draw_grid
+from ssl_gen.runs.pictures import SAMPLES, SMALL_GRID, attempt_grid
 from ssl_gen.training.loop import Evaluator
 from ssl_gen.training.segments import Every
 from ssl_gen.types import Method, State, UserError
@@ -132,7 +132,10 @@ def make(
         if drawn.setdefault(step, replica) == replica:
             (target / "samples").mkdir(exist_ok=True)
             path = target / "samples" / f"{step}.png"
-            draw_grid(path, compiled, data, state, replica, method_name, SMALL_GRID)
+            reason = attempt_grid(path, compiled, data, state, replica, method_name, SMALL_GRID)
+            if reason and SAMPLES not in unmeasured:
+                tqdm.write(f"no samples were drawn at step {step}: {reason}")
+                unmeasured.add(SAMPLES)
         return {}
 
     def metric(name: str) -> Evaluator:

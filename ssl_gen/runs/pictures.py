@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ssl_gen.core import failures
 from ssl_gen.core.outputs import replacing
 from ssl_gen.datasets.walk import SUFFIXES
 from ssl_gen.evaluation.densities import prepared
@@ -18,7 +19,8 @@ from ssl_gen.reports.charts import pictures
 from ssl_gen.runs.data import Data
 from ssl_gen.types import State, UserError
 
-GRID = 10  # rows of samples.png
+SAMPLES = "samples.png"  # of a finished run
+GRID = 10  # rows of it
 SMALL_GRID = 4  # rows of a picture drawn while training goes on
 COLUMNS = 20  # classes in a grid at most
 
@@ -41,6 +43,22 @@ def draw_grid(
     text = {"method": method, "seed": str(data.seeds[replica]), "mask": mask.name, "mask_sha256": mask.sha256}
     titles = list(data.dataset.class_names[:columns]) if compiled.method.conditional else None
     pictures.save_grid(path, images.reshape(rows, columns, *images.shape[1:]), titles, text=text)
+
+
+def attempt_grid(path: Path, *what: Any) -> str:
+    """`draw_grid`, or why there is no picture, "" where there is: of latents or memory, no reason to lose a run.
+
+    What the disk refuses is raised.
+    """
+    try:
+        draw_grid(path, *what)
+    except OSError:
+        raise
+    except UserError as error:
+        return str(error)
+    except Exception as error:
+        return failures.reason(error)
+    return ""
 
 
 def image_files(path: Path, stems: Sequence[str]) -> list[Path]:

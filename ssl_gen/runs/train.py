@@ -38,7 +38,7 @@ from ssl_gen.runs.fit import Encoder, check_options, compiled_on, encoder_replic
 from ssl_gen.runs.labeller import Labeller, check_labeller, open_labeller, told
 from ssl_gen.runs.load import is_final, load
 from ssl_gen.runs.options import Options
-from ssl_gen.runs.pictures import draw_grid
+from ssl_gen.runs.pictures import SAMPLES, attempt_grid
 from ssl_gen.runs.record import conclude, describe
 from ssl_gen.runs.rounds import chooser
 from ssl_gen.training import loop, trackers
@@ -49,8 +49,6 @@ from ssl_gen.training.programs import Replicas, check_memory
 from ssl_gen.training.replicas import make_replicas
 from ssl_gen.training.segments import Every, Segment, choose_every
 from ssl_gen.types import Method, State, Tree, UserError
-
-SAMPLES = "samples.png"
 
 
 class Result(NamedTuple):
@@ -214,7 +212,8 @@ def what_is_lost(job: Job, final: FinalRecord) -> list[str]:
         lost.append("its last checkpoint is not whole")
     if not run_folder.has_whole_log(job.target, final):
         lost.append("metrics.jsonl is damaged")
-    if job.compiled.sample and len(final.stopped) < len(final.seeds) and not pictures.is_whole(job.target / SAMPLES):
+    drawn = job.compiled.sample and len(final.stopped) < len(final.seeds) and SAMPLES not in final.unmeasured
+    if drawn and not pictures.is_whole(job.target / SAMPLES):
         lost.append(f"{SAMPLES} is missing or damaged")
     if not tested.is_whole(job.target):
         lost.append(f"{tested.PICTURE} is missing or damaged")
@@ -324,10 +323,14 @@ def concluded(
         stop = {"seed": job.record.seeds[seed], "step": outcome.step, "metric": "params", "value": "nan"}
         outcome = outcome._replace(stopped=outcome.stopped | {seed: stop})
         states = {other: state for other, state in states.items() if other != seed}
+    undrawn = ""
     if job.compiled.sample and states:
         replica = min(states)
-        draw_grid(job.target / SAMPLES, job.compiled, job.data, states[replica], replica, job.record.method)
+        given = job.compiled, job.data, states[replica], replica, job.record.method
+        undrawn = attempt_grid(job.target / SAMPLES, *given)
     final, outputs = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference())
+    if undrawn:
+        final = dataclasses.replace(final, unmeasured=final.unmeasured | {SAMPLES: undrawn})
     if outputs:
         images, labels = job.data.dataset.test_images, job.data.dataset.test_labels
         tested.write(job.target, tested.choose(outputs, labels), images)

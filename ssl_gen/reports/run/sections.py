@@ -110,7 +110,7 @@ def results(run: Run) -> str:
     if run.final.averaged:
         parts.append(f'<p class="soft">Measured at the EMA of the weights: {", ".join(run.final.averaged)}.</p>')
     for name, reason in run.final.unmeasured.items():
-        parts.append(f'<div class="warning">{html.escape(name)} could not be measured: {html.escape(reason)}</div>')
+        parts.append(f'<div class="warning">{html.escape(tables.undone(name, reason))}</div>')
     if run.final.oracle:
         parts.append("<h3>Oracle (best on test): not a result</h3>")
         parts.append(
