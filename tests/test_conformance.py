@@ -23,6 +23,7 @@ from tiny import (
 )
 
 from ssl_gen.core import gradient
+from ssl_gen.core.ema import MOVING
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.evaluation import densities, inference
 from ssl_gen.losses.ensembling import remember
@@ -228,12 +229,28 @@ def test_a_data_parallel_step_moves_no_activations_between_devices(name):
             assert movement not in compiled, f"{phase.name} has {movement}"
 
 
+def moved(before, after):
+    """A tree of bool: which leaves are not what they were."""
+    return jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
+
+
 def test_every_param_of_every_player_moves(name):
-    before, after = initial(name), state_of(trained(name))
-    for player, trained_player in players(after).items():
-        first = getattr(before, player).params
-        moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), first, trained_player.params)
-        assert all(jax.tree.leaves(moved)), (player, moved)
+    before, after = players(initial(name)), players(state_of(trained(name)))
+    for player, now in after.items():
+        changes = moved(before[player].params, now.params)
+        assert all(jax.tree.leaves(changes)), (player, changes)
+
+
+def test_every_average_of_every_player_moves_and_is_not_the_player(name):
+    """But for the average of a single update, which is what that one made: of all players one differs."""
+    before, after = players(initial(name)), players(state_of(trained(name)))
+    averaging = [player for player, now in after.items() if now.ema != ()]
+    for player in averaging:
+        first, last = ((ema.params, ema.stats.get(MOVING)) for ema in (before[player].ema, after[player].ema))
+        changes = moved(first, last)
+        assert all(jax.tree.leaves(changes)), (player, changes)
+    apart = [moved(after[player].params, after[player].ema.params) for player in averaging]
+    assert any(jax.tree.leaves(apart)) or not averaging
 
 
 def test_the_labels_matter_where_a_phase_uses_them_and_there_alone(name):

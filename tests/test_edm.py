@@ -1,5 +1,7 @@
 """Karras et al. 2022: table 1, its schedule and churn, the sampler and the loss on a Gaussian, guidance."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -110,6 +112,23 @@ def test_samples_with_churn_are_others_of_the_same_gaussian(monkeypatch, solver,
     )
     np.testing.assert_allclose([found.mean(), found.std()], [MEAN, DEVIATION], rtol=0.05)
     assert abs(np.corrcoef(plain.ravel(), found.ravel())[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.5])
+def test_churn_adds_noise_of_its_deviation_and_goes_on_from_the_level_that_it_raised(monkeypatch, scale):
+    """Algorithm 2 by numpy for the exact denoiser, whose slope is s (x - MEAN) / (s^2 + DEVIATION^2)."""
+    method, state = made(monkeypatch, Exact())
+    sampler = EdmSampler(4, "euler", noise_from=2.0, noise_to=0.1, churn=1.2, churn_noise=scale)
+    key, shape = jax.random.key(3), (5, *SPEC.shape)
+    keys, levels = jax.random.split(key), np.float64(noise_levels(sampler))
+    x = levels[0] * np.float64(jax.random.normal(keys[0], shape))
+    for i, (level, after) in enumerate(itertools.pairwise(levels)):
+        raised = level * (1 + 1.2 / 4)
+        noise = np.float64(jax.random.normal(jax.random.fold_in(keys[1], i), shape))
+        x = x + scale * np.sqrt(raised**2 - level**2) * noise
+        x = x + (after - raised) * raised * (x - MEAN) / (raised**2 + DEVIATION**2)
+    found = method.sample(state, key, jnp.zeros(5, jnp.int32), sampler)
+    np.testing.assert_allclose(found, x.clip(-1, 1), atol=1e-4)
 
 
 def test_the_loss_of_the_exact_denoiser_is_what_nobody_can_know(monkeypatch):

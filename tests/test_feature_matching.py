@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear import Judge, Pictures, judged
 from tiny import IMAGES, SPEC, STEPS, batch_at, first_batch, tiny
 
 from ssl_gen.core import gradient
@@ -166,3 +167,28 @@ def test_the_generator_is_trained_against_the_updated_discriminator(monkeypatch)
     _, losses = jax.jit(method.phases[0].step)(state, *FIRST, batch_at(method))
     assert losses["discriminator"] > 0
     assert losses["generator"] == 0
+
+
+@pytest.mark.parametrize("distance", ["squared", "absolute"])
+def test_each_player_loses_what_the_paper_says(distance, monkeypatch):
+    changes = {"distance": distance, "unlabelled_weight": 0.3, "learning_rate": 0.1}  # an update is seen in features
+    config = tiny("feature_matching", **changes).config
+    networks = Pictures(8), Judge(SPEC.classes)
+    monkeypatch.setattr(feature_matching, "generator_and_discriminator", lambda *_: networks)
+    method, batch = feature_matching.make(config, SPEC), batch_at(tiny("feature_matching").method)
+    before = method.init(stream(0, INIT), first_batch())
+    after, metrics = jax.jit(method.phases[0].step)(before, *FIRST, batch)
+    fake, params = before.generator.params["images"], before.discriminator.params
+    labelled, real, generated = (judged(params, images)[0] for images in (batch.labelled, batch.unlabelled, fake))
+    z_real, z_fake = np.exp(real).sum(-1), np.exp(generated).sum(-1)
+    p = np.exp(labelled) / np.exp(labelled).sum(-1, keepdims=True)
+    means = [judged(after.discriminator.params, images)[1].mean(0) for images in (batch.unlabelled, fake)]
+    apart = means[0] - means[1]
+    expected = {
+        "discriminator/supervised": -np.log(p[np.arange(4), batch.labels]).mean(),
+        "discriminator/real": 0.3 * -np.log(z_real / (z_real + 1)).mean() / 2,
+        "discriminator/fake": 0.3 * -np.log(1 / (z_fake + 1)).mean() / 2,
+        "generator/matching": (apart**2 if distance == "squared" else abs(apart)).mean(),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)

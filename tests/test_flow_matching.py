@@ -15,7 +15,7 @@ from ssl_gen.core.odes import integrate
 from ssl_gen.core.samplers import FlowSampler
 from ssl_gen.evaluation.inference import compiled, encoded_and_decoded
 from ssl_gen.losses.likelihood import dequantised
-from ssl_gen.methods.diffusion import dual_pseudo_training, edm, flow_matching
+from ssl_gen.methods.diffusion import dual_pseudo_training, edm, flow_matching, mean_flow
 from ssl_gen.methods.diffusion.flow_matching import Config
 from ssl_gen.metrics.likelihood import bits_per_dimension
 from ssl_gen.runs import latents, load
@@ -135,6 +135,26 @@ def test_a_label_that_is_unknown_or_dropped_is_the_class_of_none():
     np.testing.assert_array_equal(told_classes(jax.random.key(0), labels, 1.0, NONE), NONE)
     dropped = np.asarray(told_classes(jax.random.key(0), labels, 0.1, NONE))[labels >= 0] == NONE
     np.testing.assert_allclose(dropped.mean(), 0.1, atol=5 * np.sqrt(0.09 / len(dropped)))
+
+
+@pytest.mark.parametrize(
+    ("module", "term"),
+    [(flow_matching, "field/velocity"), (edm, "denoiser/denoising"), (mean_flow, "field/identity")],
+    ids=["flow_matching", "edm", "mean_flow"],
+)
+def test_what_a_step_drops_of_the_labels_is_learnt_as_the_class_of_none(monkeypatch, module, term):
+    monkeypatch.setattr(module, "unet", lambda *_, **__: Constant())
+    images, labels = jnp.zeros((6, *SPEC.shape)), jnp.array([0, 1, 2, 2, 1, 0])
+
+    def loss(dropout, guesses):
+        method = module.make(module.Config(label_dropout=dropout), SPEC)
+        batch = Batch(images[:0], labels[:0], images, guesses=guesses)
+        state = method.init(jax.random.key(0), batch)
+        return float(jax.jit(method.phases[0].step)(state, jax.random.key(1), jnp.int32(0), batch)[1][term])
+
+    none = loss(0.0, jnp.full(6, -1))
+    assert loss(1.0, labels) == none
+    assert abs(loss(0.0, labels) - none) > 1e-3 * abs(none)
 
 
 def test_without_guidance_the_class_of_none_is_not_asked():

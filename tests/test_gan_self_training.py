@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear import Judge, Linear, Pictures, apart, check_average
 from tiny import IMAGES, SPEC, batch_at, first_batch, same, tiny
 
 from ssl_gen.augmentation import Augmentation
@@ -178,3 +179,15 @@ def test_guesses_are_brought_to_the_class_frequencies_of_the_labels(phase, monke
         after.marginals.guesses, (1 - rate) * np.array([0.2, 0.3, 0.5]) + rate * guesses.mean(0), rtol=1e-5
     )
     assert untouched.marginals == ()
+
+
+@pytest.mark.parametrize("from_guesses", [True, False])
+def test_the_classifier_is_averaged_whether_it_guesses_or_not(from_guesses, monkeypatch):
+    config = tiny("gan_self_training", from_guesses=from_guesses, averaging=0.5, augmentation=Augmentation()).config
+    config = dataclasses.replace(config, strong=Augmentation())
+    monkeypatch.setattr(gan_self_training, "networks", lambda *_: (Pictures(3), Judge(1), Linear(3)))
+    method = gan_self_training.make(config, SPEC)
+    before = jax.jit(method.init)(stream(0, INIT), first_batch())
+    before = before._replace(classifier=apart(before.classifier))
+    after, _ = jax.jit(method.phases[0].step)(before, stream(0, 1), jnp.int32(1), batch_at(method))
+    check_average(before.classifier, after.classifier, 2 / 3)  # the second update of rate 1/2

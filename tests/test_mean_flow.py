@@ -75,12 +75,38 @@ def test_the_identity_holds_on_a_linear_field():
     assert np.abs(wrong - mean).max() > 0.1
 
 
-@pytest.mark.parametrize("tangent", ["conditional", "predicted"])
-def test_a_step_on_images_that_are_one_point_finds_nothing_to_learn_in_its_field(monkeypatch, tangent):
-    method, state = made(monkeypatch, Point(), tangent=tangent, instantaneous=0.3)
+def test_a_step_on_images_that_are_one_point_finds_nothing_to_learn_in_its_field(monkeypatch):
+    method, state = made(monkeypatch, Point(), instantaneous=0.3)
     batch = batch_of(np.full((40, 8, 8, 1), MEAN), np.zeros(40))
     _, metrics = jax.jit(method.phases[0].step)(state, jax.random.key(1), jnp.int32(0), batch)
     assert float(metrics["field/identity"]) < 1e-3
+
+
+class Steady(nn.Module):
+    """u = a x whatever r and t are: no mean of any velocity, so that the identity does not hold."""
+
+    @nn.compact
+    def __call__(self, x, levels, labels, train):
+        return 0.7 * x * self.param("one", nn.initializers.ones, ())
+
+
+@pytest.mark.parametrize("tangent", ["conditional", "predicted"])
+def test_the_loss_is_that_of_the_tangent_asked_for_with_its_power_and_floor(monkeypatch, tangent):
+    """Images are 0, so x_t = t z and v = z; u = a t z, and du/dt is a v, or a u where the tangent is the field's own.
+
+    D = (a t - 1 + (t - r) a) z, or (a t - 1 + (t - r) a^2 t) z.
+    """
+    config = {"tangent": tangent, "instantaneous": 0.0, "power": 0.6, "floor": 30.0}
+    method, state = made(monkeypatch, Steady(), **config)
+    key, count = jax.random.key(1), 20
+    batch = batch_of(np.zeros((count, *SPEC.shape)), np.zeros(count))
+    _, metrics = jax.jit(method.phases[0].step)(state, key, jnp.int32(0), batch)
+    keys = jax.random.split(key, 5)
+    z = np.float64(jax.random.normal(keys[1], (count, *SPEC.shape)))
+    r, t = np.float64(intervals(keys[2], count, Config(**config)))
+    slope = 0.7 if tangent == "conditional" else 0.7**2 * t
+    squares = (0.7 * t - 1 + (t - r) * slope) ** 2 * (z**2).sum((1, 2, 3))
+    np.testing.assert_allclose(metrics["field/identity"], (squares / (squares + 30) ** 0.6).mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [1, 3])

@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import batch_at, same, tiny
+from linear import Linear, apart, check_average
+from tiny import SPEC, batch_at, first_batch, same, tiny
 
+from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.keys import INIT, stream
-from ssl_gen.methods.self_training.noisy_student import Config, starts, taught, told
+from ssl_gen.methods.self_training import noisy_student
+from ssl_gen.methods.self_training.noisy_student import Config, State, starts, taught, told
+from ssl_gen.networks import classifiers
 from ssl_gen.types import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -62,3 +66,16 @@ def test_the_first_teacher_learns_an_earlier_runs_guesses_where_it_is_to_and_no_
         shifted = batch._replace(guesses=(jnp.maximum(batch.guesses, 0) + 1) % 3)
         first, other = (step(state, stream(0, 1), jnp.int32(1), each)[0] for each in (batch, shifted))
         assert same(first, other) != learns
+
+
+@pytest.mark.parametrize(("phase", "player", "number"), [(0, "teacher", 1), (1, "student", 5), (1, "student", 7)])
+def test_each_network_is_averaged_over_its_own_updates(phase, player, number, monkeypatch):
+    """Networks begin at 0, 4 and 6: of each this is the second update, at a rate of 1/2."""
+    monkeypatch.setattr(classifiers, "classifier", lambda network, outputs, *_: Linear(outputs))
+    changes = {"steps": 8, "warm_up": 0.5, "iterations": 2, "averaging": 0.5, "strong": Augmentation()}
+    config = tiny("noisy_student", **changes).config
+    method = noisy_student.make(config, SPEC)
+    state = method.init(stream(0, INIT), first_batch())
+    before = State(apart(state.teacher), apart(state.student))
+    after, _ = jax.jit(method.phases[phase].step)(before, stream(0, number), jnp.int32(number), batch_at(method, phase))
+    check_average(getattr(before, player), getattr(after, player), 2 / 3)

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from linear import Judge, Pictures, apart, check_average, judged
 from tiny import IMAGES, SPEC, batch_at, first_batch, tiny
 
+from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import gradient
 from ssl_gen.core.keys import INIT, stream
 from ssl_gen.losses.adversarial import judged_fake, judged_real
@@ -75,3 +77,25 @@ def test_the_generator_is_trained_against_the_updated_discriminator(monkeypatch)
     method = sgan.make(tiny("sgan", network="mlp").config, SPEC)  # a step that no other test compiles
     _, values = jax.jit(method.phases[0].step)(state, *FIRST, batch)
     np.testing.assert_allclose(values["generator"], 50 - np.log(SPEC.classes), rtol=1e-5)
+
+
+def test_each_player_loses_what_the_paper_says(monkeypatch):
+    changes = {"unlabelled_weight": 0.3, "averaging": 0.5, "learning_rate": 0.1}  # an update is seen in what D says
+    config = tiny("sgan", augmentation=Augmentation(), **changes).config
+    monkeypatch.setattr(sgan, "networks", lambda *_: (Pictures(8), Judge(SPEC.classes + 1)))
+    method, batch = sgan.make(config, SPEC), batch_at(tiny("sgan").method)
+    before = method.init(stream(0, INIT), first_batch())
+    before = before._replace(discriminator=apart(before.discriminator))
+    after, metrics = jax.jit(method.phases[0].step)(before, stream(0, 1), jnp.int32(1), batch)
+    fake, params = before.generator.params["images"], before.discriminator.params
+    labelled, real, generated = (judged(params, images)[0] for images in (batch.labelled, batch.unlabelled, fake))
+    deceived = judged(after.discriminator.params, fake)[0]
+    expected = {
+        "discriminator/supervised": -np.log(softmax(labelled)[np.arange(4), batch.labels]).mean(),
+        "discriminator/real": 0.3 * -np.log(1 - softmax(real)[:, -1]).mean(),
+        "discriminator/fake": 0.3 * -np.log(softmax(generated)[:, -1]).mean(),
+        "generator/adversarial": -np.log(1 - softmax(deceived)[:, -1]).mean(),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+    check_average(before.discriminator, after.discriminator, 2 / 3)  # the second update of rate 1/2

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import IMAGES, SPEC, STEPS, first_rows, some_rows, tiny
+from linear import Judge, Linear, Pictures, apart, check_average, judged, said, softplus
+from tiny import IMAGES, SPEC, STEPS, batch_at, first_batch, first_rows, some_rows, tiny
 
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import gradient
@@ -234,3 +235,59 @@ def test_guesses_are_brought_to_the_class_frequencies_of_the_labels(phase, monke
     rate = 1 / config.memory
     counted = (1 - rate) * np.array([0.2, 0.3, 0.5]) + rate * guesses.mean(0)
     np.testing.assert_allclose(after.marginals.guesses, counted, rtol=1e-5)
+
+
+def test_each_player_loses_what_the_paper_says_of_the_pairs_that_it_is_shown(monkeypatch):
+    """Update number 4, the second one after the warm-up, so that the mean of the generator is that of two."""
+    weights = {"real_labelled": 0.3, "adversarial": 0.7, "entropy": 0.4, "balance": 0.5, "pseudo_label": 0.6}
+    changes = {"generated": 0.2, "generated_from": 0.0, "threshold": 0.6, "averaging": 0.5}
+    changes |= {"consistency": 0.0, "decayed": "everything", "learning_rate": 0.1}  # an update is seen in what D says
+    config = tiny("triple_gan", augmentation=Augmentation(), **weights, **changes).config
+    monkeypatch.setattr(triple_gan, "networks", lambda *_: (Pictures(3), Judge(1), Linear(3)))
+    method, batch, key = triple_gan.make(config, SPEC), batch_at(tiny("triple_gan").method, 1), stream(0, 3)
+    before = method.init(stream(0, INIT), first_batch())
+    means = Marginals(jnp.array([0.5, 0.3, 0.2]), jnp.array([0.25, 0.3, 0.45]))
+    before = before._replace(generator=apart(before.generator), classifier=apart(before.classifier), marginals=means)
+    after, metrics = jax.jit(method.phases[1].step)(before, key, jnp.int32(3), batch)
+
+    asked = jax.random.randint(jax.random.split(jax.random.split(key, 5)[0])[1], (8,), 0, 3)
+    fake = np.asarray(before.generator.params["images"])[np.asarray(asked)]
+    q = softmax(said(before.classifier.ema.params, batch.unlabelled)) * np.divide(*means)
+    q /= q.sum(-1, keepdims=True)
+    guess, sure = q.argmax(-1), q.max(-1) > 0.6
+    assert len(set(np.asarray(asked))) > 1 and len(set(guess)) > 1 and 0 < sure.mean() < 1
+
+    def score(state, images, labels):
+        return judged(state.discriminator.params, images, labels)[0][:, 0]
+
+    p, of_drawn = (softmax(said(before.classifier.params, images)) for images in (batch.unlabelled, fake[::2]))
+    own, reward = p[np.arange(8), guess], softplus(-score(after, batch.unlabelled, guess))
+    of_labelled = softmax(said(before.classifier.params, batch.labelled))
+    expected = {
+        "discriminator/labelled": 0.3 * softplus(-score(before, batch.labelled, batch.labels)).mean(),
+        "discriminator/pseudo_labelled": 0.7 * softplus(-score(before, batch.unlabelled, guess)).mean(),
+        "discriminator/generated": softplus(score(before, fake, asked)).mean() / 2,
+        "discriminator/classified": softplus(score(before, batch.unlabelled, guess)).mean() / 2,
+        "generator/adversarial": softplus(-score(after, fake, asked)).mean() / 2,
+        "classifier/supervised": -np.log(of_labelled[np.arange(4), batch.labels]).mean(),
+        "classifier/entropy": 0.4 * -(p * np.log(p)).sum(-1).mean(),
+        "classifier/balance": 0.5 * -np.log(p.mean(0)).mean(),
+        "classifier/pseudo_label": 0.6 * (sure * -np.log(own)).mean(),
+        "classifier/generated": 0.2 * -np.log(of_drawn[np.arange(4), asked[::2]]).mean(),
+        "classifier/adversarial": 0.7 / 2 * (own * reward).mean(),
+    }
+    assert {name for name in metrics if not name.endswith("gradient_norm")} == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
+    check_average(before.generator, after.generator, 2 / 3)  # the second update of rate 1/2
+    check_average(before.classifier, after.classifier, 0.5 / (1 - 0.5**4))  # the fourth
+
+
+def test_the_warm_up_averages_the_classifier(monkeypatch):
+    config = tiny("triple_gan", augmentation=Augmentation(), averaging=0.5, decayed="everything").config
+    monkeypatch.setattr(triple_gan, "networks", lambda *_: (Pictures(3), Judge(1), Linear(3)))
+    method = triple_gan.make(config, SPEC)
+    before = method.init(stream(0, INIT), first_batch())
+    before = before._replace(classifier=apart(before.classifier))
+    after, _ = jax.jit(method.phases[0].step)(before, stream(0, 1), jnp.int32(1), batch_at(method))
+    check_average(before.classifier, after.classifier, 2 / 3)

@@ -177,6 +177,27 @@ def test_the_stacked_model_adds_up_the_bounds_of_every_class_on_draws_of_the_fir
     check_terms(metrics, "m2", cost, labelled, LABELS, unlabelled, noise, log_q)
 
 
+@pytest.mark.parametrize(("name", "player"), [("vae", "autoencoder"), ("m1", "autoencoder"), ("stacked_m1_m2", "m1")])
+def test_a_model_of_images_loses_what_it_does_not_give_back_and_what_its_latents_tell(name, player):
+    stacked = name == "stacked_m1_m2"
+    still = {"augmentation": Augmentation()} if stacked else {}
+    method = tiny(name, binarise=False, **CHANGES.get(name, {}), **still).method
+    state, key = started(name, method), stream(0, 0)
+    metrics = stepped(method, 0, state, 0)
+    images, params = BATCH.unlabelled, getattr(state, player).params
+    width, pieces = (3, 3) if stacked else (4, 2)
+    noise = jax.random.normal(jax.random.split(key, pieces)[-1], (len(images), width))
+    activation = {"activation": jnp.tanh} if name == "vae" else {}
+    network = autoencoder("mlp", SPEC, 1, width, (4, 4), 4, **activation)
+    parts = network.apply({"params": params}, images, None, noise, train=False)
+    logits, mean, log_variance = (np.float64(part) for part in parts)
+    pixels = (np.float64(images) + 1) / 2
+    nats = (np.logaddexp(0, logits) - pixels * logits).sum((1, 2, 3)).mean()
+    divergence = (np.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1).mean() / 2
+    np.testing.assert_allclose(metrics[f"{player}/reconstruction"], nats, rtol=1e-4)
+    np.testing.assert_allclose(metrics[f"{player}/divergence"], divergence, rtol=1e-4)
+
+
 COUNTS = {  # images with labels, of the pool, l, 1 / N
     "100 of the paper's 50,000, kept out of the pool": (100, 49_900, 0.002, 2e-5),
     "3,000 of them": (3_000, 47_000, 0.06, 2e-5),

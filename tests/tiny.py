@@ -51,7 +51,8 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "classifier_network": "mlp",
         "alignment": True,
     },
-    "bad_gan": {"generator_hidden": (4,), "discriminator_hidden": (4,)},
+    "feature_matching": {"averaging": 0.5},  # of 4 steps: a rate of 1/2
+    "bad_gan": {"generator_hidden": (4,), "discriminator_hidden": (4,), "averaging": 0.5},
     "s3gan": {
         "loss": "non_saturating",  # as in gan_self_training
         "network": "mlp",
@@ -64,7 +65,13 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "mlp": {"views": 2},
     "r3gan": {"network": "mlp", "blocks": 1, "augmentation": Augmentation()},  # moved images: as in s3gan
     "gan": {"loss": "relativistic", "averaging": 0.5},
-    "conditional_gan": {"conditioning": "auxiliary", "discriminator_steps": 2, "network": "mlp", "noise": 0.1},
+    "conditional_gan": {
+        "conditioning": "auxiliary",
+        "discriminator_steps": 2,
+        "network": "mlp",
+        "noise": 0.1,
+        "averaging": 0.5,
+    },
     "m1": {"first": 0.5, "least_deviation": 0.0},
     "stacked_m1_m2": {"first": 0.5, "least_deviation": 0.0, "features": 4},
     "sdgm": {"hidden": (4,), "auxiliary": 3, "samples": 1, "draws": 2},
