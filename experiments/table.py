@@ -22,6 +22,7 @@ from experiments import tracked
 from ssl_gen.augmentation import Augmentation
 from ssl_gen.core.plain import to_plain
 from ssl_gen.core.precision import Asked
+from ssl_gen.core.signals import AGAIN
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching, triple_gan
 from ssl_gen.methods.classical import linear, mlp, supervised
@@ -43,7 +44,6 @@ from ssl_gen.types import UserError
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-AGAIN = 75  # exit status of an element of an array that a signal stopped; EX_TEMPFAIL, else it would count as done
 # Records whose curves docs show, one a row; `experiments.figures` draws those of several records
 DRAWN = ("digits_label_efficiency", "digits_suggest", "mnist_label_efficiency", "mnist_suggest")
 TINY_STEPS = 20  # with --tiny: enough to pass through every part
@@ -133,7 +133,6 @@ class Place(NamedTuple):
     data_parallel: int | None = None  # None: each row's own
     precision: Asked | None = None  # likewise
     group: ProcessGroup = SINGLE_PROCESS
-    interrupted: int = 0  # exit status of what a signal stopped
 
 
 ONE_PROCESS = Place()
@@ -158,7 +157,7 @@ def placed(name: str, row: Row, folder: Path, place: Place) -> Options:
 
 
 def train(rows: Mapping[str, Row], folder: Path, place: Place = ONE_PROCESS) -> dict[str, Entry]:
-    """Every row's finished run, by name; a signal ends the process where it stands.
+    """Every row's finished run, by name; a signal ends the process, with `AGAIN`, where it stands.
 
     Of several processes the main one alone measures, and has them all; the others come back with {}, when it has.
     """
@@ -171,7 +170,7 @@ def train(rows: Mapping[str, Row], folder: Path, place: Place = ONE_PROCESS) -> 
         result = train_run(row.method, row.config, options)
         if result.final is None:
             print("stopped; the same command goes on")
-            raise SystemExit(place.interrupted)
+            raise SystemExit(AGAIN)
         if not place.group.is_main:
             continue
         if not all(matching(metric, result.final.metrics) for metric in row.metrics):
@@ -306,8 +305,7 @@ def main(
             print(title, flush=True)
         wanted = {key: row for key, row in chosen.items() if key not in known}
         with group.failing_together():
-            interrupted = 0 if asked.index is None else AGAIN
-            place = Place(asked.data_dir, asked.data_parallel, asked.precision, group, interrupted)
+            place = Place(asked.data_dir, asked.data_parallel, asked.precision, group)
             new = train(wanted, folder, place)
         if asked.only is not None or asked.index is not None or not group.is_main:
             return

@@ -21,6 +21,7 @@ from experiments import (
     table,
     tracked,
 )
+from ssl_gen.core import signals
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features
@@ -29,6 +30,7 @@ from ssl_gen.networks.pretrained.sources import PACKAGES
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page as comparing
 from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.runs import train
 
 ROOT = Path(__file__).parents[1]
 TABLES = [path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "ROWS = " in path.read_text()]
@@ -215,6 +217,15 @@ def test_what_a_row_to_be_trained_learns_of_is_trained_though_it_is_recorded():
     assert table.spared(rows, recorded) == recorded
     del recorded["flow"]
     assert set(table.spared(rows, recorded)) == {"other"}
+
+
+@pytest.mark.parametrize("asked", [["--only", "floor"], ["--index", "0"], []])
+def test_a_row_that_a_signal_stopped_is_not_taken_for_done(asked, tmp_path, monkeypatch):
+    """`many` would start what learns from it; a script would go on to the table."""
+    monkeypatch.setattr(table, "train_run", lambda *_: train.Result(tmp_path, None, ""))
+    with pytest.raises(SystemExit) as stopped:
+        table.main("digits_demo", SHRUNK, None, (), "a title", arguments=[*asked, "--out", str(tmp_path)])
+    assert stopped.value.code == signals.AGAIN == 75
 
 
 def test_an_experiment_resumes_what_is_finished(trained):
