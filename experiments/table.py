@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, get_args
 
 from experiments import tracked
 from ssl_gen.augmentation import Augmentation
-from ssl_gen.core.plain import to_plain
+from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.precision import Asked
 from ssl_gen.core.signals import AGAIN
 from ssl_gen.datasets.masking import Scheme
@@ -33,7 +33,7 @@ from ssl_gen.reports import tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
 from ssl_gen.reports.compare.entries import Entry
-from ssl_gen.reports.records import PublishedNumber, to_json
+from ssl_gen.reports.records import PublishedNumber, RunRecord, difference, load_run, to_json
 from ssl_gen.reports.tables import matching
 from ssl_gen.runs.evaluate import evaluate
 from ssl_gen.runs.options import Options
@@ -181,6 +181,39 @@ def train(rows: Mapping[str, Row], folder: Path, place: Place = ONE_PROCESS) -> 
     return entries
 
 
+def check_setting(name: str, row: Row, place: Path, run: RunRecord) -> None:
+    """Raise UserError where a run is not the row that the experiment has now, `--precision` aside."""
+    options = of_numbers(to_plain(row.options))
+    wanted = {"method": row.method, "config": to_plain(row.config), "options": options}
+    made = of_numbers(to_plain(from_plain(Options, run.options)))  # settings younger than the run at their defaults
+    if row.options.precision == "auto":
+        made.pop("precision", None)  # the record says it
+    there = {"method": run.method, "config": run.config, "options": made}
+    if there != wanted:
+        what, old, new = difference(name, there, wanted)
+        raise UserError(f"{place} was run with {what} {old}, the experiment has {new}: run it again")
+
+
+def read(rows: Mapping[str, Row], folder: Path) -> dict[str, Entry]:
+    """Every row's finished run, by name; nothing is trained, and what is not whole is read as far as it is.
+
+    Metrics that a row asks for and lacks are measured where its checkpoint is there. Raises UserError where a run is
+    not the row that the experiment has now.
+    """
+    entries = {}
+    for name, row in rows.items():
+        entries[name] = compared.read(folder / name, name)
+        check_setting(name, row, folder / name, load_run(folder / name))
+        if all(matching(metric, entries[name].final.metrics) for metric in row.metrics):
+            continue
+        try:
+            evaluate(folder / name, row.metrics)
+        except UserError as error:
+            print(f"{name}: not all is measured: {error}", flush=True)
+        entries[name] = compared.read(folder / name, name)
+    return entries
+
+
 def pick(rows: Mapping[str, Row], only: str | None, index: int | None, of: int | None) -> dict[str, Row]:
     """The rows that a process is to run: all, one by name, or every `of`-th from the `index`-th. Raises UserError."""
     if only is not None:
@@ -306,7 +339,7 @@ def main(
         wanted = {key: row for key, row in chosen.items() if key not in known}
         with group.failing_together():
             place = Place(asked.data_dir, asked.data_parallel, asked.precision, group)
-            new = train(wanted, folder, place)
+            new = read(wanted, folder) if asked.finished else train(wanted, folder, place)
         if asked.only is not None or asked.index is not None or not group.is_main:
             return
         entries = with_published([(known | new)[key] for key in rows], published or {})
