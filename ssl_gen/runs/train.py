@@ -20,7 +20,7 @@ from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.precision import chosen, products_in
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.batches import Rows
-from ssl_gen.datasets.store import Store, open_store
+from ssl_gen.datasets.store import Store, choose_store, open_store
 from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
@@ -239,7 +239,9 @@ def begin(job: Job, longest: int) -> Begun:
     """The seeds of a job, in calls of up to `longest` steps."""
     method, data, options = job.compiled.method, job.data, job.options
     seeds, several = job.record.seeds, job.group.count > 1
-    store = open_store(data.dataset.train_images, options.store, several)
+    images = data.dataset.train_images
+    places = job.group.all_gather(choose_store(images, options.store))  # each process has its own free memory
+    store = open_store(images, "stream" if "stream" in places else "device", several)
     replicas = make_replicas(
         method,
         store,
