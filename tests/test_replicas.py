@@ -20,7 +20,7 @@ from ssl_gen.datasets.store import StreamedStore
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.methods import METHODS
 from ssl_gen.reports.records import Stop
-from ssl_gen.runs import load, train
+from ssl_gen.runs import cost, load, train
 from ssl_gen.runs.options import Options
 from ssl_gen.training import replicas
 from ssl_gen.training.checkpoints import open_checkpoints
@@ -260,15 +260,17 @@ def whole_run(tmp_path_factory):
     )
 
     @functools.cache
-    def run(placement, data_parallel=1, store="auto"):
-        options = Options(labels="30", seeds=3, replicas=placement, data_parallel=data_parallel, samples=20, quiet=True)
-        options = dataclasses.replace(options, store=store)
+    def run(placement, data_parallel=1, store="auto", seeds=3, name="fragile"):
+        options = Options(labels="30", replicas=placement, data_parallel=data_parallel, samples=20, quiet=True)
+        options = dataclasses.replace(options, seeds=seeds, store=store)
         out = tmp_path_factory.mktemp("runs") / "run"
         options = dataclasses.replace(options, out=out, checkpoint_every=2, evaluate_every=6)
-        return load.load(train.train("fragile", Config(steps=6), options).folder)
+        return load.load(train.train(name, Config(steps=6), options).folder)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "firm", fragile(regression, "loss", seed=9, step=4))
         patch.setitem(METHODS, "fragile", fragile(regression, "loss", seed=2, step=4))
+        patch.setattr(cost.chips, "peak", lambda *_: 1e12)
         yield run
 
 
@@ -293,6 +295,21 @@ def test_a_seed_that_breaks_stays_at_its_last_checkpoint_in_every_placement(mode
     steps = kept.manager.restore(6, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state["step"]
     kept.close()
     assert steps.tolist() == [6, 6, 4]
+
+
+def test_a_seed_that_breaks_leaves_no_share_of_the_peak(whole_run):
+    """It did not train to the end, and counted as if it had."""
+    assert whole_run("loop").final.pflop and whole_run("loop").final.share_of_peak is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "seeds", "data_parallel", "devices"),
+    [("loop", 4, 1, 1), ("loop", 4, 2, 2), ("vmap", 4, 1, 4), ("vmap", 2, 2, 4), ("pmap", 4, 1, 4), ("pmap", 5, 1, 1)],
+)
+def test_a_placement_says_how_many_devices_train(mode, seeds, data_parallel, devices):
+    program = make_replicas(METHOD, STORE, seeds, mode, data_parallel)
+    leaves = jax.tree.leaves(program.init(range(seeds), first_rows(seeds)))
+    assert program.devices == devices == len(set.union(*(leaf.sharding.device_set for leaf in leaves)))
 
 
 class Fake:

@@ -275,15 +275,18 @@ def conclude(
     outcome: Outcome,
     lines: Sequence[dict[str, Any]],
     reference: Reference,
+    devices: int,
 ) -> tuple[FinalRecord, list[np.ndarray]]:
     """final.json: the metrics of the replicas that did not stop, and what the log says of the way there.
+
+    devices: as many as trained.
 
     With it, where there is a classifier, the log-probabilities (T, K) that each of them gives the test images.
     """
     unmeasured: dict[str, str] = {}
     metrics = measure_seeds(compiled, data, states, reference, unmeasured=unmeasured)
     operations = None if compiled.method.fit else pflop(compiled.method, data.dataset.spec.shape)
-    seconds, words, shared = outcome.seconds, record.precision or "", record.options["data_parallel"]
+    seconds, seeds, words = outcome.seconds, len(record.seeds), record.precision or ""
     final = FinalRecord(
         method=record.method,
         dataset=record.dataset,
@@ -293,8 +296,9 @@ def conclude(
         steps=record.steps,
         seconds=round(seconds, 2),
         pflop=operations,
-        images_per_second=None if outcome.stopped else images_per_second(compiled.method, len(record.seeds), seconds),
-        share_of_peak=share_of_peak(operations, len(record.seeds), seconds, words, shared),
+        # a seed that stopped did not train to the end
+        images_per_second=None if outcome.stopped else images_per_second(compiled.method, seeds, seconds),
+        share_of_peak=None if outcome.stopped else share_of_peak(operations, seeds, seconds, words, devices),
         metrics=metrics | history(lines, record.seeds, outcome.stopped),
         unmeasured=unmeasured,
         stopped=[Stop(**why) for why in outcome.stopped.values()],

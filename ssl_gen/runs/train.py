@@ -266,6 +266,7 @@ def train_claimed(job: Job) -> Any:
     group, seeds, method, options = job.group, job.record.seeds, job.compiled.method, job.options
     with contextlib.ExitStack() as opened:
         kept = opened.enter_context(contextlib.closing(open_checkpoints(job.target / "checkpoints", group)))
+        devices = 1
         before = () if method.fit else kept.log  # a method fitted in one go is fitted again
         log = Log(job.target, before, open_trackers(job)) if group.is_main else NullLog()
         opened.callback(log.close)
@@ -281,6 +282,7 @@ def train_claimed(job: Job) -> Any:
                 job.asked, job.target, job.record.method, job.compiled, job.data, job.reference(), group.is_main
             )
             replicas, initial, rows, _ = begin(job, min(*job.every, *(evaluator.every for evaluator in during)))
+            devices = replicas.devices
             if group.is_main:
                 check_room(job.target, initial)
             outcome = loop.train(
@@ -288,7 +290,7 @@ def train_claimed(job: Job) -> Any:
             )
             ended = [] if outcome.interrupted else [i for i in range(len(seeds)) if i not in outcome.stopped]
             states = {i: replicas.replica(outcome.states, i) for i in ended}
-    return group.broadcast(lambda: concluded(job, outcome, states, log.lines))
+    return group.broadcast(lambda: concluded(job, outcome, states, log.lines, devices))
 
 
 def open_trackers(job: Job) -> list[trackers.Guarded]:
@@ -309,7 +311,7 @@ def check_room(folder: Path, states: Tree) -> None:
 
 
 def concluded(
-    job: Job, outcome: loop.Outcome, states: dict[int, State], lines: Sequence[dict[str, Any]]
+    job: Job, outcome: loop.Outcome, states: dict[int, State], lines: Sequence[dict[str, Any]], devices: int
 ) -> dict[str, Any] | None:
     """Samples, final.json and the report of the seeds that did not stop; only the report where a signal stopped it."""
     if outcome.interrupted:
@@ -323,7 +325,7 @@ def concluded(
     if job.compiled.sample and states:
         replica = min(states)
         draw_grid(job.target / SAMPLES, job.compiled, job.data, states[replica], replica, job.record.method)
-    final, outputs = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference())
+    final, outputs = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference(), devices)
     if outputs:
         images, labels = job.data.dataset.test_images, job.data.dataset.test_labels
         tested.write(job.target, tested.choose(outputs, labels), images)
