@@ -24,7 +24,7 @@ from ssl_gen.runs import cost, load, train
 from ssl_gen.runs.options import Options
 from ssl_gen.training import replicas
 from ssl_gen.training.checkpoints import open_checkpoints
-from ssl_gen.training.mesh import largest_divisor, part_of
+from ssl_gen.training.mesh import idle, largest_divisor, part_of
 from ssl_gen.training.replicas import choose_placement, make_replicas
 from ssl_gen.types import Array, Method, Phase, UserError
 
@@ -341,6 +341,33 @@ def test_seeds_of_several_processes_are_stacked_over_a_mesh_for_pmap_stays_withi
 @pytest.mark.parametrize(("number", "limit", "expected"), [(6, 4, 3), (5, 4, 1), (8, 4, 4), (3, 8, 3)])
 def test_replicas_spread_over_as_many_devices_as_divide_them(number, limit, expected):
     assert largest_divisor(number, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("seeds", "data_parallel", "used", "devices", "numbers"),
+    [
+        (5, 1, 1, 4, "4 or 8"),
+        (3, 1, 1, 4, "4"),
+        (7, 2, 2, 8, "4 or 8"),
+        (2, 1, 2, 4, None),
+        (8, 1, 4, 4, None),
+        (1, 4, 4, 6, None),
+    ],
+)
+def test_seeds_that_leave_devices_without_work_are_told_how_many_would_not(
+    seeds, data_parallel, used, devices, numbers
+):
+    said = idle(seeds, data_parallel, used, devices)
+    assert (said is None) == (numbers is None)
+    assert said is None or said.endswith(f": --seeds {numbers} would use all")
+
+
+def test_five_seeds_on_four_devices_are_told_of_before_they_train(whole_run, capsys):
+    final = whole_run("auto", seeds=5, name="firm").final
+    said = "warning: 5 seeds train on 1 of 4 devices, for they do not divide over more: --seeds 4 or 8 would use all"
+    assert said in capsys.readouterr().out
+    one = 5 * final.pflop * 1e15 / 1e12 / final.seconds  # on one device of 10^12 operations a second
+    assert final.share_of_peak == pytest.approx(one, rel=0.1)
 
 
 def test_too_many_devices_and_odd_batches_are_refused():

@@ -44,6 +44,7 @@ from ssl_gen.runs.rounds import chooser
 from ssl_gen.training import loop, trackers
 from ssl_gen.training.checkpoints import newest_whole, open_checkpoints
 from ssl_gen.training.log import Log, NullLog, text_of
+from ssl_gen.training.mesh import idle
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join, words
 from ssl_gen.training.programs import Replicas, check_memory
 from ssl_gen.training.replicas import make_replicas
@@ -285,6 +286,7 @@ def train_claimed(job: Job) -> Any:
             devices = replicas.devices
             if group.is_main:
                 check_room(job.target, initial)
+                warn_of_idle(job, replicas)
             outcome = loop.train(
                 replicas, method.phases, rows, seeds, job.every, log, kept, during, initial, options.quiet, group
             )
@@ -308,6 +310,14 @@ def check_room(folder: Path, states: Tree) -> None:
     if room < 2 * sum(sizes):
         needed, left = size(2 * sum(sizes)), size(room)
         raise UserError(f"{folder}: its disk has {left} left, and checkpoints need {needed}: free some, or give --out")
+
+
+def warn_of_idle(job: Job, replicas: Replicas) -> None:
+    """Say where devices have nothing to do that as many seeds could use; with `--replicas loop` that is asked for."""
+    there = jax.device_count() if job.group.count > 1 else jax.local_device_count()
+    said = idle(len(job.record.seeds), job.options.data_parallel, replicas.devices, there)
+    if said and replicas.mode != "loop":
+        print(f"warning: {said}", flush=True)
 
 
 def concluded(
