@@ -300,7 +300,8 @@ def open_trackers(job: Job) -> list[trackers.Guarded]:
     names = (*(("tensorboard",) if job.options.tensorboard else ()), *job.options.track)
     record = to_plain(job.record)
     settings = {name: record[name] for name in ("method", "config", "dataset", "labels", "mask", "versions", "commit")}
-    return list(trackers.opened(names, trackers.About(job.target, job.record.seeds, settings)))
+    created = records.load_run(job.target).created  # of the first call, not of this one
+    return list(trackers.opened(names, trackers.About(job.target, job.record.seeds, settings, created)))
 
 
 def check_room(folder: Path, states: Tree) -> None:
