@@ -18,8 +18,8 @@ a crash or a slow compiler costs one block, and what that had measured stands. I
 Steps are measured in float32, as jax multiplies it by default, and in bfloat16 (`core/precision.py`; PyTorch by
 autocast). `tflops` are operations of the model (`runs.cost.flop`), forward and backward, and `share` is that
 over the chip's peak in the precision of the run, where the chip is known. Images are noise; a timing is the median of
-several, each until its result is there, after calls that compile. --tiny is for a test of this file and measures
-nothing.
+several, each until its result is there, after calls that compile; steps of both libraries are up to 100 a call, as
+training makes them. --tiny is for a test of this file and measures nothing.
 """
 
 from __future__ import annotations
@@ -163,6 +163,16 @@ def median_seconds(call: Callable[[], object], scale: Scale) -> float:
     return statistics.median(seconds_of(several) for _ in range(scale.repeats)) / count
 
 
+def seconds_of_steps(train: Callable[[int], object], scale: Scale) -> tuple[float, float]:
+    """Of one step, in calls of as many as take about `scale.seconds` or as training makes at most; and to compile it.
+
+    train(steps): waits, or is waited for, once a call, whichever library it is of.
+    """
+    first, warm = (seconds_of(lambda: train(1)) for _ in range(2))
+    steps = min(max(round(scale.seconds / warm), 1), step.LONGEST)
+    return statistics.median(seconds_of(lambda: train(steps)) for _ in range(scale.repeats)) / steps, first - warm
+
+
 def chip_rows(scale: Scale) -> Iterator[Row]:
     """Products of square matrices, and a copy, which reads and writes each number."""
     multiply = jax.jit(jnp.matmul)
@@ -205,15 +215,12 @@ def step_row(
     program, states = step.started(method, data)
     if keep:
         keep(jax.tree.map(np.asarray, program.replica(states, 0)))
-    train = trainer(program, method, data, states)
-    first, warm = (seconds_of(lambda: train(1)) for _ in range(2))
-    steps = min(max(round(scale.seconds / warm), 1), step.LONGEST)
-    each = statistics.median(seconds_of(lambda: train(steps)) for _ in range(scale.repeats)) / steps
+    each, compiling = seconds_of_steps(trainer(program, method, data, states), scale)
     operations, precision = flop(method, phase, data.dataset.spec.shape), record.precision(products)
     rates = {"steps_per_second": 1 / each, "images_per_second": seeds * (phase.labelled + phase.unlabelled) / each}
     about = {"name": name, "precision": precision, "seeds": seeds, "placement": program.mode}
     costs = share(operations and seeds * operations / each, precision)
-    return about | rates | costs | {"seconds": each, "compile_seconds": first - warm}
+    return about | rates | costs | {"seconds": each, "compile_seconds": compiling}
 
 
 def gan_rows(scale: Scale) -> Iterator[Row]:
@@ -244,7 +251,7 @@ def gan_rows(scale: Scale) -> Iterator[Row]:
         wrap = twins.torch.compile if how == "compiled" else twins.as_it_is
         train = twins.trainer(makers[name](states[name], wrap), data.dataset, methods[name].phases[0])
         with twins.torch.autocast(twins.DEVICE.type, twins.torch.bfloat16, enabled=products == "bfloat16"):
-            each = median_seconds(functools.partial(train, 1), scale)
+            each, _ = seconds_of_steps(train, scale)
         ratio = {"ratio": each / seconds[name, products]}
         ratio |= {"goal": GOALS[name]} if (name, how) == ("dense", "compiled") else {}
         library = f"torch {twins.torch.__version__}, {how}"
@@ -295,14 +302,14 @@ def flow_rows(scale: Scale) -> Iterator[Row]:
 
 def metric_rows(scale: Scale) -> Iterator[Row]:
     """Once each: they take seconds, and compile nothing."""
-    neighbours = features(*scale.graph)[0]
-    calls: dict[str, tuple[tuple[int, int], Callable[[], object]]] = {
-        "fid": (scale.fid, lambda: frechet.fid(*features(*scale.fid))),
-        "prdc": (scale.prdc, lambda: manifold.prdc(*features(*scale.prdc))),
-        "neighbours": (scale.graph, lambda: build.neighbours(neighbours, 10)),
+    calls: dict[str, tuple[tuple[int, int], Callable[[np.ndarray, np.ndarray], object]]] = {
+        "fid": (scale.fid, frechet.fid),
+        "prdc": (scale.prdc, manifold.prdc),
+        "neighbours": (scale.graph, lambda images, _: build.neighbours(images, 10)),
     }
     for name, ((samples, width), call) in calls.items():
-        yield {"name": name, "samples": samples, "width": width, "seconds": seconds_of(call)}
+        measure = functools.partial(call, *features(samples, width))
+        yield {"name": name, "samples": samples, "width": width, "seconds": seconds_of(measure)}
 
 
 BLOCKS = {

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 from experiments import table, tracked
 from experiments.table import HERE, Row
-from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.core.plain import from_plain
 from ssl_gen.reports import run_folder, tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
 from ssl_gen.reports.compare.entries import Entry
-from ssl_gen.reports.records import FinalRecord, RunRecord, difference
+from ssl_gen.reports.records import FinalRecord, RunRecord
 from ssl_gen.runs.options import Options
 from ssl_gen.types import UserError
 
@@ -51,19 +51,6 @@ def find(rows: Mapping[str, Row], folders: Sequence[Path], spared: Collection[st
     if missing:
         raise UserError(f"not finished in any folder: {', '.join(missing)}; run them with --only ROW")
     return found
-
-
-def check_setting(name: str, row: Row, place: Path, run: RunRecord) -> None:
-    """Raise UserError where a run is not the row that the experiment has now, `--precision` aside."""
-    options = table.of_numbers(to_plain(row.options))
-    wanted = {"method": row.method, "config": to_plain(row.config), "options": options}
-    made = table.of_numbers(run.options)
-    if row.options.precision == "auto":
-        made.pop("precision", None)  # the record says it
-    there = {"method": run.method, "config": run.config, "options": made}
-    if there != wanted:
-        what, old, new = difference(name, there, wanted)
-        raise UserError(f"{place} was run with {what} {old}, the experiment has {new}: run it again")
 
 
 def images_of(options: Options) -> tuple[Any, ...]:
@@ -171,7 +158,7 @@ def read(rows: Mapping[str, Row], places: Mapping[str, Path]) -> dict[str, run_f
     """What was run. Raises UserError where it is not the row that the experiment has now."""
     runs = {key: run_folder.read(place) for key, place in places.items()}
     for key, run in runs.items():
-        check_setting(key, rows[key], places[key], run.record)
+        table.check_setting(key, rows[key], places[key], run.record)
     return runs
 
 

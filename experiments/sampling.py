@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from experiments.table import DOCS, HERE
 from experiments.tracked import Numbers, load
+from ssl_gen.core.files import say, sha256, write_whole
 from ssl_gen.core.plain import to_plain
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports import tables
@@ -72,14 +73,55 @@ def guided(method: str, run: str, metrics: tuple[str, ...]) -> dict[str, Way]:
     return {f"guidance {by:g}": Way(method, by, run, {"guidance": by}, metrics) for by in GUIDANCE}
 
 
+class Made(NamedTuple):
+    """Where the numbers of a way come from."""
+
+    of: str  # `source` of the run and the way
+    commit: str | None
+    device: str
+
+
+class Kept(NamedTuple):
+    """What is measured so far."""
+
+    metrics: dict[str, dict[str, Summary]]  # metric -> way -> summary over the seeds
+    made: dict[str, Made]  # way ->
+
+
+def source(study: Study, way: Way, folder: Path) -> str | None:
+    """The hash of a run's log and of how it is drawn from; None where there is no such run."""
+    log = folder / way.run / "metrics.jsonl"
+    asked = [study.samples, dict(way.sampler), way.metrics]
+    return sha256(log.read_bytes() + json.dumps(asked, sort_keys=True).encode()) if log.is_file() else None
+
+
+def read(path: Path, study: Study, folder: Path) -> Kept:
+    """What a file keeps of the runs in `folder`; all of a run that is not there (any more).
+
+    Ways of other runs, or that are drawn otherwise now, are named and left out.
+    """
+    content = json.loads(path.read_text()) if path.exists() else {}
+    made = {key: Made(*values) for key, values in content.get("made", {}).items()}
+    ways = {**study.steps, **study.guidance}
+    now = {key: source(study, ways[key], folder) for key in made if key in ways}
+    left = {key: each for key, each in made.items() if now.get(key, each.of) in (None, each.of)}
+    metrics = content["metrics"] if "made" in content else content  # as it was: nothing says of which runs
+    old = {key for values in metrics.values() for key in values} - left.keys()
+    if old:
+        say(f"{path} has {', '.join(sorted(old))} of other runs, or does not say of which: measured again")
+    return Kept(
+        {name: {key: each for key, each in values.items() if key in left} for name, values in metrics.items()}, left
+    )
+
+
 def measure(study: Study, folder: Path, kept: Path, data_dir: Path | None) -> dict[str, dict[str, Summary]]:
-    """{metric: {way: summary over the seeds}}, those in the file `kept` as they stand there; it grows way by way.
+    """{metric: {way: summary over the seeds}}, those that `read` has of the file `kept`; it grows way by way.
 
     Raises UserError where a run is not there or not trained.
     """
     ways = {**study.steps, **study.guidance}
-    found: dict[str, dict[str, Summary]] = json.loads(kept.read_text()) if kept.exists() else {}
-    known = {key for values in found.values() for key in values}
+    found, made = read(kept, study, folder)
+    known = set(made)
     for name in dict.fromkeys(way.run for key, way in ways.items() if key not in known):
         run = load_run(folder / name)
         run.check_trained()
@@ -95,8 +137,9 @@ def measure(study: Study, folder: Path, kept: Path, data_dir: Path | None) -> di
                     if metric in summaries:
                         found.setdefault(metric, {})[key] = summaries[metric]
                         print(f"{key}, {metric}: {tables.measured('', summaries[metric])}", flush=True)
+                made[key] = Made(str(source(study, way, folder)), record.commit(), record.device())
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps(found))
+                write_whole(kept, json.dumps(Kept(found, made)._asdict()).encode())
     return {metric: {key: found[metric][key] for key in ways if key in found[metric]} for metric in study.shown}
 
 
@@ -137,10 +180,14 @@ def main(study: Study, description: str | None, arguments: Sequence[str] | None 
         cache.keep_compiled()
         found = measure(study, asked.runs, asked.out, asked.data_dir)
         seeds = list(range(study.seeds))
-        made = (record.device(), record.commit())
-        numbers = Numbers(study.dataset, study.samples, study.labels, seeds, "drawn with", *made, metrics=found)
+        made = read(asked.out, study, asked.runs).made.values()  # maybe at other times, on other machines
+        device = " or ".join(dict.fromkeys(each.device for each in made))
+        commit = " or ".join(dict.fromkeys(each.commit for each in made if each.commit)) or None
+        numbers = Numbers(
+            study.dataset, study.samples, study.labels, seeds, "drawn with", device, commit, metrics=found
+        )
         if asked.record:
-            path.write_text(json.dumps(to_plain(numbers), indent=1) + "\n")
+            write_whole(path, (json.dumps(to_plain(numbers), indent=1) + "\n").encode())
         return
     tracked = load(path) if path.exists() else None
     if not isinstance(tracked, Numbers):

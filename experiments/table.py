@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, get_args
 
 from experiments import tracked
 from ssl_gen.augmentation import Augmentation
-from ssl_gen.core.plain import to_plain
+from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.precision import Asked
+from ssl_gen.core.signals import AGAIN
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods.adversarial import feature_matching, triple_gan
 from ssl_gen.methods.classical import linear, mlp, supervised
@@ -32,7 +33,7 @@ from ssl_gen.reports import tables
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page
 from ssl_gen.reports.compare.entries import Entry
-from ssl_gen.reports.records import PublishedNumber, to_json
+from ssl_gen.reports.records import PublishedNumber, RunRecord, difference, load_run, to_json
 from ssl_gen.reports.tables import matching
 from ssl_gen.runs.evaluate import evaluate
 from ssl_gen.runs.options import Options
@@ -43,7 +44,6 @@ from ssl_gen.types import UserError
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-AGAIN = 75  # exit status of an element of an array that a signal stopped; EX_TEMPFAIL, else it would count as done
 # Records whose curves docs show, one a row; `experiments.figures` draws those of several records
 DRAWN = ("digits_label_efficiency", "digits_suggest", "mnist_label_efficiency", "mnist_suggest")
 TINY_STEPS = 20  # with --tiny: enough to pass through every part
@@ -133,7 +133,6 @@ class Place(NamedTuple):
     data_parallel: int | None = None  # None: each row's own
     precision: Asked | None = None  # likewise
     group: ProcessGroup = SINGLE_PROCESS
-    interrupted: int = 0  # exit status of what a signal stopped
 
 
 ONE_PROCESS = Place()
@@ -158,7 +157,7 @@ def placed(name: str, row: Row, folder: Path, place: Place) -> Options:
 
 
 def train(rows: Mapping[str, Row], folder: Path, place: Place = ONE_PROCESS) -> dict[str, Entry]:
-    """Every row's finished run, by name; a signal ends the process where it stands.
+    """Every row's finished run, by name; a signal ends the process, with `AGAIN`, where it stands.
 
     Of several processes the main one alone measures, and has them all; the others come back with {}, when it has.
     """
@@ -171,7 +170,7 @@ def train(rows: Mapping[str, Row], folder: Path, place: Place = ONE_PROCESS) -> 
         result = train_run(row.method, row.config, options)
         if result.final is None:
             print("stopped; the same command goes on")
-            raise SystemExit(place.interrupted)
+            raise SystemExit(AGAIN)
         if not place.group.is_main:
             continue
         if not all(matching(metric, result.final.metrics) for metric in row.metrics):
@@ -179,6 +178,39 @@ def train(rows: Mapping[str, Row], folder: Path, place: Place = ONE_PROCESS) -> 
         entries[name] = compared.read(folder / name, name)
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     place.group.all_gather(None)  # nobody leaves while another one works: jax would take it for lost
+    return entries
+
+
+def check_setting(name: str, row: Row, place: Path, run: RunRecord) -> None:
+    """Raise UserError where a run is not the row that the experiment has now, `--precision` aside."""
+    options = of_numbers(to_plain(row.options))
+    wanted = {"method": row.method, "config": to_plain(row.config), "options": options}
+    made = of_numbers(to_plain(from_plain(Options, run.options)))  # settings younger than the run at their defaults
+    if row.options.precision == "auto":
+        made.pop("precision", None)  # the record says it
+    there = {"method": run.method, "config": run.config, "options": made}
+    if there != wanted:
+        what, old, new = difference(name, there, wanted)
+        raise UserError(f"{place} was run with {what} {old}, the experiment has {new}: run it again")
+
+
+def read(rows: Mapping[str, Row], folder: Path) -> dict[str, Entry]:
+    """Every row's finished run, by name; nothing is trained, and what is not whole is read as far as it is.
+
+    Metrics that a row asks for and lacks are measured where its checkpoint is there. Raises UserError where a run is
+    not the row that the experiment has now.
+    """
+    entries = {}
+    for name, row in rows.items():
+        entries[name] = compared.read(folder / name, name)
+        check_setting(name, row, folder / name, load_run(folder / name))
+        if all(matching(metric, entries[name].final.metrics) for metric in row.metrics):
+            continue
+        try:
+            evaluate(folder / name, row.metrics)
+        except UserError as error:
+            print(f"{name}: not all is measured: {error}", flush=True)
+        entries[name] = compared.read(folder / name, name)
     return entries
 
 
@@ -306,9 +338,8 @@ def main(
             print(title, flush=True)
         wanted = {key: row for key, row in chosen.items() if key not in known}
         with group.failing_together():
-            interrupted = 0 if asked.index is None else AGAIN
-            place = Place(asked.data_dir, asked.data_parallel, asked.precision, group, interrupted)
-            new = train(wanted, folder, place)
+            place = Place(asked.data_dir, asked.data_parallel, asked.precision, group)
+            new = read(wanted, folder) if asked.finished else train(wanted, folder, place)
         if asked.only is not None or asked.index is not None or not group.is_main:
             return
         entries = with_published([(known | new)[key] for key in rows], published or {})

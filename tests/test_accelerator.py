@@ -1,25 +1,32 @@
 """The benchmark of accelerators: its tiny form, as a user starts it, and what it does with a block that goes wrong."""
 
+import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from tiny import flags_of_one_device
 
-from benchmarks import accelerator
+import benchmarks
+from benchmarks import accelerator, step
 from ssl_gen.core import chips
+from ssl_gen.graphs import build
+from ssl_gen.metrics import frechet, manifold
 
 ROOT = Path(__file__).parents[1]
 
 # After the benchmark itself, blocks of which one is slow, one fails and one takes its process down.
 PROGRAM = """
 import json, os, sys, time
-from benchmarks import accelerator
+import benchmarks
+from benchmarks import accelerator, step
 
 accelerator.main()
 
@@ -99,6 +106,67 @@ def test_pytorch_stands_beside_or_it_is_said_why_not(found):
     lines = found.lines
     last = lines["gan"]["rows"][-1]
     assert "pip install" in last.get("skipped", "pip install") and ("skipped" in last or last["ratio"] > 0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still but for what moves it."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(step.time, "perf_counter", lambda: now.seconds)
+    return now
+
+
+class Trainer:
+    """Compiles for 9 s; then a call waits for a second and a step takes a hundredth."""
+
+    def __init__(self, clock):
+        self.clock, self.calls = clock, []
+
+    def __call__(self, steps):
+        self.clock.seconds += (0 if self.calls else 9) + 1 + steps / 100
+        self.calls.append(steps)
+
+
+def test_what_a_call_waits_for_is_shared_by_its_steps(clock):
+    train, scale = Trainer(clock), accelerator.FULL
+    each, compiling = accelerator.seconds_of_steps(train, scale._replace(seconds=20.2))
+    assert train.calls == [1, 1] + [20] * scale.repeats
+    assert each == pytest.approx(1 / 20 + 0.01) and compiling == pytest.approx(9)
+    accelerator.seconds_of_steps(train, scale._replace(seconds=1e6))
+    assert train.calls[-1] == step.LONGEST
+
+
+def test_steps_of_pytorch_are_timed_as_ours_are(clock, monkeypatch):
+    """The same seconds of a call and of a step are the same rate: a ratio of 1."""
+    train, scale = Trainer(clock), accelerator.TINY._replace(seconds=50)
+    torch = SimpleNamespace(__version__="0", autocast=lambda *_, **__: contextlib.nullcontext(), bfloat16=None)
+    twins = SimpleNamespace(torch=torch, DEVICE=SimpleNamespace(type="cpu"), as_it_is=None, trainer=lambda *_: train)
+    twins.feature_matching = twins.conditional_gan = lambda *_: None
+    monkeypatch.setattr(benchmarks, "twins", twins, raising=False)
+    monkeypatch.setitem(sys.modules, "benchmarks.twins", twins)
+    monkeypatch.setattr(accelerator, "no_twins", lambda: None)
+
+    def row(name, method, data, scale, products, keep):
+        keep(None)
+        return {"seconds": accelerator.seconds_of_steps(Trainer(clock), scale)[0]}
+
+    monkeypatch.setattr(accelerator, "step_row", row)
+    ours, theirs = accelerator.gan_rows(scale)
+    assert theirs["ratio"] == pytest.approx(1) and theirs["seconds"] == pytest.approx(ours["seconds"])
+
+
+def test_the_time_of_a_metric_is_not_that_of_drawing_what_it_measures(clock, monkeypatch):
+    def features(samples, width):
+        clock.seconds += 100
+        return np.zeros((samples, width)), np.zeros((samples, width))
+
+    def measure(*_):
+        clock.seconds += 1
+
+    monkeypatch.setattr(accelerator, "features", features)
+    for module, name in ((frechet, "fid"), (manifold, "prdc"), (build, "neighbours")):
+        monkeypatch.setattr(module, name, measure)
+    assert [row["seconds"] for row in accelerator.metric_rows(accelerator.TINY)] == [1, 1, 1]
 
 
 def test_a_block_that_is_slow_fails_or_dies_costs_itself_alone(found):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from damage import DAMAGES, files_of
+from orbax.checkpoint._src.path.atomicity_types import TMP_DIR_SUFFIX
 
 from ssl_gen.training import checkpoints
 from ssl_gen.types import UserError
@@ -109,6 +110,18 @@ def test_what_is_damaged_is_set_aside_and_its_step_written_again(folder, capfd):
     assert agrees(checkpoints.newest_whole(folder), 6) and capfd.readouterr().err == ""
     names = {path.name for path in folder.iterdir()}
     assert names == {"2", "4", "6", "6.damaged", "77.damaged", "88.damaged", "999.damaged", "0123"}
+
+
+def test_what_a_killed_process_was_saving_is_removed_by_the_next(tmp_path):
+    """As orbax leaves it where the last of it, the folder's own name, does not come."""
+    folder = tmp_path / "kept"
+    kept = checkpoints.open_checkpoints(folder)
+    kept.save(2, states(2), {}, [])
+    kept.close()
+    (folder / "2").rename(folder / f"2{TMP_DIR_SUFFIX}")
+    (folder / f"notes{TMP_DIR_SUFFIX}").mkdir()
+    checkpoints.open_checkpoints(folder).close()
+    assert [path.name for path in folder.iterdir()] == [f"notes{TMP_DIR_SUFFIX}"]
 
 
 def test_where_none_is_whole_there_is_none(folder, capfd):

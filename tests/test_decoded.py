@@ -151,6 +151,23 @@ def test_what_another_reader_met_is_added(tmp_path):
     assert first.reading.modes["RGB with transparency"] == 1 and first.reading.warnings == read(root).reading.warnings
 
 
+def test_what_another_process_decoded_meanwhile_is_taken_and_not_replaced(tmp_path, monkeypatch, cache):
+    """It may have it mapped: on a network file system a file that goes ends who reads it."""
+    root, own, inside = two_classes(tmp_path / "pictures"), folders.read_picture, []
+
+    def decode(path):
+        monkeypatch.setattr(folders, "read_picture", own)
+        inside.append(read(root))
+        (file,) = cache.glob("*.u8")
+        inside.append(file.stat().st_ino)
+        return own(path)
+
+    monkeypatch.setattr(folders, "read_picture", decode)
+    assert_same(read(root), inside[0])
+    (file,) = cache.glob("*.u8")
+    assert file.stat().st_ino == inside[1]
+
+
 @pytest.mark.parametrize("files", [4, 9, 13])
 def test_where_a_process_was_killed_the_next_goes_on(tmp_path, monkeypatch, decodings, capsys, files):
     """Among the files one that is no image, one in grey, one larger; all become 32 x 32 where the larger one comes."""

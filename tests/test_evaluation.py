@@ -141,6 +141,9 @@ def test_real_features_are_made_once_and_read_from_the_disk_afterwards(tmp_path,
     cached_features(extractor._replace(features=counted, name="other"), Store(images))
     cached_features(extractor._replace(features=counted), Store(images[::-1]))
     assert len(calls) == 3 * made
+    with jax.default_matmul_precision("highest"):  # a GPU comes to others by default
+        cached_features(extractor._replace(features=counted), Store(images))
+    assert len(calls) == 4 * made
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -279,6 +279,19 @@ def test_a_lost_process_is_one_line_without_a_native_stack(tmp_path):
     assert done.returncode == 1 and done.stderr == f"a bar\nssl-gen: {failures.LOST}\n"
 
 
+def test_a_run_whose_file_says_that_it_is_of_several_processes_is_guarded(tmp_path):
+    files = {"one": "distributed = false\n", "several": "distributed = true\nseeds = 2\n", "broken": "distributed =\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = {name: guard.is_guarded(["train", "gan", "--config", str(tmp_path / name)]) for name in (*files, "absent")}
+    assert found == {"one": False, "several": True, "broken": False, "absent": False}
+    several = f"--config={tmp_path / 'several'}"
+    assert guard.is_guarded(["train", "gan", several]) and not guard.is_guarded(["sample", "run", several])
+    assert not guard.is_guarded(["train", "gan", several, "--no-distributed"])
+    os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
+    assert not guard.is_guarded(["train", "gan", "--config", str(tmp_path / "pipe")])
+
+
 def test_only_a_run_of_several_processes_is_guarded(monkeypatch):
     assert guard.is_guarded(["train", "gan", "--distributed"]) and not guard.is_guarded(["train", "gan"])
     monkeypatch.setenv(guard.STREAM, "5")

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,14 +22,17 @@ from experiments import (
     table,
     tracked,
 )
+from ssl_gen.core import signals
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features
 from ssl_gen.methods import METHODS
 from ssl_gen.networks.pretrained.sources import PACKAGES
+from ssl_gen.reports import records
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page as comparing
 from ssl_gen.reports.compare.entries import Entry
+from ssl_gen.runs import train
 
 ROOT = Path(__file__).parents[1]
 TABLES = [path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "ROWS = " in path.read_text()]
@@ -184,6 +188,25 @@ def test_a_table_can_be_made_of_the_rows_that_are_finished(trained, capsys):
     assert "floor" in printed and "triple_gan" not in printed
 
 
+def test_a_table_of_finished_rows_trains_nothing_though_their_checkpoints_are_gone(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained["floor"][0], tmp_path / "copied")
+    shutil.rmtree(folder / "floor" / "checkpoints")
+    before = (folder / "floor" / "final.json").read_bytes()
+    run = records.load_run(folder / "floor")
+    older = {name: value for name, value in run.options.items() if name != "encoder_size"}  # which came later
+    records.write(folder / "floor" / "run.json", dataclasses.replace(run, options=older))
+    rows = {"floor": SHRUNK["floor"]._replace(metrics=("nearest_ratio",))}
+    asked = ["--finished", "--out", str(folder)]
+    table.main("digits_demo", rows, None, (), "a title", arguments=asked)
+    printed = capsys.readouterr().out
+    assert "floor: not all is measured: " in printed and "error" in printed
+    assert (folder / "floor" / "final.json").read_bytes() == before and not (folder / "floor" / "checkpoints").exists()
+    other = dataclasses.replace(rows["floor"].options, labels="60")
+    with pytest.raises(SystemExit, match="2"):
+        table.main("digits_demo", {"floor": rows["floor"]._replace(options=other)}, None, (), "", arguments=asked)
+    assert "was run with floor.options.labels 50, the experiment has 60" in capsys.readouterr().err
+
+
 def test_a_table_of_no_finished_row_is_refused_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         table.main("digits_demo", SHRUNK, None, (), "a title", arguments=["--finished", "--out", str(tmp_path / "new")])
@@ -215,6 +238,15 @@ def test_what_a_row_to_be_trained_learns_of_is_trained_though_it_is_recorded():
     assert table.spared(rows, recorded) == recorded
     del recorded["flow"]
     assert set(table.spared(rows, recorded)) == {"other"}
+
+
+@pytest.mark.parametrize("asked", [["--only", "floor"], ["--index", "0"], []])
+def test_a_row_that_a_signal_stopped_is_not_taken_for_done(asked, tmp_path, monkeypatch):
+    """`many` would start what learns from it; a script would go on to the table."""
+    monkeypatch.setattr(table, "train_run", lambda *_: train.Result(tmp_path, None, ""))
+    with pytest.raises(SystemExit) as stopped:
+        table.main("digits_demo", SHRUNK, None, (), "a title", arguments=[*asked, "--out", str(tmp_path)])
+    assert stopped.value.code == signals.AGAIN == 75
 
 
 def test_an_experiment_resumes_what_is_finished(trained):

@@ -21,7 +21,7 @@ from ssl_gen.evaluation import densities
 from ssl_gen.methods import METHODS
 from ssl_gen.reports import records
 from ssl_gen.reports.records import Stop
-from ssl_gen.runs import export, load, train
+from ssl_gen.runs import export, load, onnx, train
 from ssl_gen.types import Batch, ImageSpec, UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), np.uint8)
@@ -279,6 +279,19 @@ def test_onnx_of_other_probabilities_is_refused_and_writes_nothing(finished, tmp
     with pytest.raises(UserError, match=r"linear as ONNX comes to other probabilities, by 0\.\d+, and is not kept"):
         export.save(run.folder, tmp_path / "out", with_onnx=True)
     assert not list(tmp_path.glob("out/*.*"))
+
+
+def test_what_onnx_is_compared_with_is_made_in_float32(converter):
+    """A GPU's own way, TF32, is further from a processor than what is taken for the same."""
+    precisions = []
+
+    def classify(images):
+        precisions.append(jax.config.values["jax_default_matmul_precision"])
+        return jax.numpy.full((len(images), 2), 0.5)
+
+    converter(lambda images: np.full((len(images), 2), 0.5, np.float32))
+    assert onnx.write("linear", classify, (8, 8, 1), None).difference == 0
+    assert precisions == ["highest"] and jax.config.values["jax_default_matmul_precision"] is None
 
 
 def test_what_the_converter_does_not_know_is_one_line(finished, tmp_path, converter, monkeypatch):

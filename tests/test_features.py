@@ -1,6 +1,7 @@
 """Feature extractors: each has an identity, and the same identity means the same features."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 from test_folders import picture, two_classes
 
 from ssl_gen import cli
+from ssl_gen.core import precision
 from ssl_gen.datasets import sources
-from ssl_gen.evaluation import features, proxy_classifier
+from ssl_gen.evaluation import features, kept_features, proxy_classifier
 from ssl_gen.evaluation.features import Architecture
 from ssl_gen.networks.pretrained import sources as networks
 from ssl_gen.runs import train
@@ -29,6 +31,22 @@ def trained(tmp_path_factory):
     _, name, error = proxy_classifier.train_features("digits", steps=2, out=path, quiet=True)
     assert 0 <= error <= 100
     return path, name
+
+
+def test_features_of_another_backend_or_precision_are_not_taken_for_ours(monkeypatch):
+    """TF32 comes to other features than float32; those that a processor has kept so far stay where they are."""
+
+    def place(platform, capability=""):
+        device = SimpleNamespace(platform=platform, compute_capability=capability)
+        monkeypatch.setattr(jax, "local_devices", lambda: [device])
+        monkeypatch.setattr(jax, "default_backend", lambda: platform)
+        return kept_features.place("encoder", IMAGES)
+
+    places = [place("cpu"), place("gpu", "7.5"), place("gpu", "9.0"), place("tpu")]
+    with jax.default_matmul_precision("highest"):
+        places += [place("gpu", "9.0"), place("cpu")]
+    assert len(set(places)) == 6 and place("cpu") == places[0]
+    assert precision.arithmetic() == "cpu"  # as FORMAT 1 has it
 
 
 @pytest.mark.parametrize("keep_copies", [False, True])

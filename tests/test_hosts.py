@@ -26,7 +26,9 @@ from tiny import flags_of_one_device, same
 
 from experiments import table
 from ssl_gen import cli
+from ssl_gen.datasets import store as stores
 from ssl_gen.methods.classical import linear, supervised
+from ssl_gen.reports.records import check_alike, common
 from ssl_gen.runs import load, train
 from ssl_gen.runs.options import Options
 from ssl_gen.training import processes
@@ -385,6 +387,31 @@ def test_processes_that_are_asked_for_different_runs_are_both_told_so(together, 
     found = together(act)
     assert all(isinstance(each, UserError) and "\n" not in str(each) for each in found)
     assert all("process 0 has masks" in str(each) for each in found) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["store", "accumulate", "remat"])
+def test_what_decides_the_compiled_step_is_the_same_in_all(name):
+    """Else each process compiles another program, and they wait for each other."""
+    values = {"store": ("auto", "stream"), "accumulate": (1, 2), "remat": (False, True)}[name]
+    record = train.prepare("supervised", CONFIG, options(None)).record
+    records = [common(dataclasses.replace(record, options=record.options | {name: value})) for value in values]
+    with pytest.raises(UserError, match=f"process 0 has {name} {values[0]}, process 1 has {values[1]}: start all"):
+        check_alike(records)
+
+
+@pytest.mark.parametrize(("free", "kind"), [((None, 1), "StreamedStore"), ((None, None), "Store")])
+def test_all_stream_their_images_where_one_has_too_little_memory_for_them(free, kind, together, monkeypatch):
+    """Here a process is a thread, with devices of its own memory."""
+    mine = threading.local()
+    monkeypatch.setattr(stores, "free_memory", lambda device: mine.free)
+    monkeypatch.setattr(train, "make_replicas", lambda *_, **__: SimpleNamespace(init=lambda *_: None))
+    job = train.prepare("supervised", CONFIG, options(None))
+
+    def act(group):
+        mine.free = free[group.index]
+        return train.begin(job._replace(group=group), 1).store
+
+    assert [type(found).__name__ for found in together(act)] == [kind] * 2
 
 
 def test_a_folder_with_another_run_is_refused_by_both(together, finished, tmp_path):

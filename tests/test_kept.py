@@ -228,6 +228,9 @@ def test_of_a_folder_that_is_as_it_was_no_picture_is_opened(root, monkeypatch):
     monkeypatch.setattr(folders, "read_picture", None)
     assert_same(of(root), first)
     assert_same(load(f"folder:{root.name}", root.parent), first._replace(name=f"folder:{root.name}"))
+    monkeypatch.chdir(root.parent)
+    assert_same(load(f"folder:{root.name}"), first._replace(name=f"folder:{root.name}"))
+    assert_same(of(root), first)
 
 
 def test_a_picture_that_changed_came_went_or_has_another_name_is_seen(root):
@@ -410,11 +413,14 @@ def test_where_another_process_makes_the_same_set_each_makes_its_own(cache, note
     def draw(*arguments):
         monkeypatch.setattr(shapes, "draw", own)
         inside.append(load(NAME))
+        files.extend(file_of(cache, array).stat().st_ino for array in kept.ARRAYS)
         return own(*arguments)
 
-    inside = []
+    inside, files = [], []
     monkeypatch.setattr(shapes, "draw", draw)
     assert_same(load(NAME), inside[0])
+    # what the other has mapped is not replaced: on a network file system that would end it
+    assert [file_of(cache, array).stat().st_ino for array in kept.ARRAYS] == files
     assert sum(drawings) == 2 * 72 and not list(cache.glob("*.part"))
 
 

@@ -22,6 +22,7 @@ from experiments import (
     tracked,
 )
 from experiments.table import Row
+from ssl_gen.core import signals
 from ssl_gen.datasets import sources
 from ssl_gen.datasets.masking import Scheme
 from ssl_gen.methods import METHODS
@@ -251,7 +252,7 @@ def test_a_pod_that_a_signal_stopped_is_replaced_and_does_not_count_as_failed(na
     made = yaml.safe_load((ROOT / "experiments" / f"{name}.yaml").read_text())
     job = made["spec"]["replicatedJobs"][0]["template"]["spec"]
     by_status, by_condition = job["podFailurePolicy"]["rules"]
-    assert by_status == {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [table.AGAIN]}}
+    assert by_status == {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [signals.AGAIN]}}
     assert by_condition == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
     assert job["template"]["spec"]["restartPolicy"] == "Never", "Kubernetes takes the policy with no other"
 

@@ -1,5 +1,7 @@
 """`--preset quick`: as many steps as a machine makes in some minutes."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from ssl_gen import cli
@@ -7,7 +9,7 @@ from ssl_gen.methods.classical import poisson_mbo, supervised
 from ssl_gen.runs import pace, train
 from ssl_gen.runs.data import load_data
 from ssl_gen.runs.options import Options
-from ssl_gen.types import UserError
+from ssl_gen.types import Phase, UserError
 
 SMALL = supervised.Config(steps=8, labelled_batch=4, hidden=(4,))
 
@@ -25,6 +27,33 @@ def test_the_steps_are_those_that_fill_the_minutes(slow, tmp_path, capsys):
     assert pace.steps_in(10.0, "supervised", SMALL, options).steps == 2_400
     assert "a step takes 0.25 s here: 2,400 steps, about 10 minutes" in capsys.readouterr().out
     assert pace.steps_in(0.1, "supervised", SMALL, options).steps == pace.LEAST
+
+
+def test_calls_are_as_training_makes_them_and_each_phase_goes_on_with_what_the_one_before_left(monkeypatch):
+    """A call waits for a second, a step takes a tenth in the first phase and three in the last."""
+    now, calls, alive = [0.0], [], [True]
+
+    def advance(states, phase, rows, steps, active):
+        assert states.pop(), "these states were given away"
+        assert rows == steps
+        now[0] += 1 + steps * (phase + 1) / 10
+        calls.append((phase, steps))
+        return [True], {}
+
+    begun = train.Begun(SimpleNamespace(advance=advance), alive, lambda segment: segment.stop - segment.start, None)
+    monkeypatch.setattr(train, "begin", lambda job, longest: begun)
+    monkeypatch.setattr(pace, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pace, "CALL", 100.0)
+    phases = Phase("one", 30, 1, 0, None), Phase("none", 0, 1, 0, None), Phase("two", 10, 1, 0, None)
+    method = SimpleNamespace(phases=phases)
+    job = SimpleNamespace(every=(20, 40), compiled=SimpleNamespace(method=method), record=SimpleNamespace(seeds=[0]))
+    each = pace.seconds_a_step(job)
+    assert calls == [(0, 1), (0, 1), (0, 20), (2, 1), (2, 1), (2, 20)]
+    assert each == pytest.approx((30 * (1 / 20 + 0.1) + 10 * (1 / 20 + 0.3)) / 40)
+    monkeypatch.setattr(pace, "CALL", 5.0)  # a step alone takes 1.1 s: a call of 20 might take 22
+    calls.clear()
+    pace.timed(lambda states, start, steps: advance(states, 0, steps, steps, None)[0], [True], 20)
+    assert calls[2] == (0, 5)
 
 
 def test_a_run_that_was_begun_keeps_its_steps(tmp_path, monkeypatch):

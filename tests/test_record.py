@@ -121,10 +121,9 @@ def test_the_way_there_without_a_validation_split_or_an_error_says_no_more_than_
 def test_a_share_of_the_peak_is_of_all_seeds_on_the_devices_they_use(monkeypatch):
     """Two seeds of 2 PFLOP in 10 s are 0.4 PFLOP a second; two H100 make 1.9788 in bfloat16, four as much for two."""
     monkeypatch.setattr(cost.jax, "devices", lambda: [types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")])
-    monkeypatch.setattr(cost.jax, "device_count", lambda: 4)
     words = "bfloat16 (what stays float32: default (TF32))"
-    assert cost.share_of_peak(2.0, 2, 10.0, words, 1) == pytest.approx(0.4 / (2 * 0.9894))
-    assert cost.share_of_peak(2.0, 2, 10.0, words, 2) == pytest.approx(0.4 / (4 * 0.9894))
+    assert cost.share_of_peak(2.0, 2, 10.0, words, 2) == pytest.approx(0.4 / (2 * 0.9894))
+    assert cost.share_of_peak(2.0, 2, 10.0, words, 4) == pytest.approx(0.4 / (4 * 0.9894))
     assert cost.share_of_peak(2.0, 1, 10.0, "default (TF32)", 1) == pytest.approx(0.2 / 0.4947)
     assert cost.share_of_peak(None, 2, 10.0, words, 1) is None
     monkeypatch.setattr(cost.jax, "devices", lambda: [types.SimpleNamespace(device_kind="cpu")])

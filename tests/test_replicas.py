@@ -20,11 +20,11 @@ from ssl_gen.datasets.store import StreamedStore
 from ssl_gen.losses.classification import cross_entropy
 from ssl_gen.methods import METHODS
 from ssl_gen.reports.records import Stop
-from ssl_gen.runs import load, train
+from ssl_gen.runs import cost, load, train
 from ssl_gen.runs.options import Options
 from ssl_gen.training import replicas
 from ssl_gen.training.checkpoints import open_checkpoints
-from ssl_gen.training.mesh import largest_divisor, part_of
+from ssl_gen.training.mesh import idle, largest_divisor, part_of
 from ssl_gen.training.replicas import choose_placement, make_replicas
 from ssl_gen.types import Array, Method, Phase, UserError
 
@@ -260,15 +260,17 @@ def whole_run(tmp_path_factory):
     )
 
     @functools.cache
-    def run(placement, data_parallel=1, store="auto"):
-        options = Options(labels="30", seeds=3, replicas=placement, data_parallel=data_parallel, samples=20, quiet=True)
-        options = dataclasses.replace(options, store=store)
+    def run(placement, data_parallel=1, store="auto", seeds=3, name="fragile"):
+        options = Options(labels="30", replicas=placement, data_parallel=data_parallel, samples=20, quiet=True)
+        options = dataclasses.replace(options, seeds=seeds, store=store)
         out = tmp_path_factory.mktemp("runs") / "run"
         options = dataclasses.replace(options, out=out, checkpoint_every=2, evaluate_every=6)
-        return load.load(train.train("fragile", Config(steps=6), options).folder)
+        return load.load(train.train(name, Config(steps=6), options).folder)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "firm", fragile(regression, "loss", seed=9, step=4))
         patch.setitem(METHODS, "fragile", fragile(regression, "loss", seed=2, step=4))
+        patch.setattr(cost.chips, "peak", lambda *_: 1e12)
         yield run
 
 
@@ -293,6 +295,21 @@ def test_a_seed_that_breaks_stays_at_its_last_checkpoint_in_every_placement(mode
     steps = kept.manager.restore(6, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state["step"]
     kept.close()
     assert steps.tolist() == [6, 6, 4]
+
+
+def test_a_seed_that_breaks_leaves_no_share_of_the_peak(whole_run):
+    """It did not train to the end, and counted as if it had."""
+    assert whole_run("loop").final.pflop and whole_run("loop").final.share_of_peak is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "seeds", "data_parallel", "devices"),
+    [("loop", 4, 1, 1), ("loop", 4, 2, 2), ("vmap", 4, 1, 4), ("vmap", 2, 2, 4), ("pmap", 4, 1, 4), ("pmap", 5, 1, 1)],
+)
+def test_a_placement_says_how_many_devices_train(mode, seeds, data_parallel, devices):
+    program = make_replicas(METHOD, STORE, seeds, mode, data_parallel)
+    leaves = jax.tree.leaves(program.init(range(seeds), first_rows(seeds)))
+    assert program.devices == devices == len(set.union(*(leaf.sharding.device_set for leaf in leaves)))
 
 
 class Fake:
@@ -324,6 +341,33 @@ def test_seeds_of_several_processes_are_stacked_over_a_mesh_for_pmap_stays_withi
 @pytest.mark.parametrize(("number", "limit", "expected"), [(6, 4, 3), (5, 4, 1), (8, 4, 4), (3, 8, 3)])
 def test_replicas_spread_over_as_many_devices_as_divide_them(number, limit, expected):
     assert largest_divisor(number, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("seeds", "data_parallel", "used", "devices", "numbers"),
+    [
+        (5, 1, 1, 4, "4 or 8"),
+        (3, 1, 1, 4, "4"),
+        (7, 2, 2, 8, "4 or 8"),
+        (2, 1, 2, 4, None),
+        (8, 1, 4, 4, None),
+        (1, 4, 4, 6, None),
+    ],
+)
+def test_seeds_that_leave_devices_without_work_are_told_how_many_would_not(
+    seeds, data_parallel, used, devices, numbers
+):
+    said = idle(seeds, data_parallel, used, devices)
+    assert (said is None) == (numbers is None)
+    assert said is None or said.endswith(f": --seeds {numbers} would use all")
+
+
+def test_five_seeds_on_four_devices_are_told_of_before_they_train(whole_run, capsys):
+    final = whole_run("auto", seeds=5, name="firm").final
+    said = "warning: 5 seeds train on 1 of 4 devices, for they do not divide over more: --seeds 4 or 8 would use all"
+    assert said in capsys.readouterr().out
+    one = 5 * final.pflop * 1e15 / 1e12 / final.seconds  # on one device of 10^12 operations a second
+    assert final.share_of_peak == pytest.approx(one, rel=0.1)
 
 
 def test_too_many_devices_and_odd_batches_are_refused():

@@ -236,6 +236,17 @@ def test_a_folder_that_another_process_writes_to_is_refused(finished, tmp_path):
         train.train("supervised", TINY, finished.options("supervised", tmp_path / "run"))
 
 
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_that_another_writes(tmp_path):
+    """`sample` writes into a run folder without holding it, under a hidden name; a user may keep parts of his own."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    others = {".ssl-gen-0123456789abcdef0123456789abcdef.part", ".hidden.12.part", "movie.part", "notes.v2.part"}
+    for name in (*others, "final.json.123.part", "report.html.4567.part"):
+        (folder / name).write_text("")
+    with files.claimed(folder):
+        assert {path.name for path in folder.iterdir()} == others | {".lock"}
+
+
 def test_a_folder_that_cannot_be_written_is_named(finished, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .*file/run"):

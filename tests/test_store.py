@@ -163,18 +163,27 @@ def test_an_unknown_way_is_named():
 
 
 @pytest.mark.parametrize(
-    ("most", "now", "available", "expected"),
+    ("most", "now", "stat", "available", "expected"),
     [
-        ("max", "5", 100, 100 * 2**10),
-        ("2048", "1024", 100, 1024),
-        ("999999999", "1024", 1, 2**10),
-        (None, None, None, None),
+        ("max", "5", None, 100, 100 * 2**10),
+        ("2048", "1024", None, 100, 1024),
+        ("2048", "1024", "anon 24\nfile 1000\ninactive_file 900\nactive_file 100\n", 100, 1924),  # cgroup v2
+        ("2048", "1024", "inactive_file 5\nrss 24\ntotal_inactive_file 900\n", 100, 1924),  # v1
+        ("2048", "1024", "inactive_file 4096\n", 100, 2048),  # read a moment later
+        ("999999999", "1024", None, 1, 2**10),
+        (None, None, None, None, None),
     ],
 )
 def test_free_memory_of_a_processor_is_that_of_its_machine_or_of_its_container(
-    most, now, available, expected, tmp_path, monkeypatch
+    most, now, stat, available, expected, tmp_path, monkeypatch
 ):
-    files = {"most": most, "now": now, "meminfo": available and f"MemTotal: 9 kB\nMemAvailable:   {available} kB\n"}
+    """The page cache of a container counts as used, and is there to be had: memory.stat says how much."""
+    files = {
+        "most": most,
+        "now": now,
+        "memory.stat": stat,
+        "meminfo": available and f"MemTotal: 9 kB\nMemAvailable:   {available} kB\n",
+    }
     for name, content in files.items():
         if content:
             (tmp_path / name).write_text(content)

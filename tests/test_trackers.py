@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import struct
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from finished import RECIPES
 
 from ssl_gen import cli
+from ssl_gen.runs import train
 from ssl_gen.training import trackers
 from ssl_gen.training.log import Log
 from ssl_gen.types import UserError
@@ -22,9 +25,12 @@ SETTINGS = {"method": "vae", "config": {"latent": 5, "hidden": [4, 4]}, "commit"
 LINES = [(10, 0, {"loss": 1.5, "fid_pixels_ref=test": 20.0}), (10, 1, {"loss": 2.5}), (20, 0, {"loss": 1.25})]
 
 
-def written(tmp_path, *names: str, lines=LINES) -> list[trackers.Guarded]:
+CREATED = "2026-01-01T00:00:00+00:00"
+
+
+def written(tmp_path, *names: str, lines=LINES, created=CREATED) -> list[trackers.Guarded]:
     """A log with trackers, some lines in it, closed."""
-    opened = list(trackers.opened(names, trackers.About(tmp_path, (0, 1), SETTINGS)))
+    opened = list(trackers.opened(names, trackers.About(tmp_path, (0, 1), SETTINGS, created)))
     log = Log(tmp_path, [], opened)
     for step, seed, values in lines:
         log.write(step, seed, phase="main", **values)
@@ -85,6 +91,47 @@ def test_without_an_account_nothing_leaves_the_machine(stand_in, tmp_path, monke
         monkeypatch.setenv(variable, "offline")
     written(tmp_path, "wandb")
     assert stand_in.runs[0].settings["mode"] == mode
+
+
+def test_a_run_that_goes_on_has_the_name_that_it_had_and_a_new_one_in_its_folder_another(tmp_path):
+    """And no sign that a filter of MLflow takes for one of its own, whatever the folder is called."""
+    folder = tmp_path / 'it\'s \\ "this"'
+    first, again, new = (trackers.About(folder, (0, 1), {}, when) for when in (CREATED, CREATED, "2026-01-02"))
+    keys = [about.key(seed) for about in (first, again, new) for seed in (0, 1)]
+    assert keys[:2] == keys[2:4] and len(set(keys)) == 4 and all(key.isalnum() for key in keys)
+    assert first.key(0) != first._replace(folder=tmp_path / "other").key(0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "goes_on"),
+    [
+        ({}, False),
+        ({"WANDB_API_KEY": "x"}, True),
+        ({"WANDB_API_KEY": "x", "WANDB_MODE": "offline"}, False),
+        ({"WANDB_MODE": "online"}, True),
+    ],
+)
+def test_on_a_server_a_resumed_run_goes_on_and_offline_no_part_takes_the_place_of_another(
+    stand_in, tmp_path, monkeypatch, environment, goes_on
+):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        written(tmp_path, "wandb")
+    asked = [(run.settings.get("id"), run.settings.get("resume")) for run in stand_in.runs]
+    assert asked[:2] == asked[2:] and len(set(asked)) == (2 if goes_on else 1)
+    assert all((name is not None, resume == "allow") == (goes_on, goes_on) for name, resume in asked)
+
+
+def test_trackers_are_told_when_a_run_began_not_when_it_goes_on(finished, monkeypatch):
+    told, folder = [], finished("supervised")
+    monkeypatch.setattr(trackers, "opened", lambda names, about: told.append(about) or [])
+    job = train.prepare("supervised", RECIPES["supervised"].config, finished.options("supervised", folder))
+    job = job._replace(record=dataclasses.replace(job.record, created="later"))
+    train.open_trackers(job)
+    assert [about.created for about in told] == [json.loads((folder / "run.json").read_text())["created"]]
 
 
 def test_a_tracker_that_fails_is_told_of_once_and_costs_no_line(stand_in, tmp_path, capsys):

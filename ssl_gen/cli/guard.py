@@ -25,7 +25,23 @@ SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 
 def is_guarded(words: Sequence[str]) -> bool:
     """Is this a command that needs a parent and has none?"""
-    return words[:1] == ["train"] and "--distributed" in words and STREAM not in os.environ
+    if words[:1] != ["train"] or STREAM in os.environ:
+        return False
+    return "--distributed" in words or ("--no-distributed" not in words and _is_distributed_by_file(words))
+
+
+def _is_distributed_by_file(words: Sequence[str]) -> bool:
+    """Does the file of `--config` say so? One that is no regular file is not looked at: a pipe is read once."""
+    if not any(word.partition("=")[0] == "--config" for word in words):
+        return False  # without a look at what reads such files
+    from ssl_gen.cli import settings_file
+    from ssl_gen.types import UserError
+
+    try:
+        file = settings_file.named(words).file
+        return file is not None and file.is_file() and settings_file.read(file).get("distributed") is True
+    except UserError:
+        return False  # the command itself will say what is wrong
 
 
 def enter() -> None:

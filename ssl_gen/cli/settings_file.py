@@ -33,8 +33,14 @@ class Given(NamedTuple):
 def given(words: Sequence[str]) -> Given:
     """The words of a command and of its file, which is read once: it may be a pipe, as of the shell's <(...).
 
-    Raises UserError where --config names no file, or several, or one that cannot be read or is no TOML.
+    Raises UserError as `named`, and for a file that cannot be read or is no TOML.
     """
+    found = named(words)
+    return found._replace(values=read(found.file)) if found.file else found
+
+
+def named(words: Sequence[str]) -> Given:
+    """The words of a command and which file they name, unread. Raises UserError where that is none, or several."""
     from ssl_gen.types import UserError
 
     rest, files = [], []
@@ -46,8 +52,7 @@ def given(words: Sequence[str]) -> Given:
             rest.append(word)
     if len(files) > 1 or "" in files or any(file.startswith("--") for file in files):
         raise UserError(f"{FILE} takes one file of settings, such as settings.toml")
-    file = Path(files[0]) if files else None
-    return Given(rest, file, read(file) if file else {}, PRINT in words)
+    return Given(rest, Path(files[0]) if files else None, {}, PRINT in words)
 
 
 def read(path: Path) -> dict[str, Any]:

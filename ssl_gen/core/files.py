@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from ssl_gen.types import UserError
 
+HALF = re.compile(r"[^.].*\.\d+\.part", re.S)  # what `write_whole` is writing, but for hidden files
 SEAL = "sha256"  # the entry of a JSON object that holds the hash of all others
 
 
@@ -52,8 +54,9 @@ def claimed(folder: Path, wait: bool = False, advice: str = "choose another fold
             raise UserError(f"another process is writing to {folder}; wait for it or choose another --out") from None
         except OSError as error:  # ENOLCK: some network file systems
             raise UserError(f"cannot lock {folder}: {error.strerror}; choose another place with --out") from error
-        for half in folder.glob("*.part"):  # what a killed process was writing
-            half.unlink(missing_ok=True)
+        for half in folder.glob("*.part"):  # what a killed process was writing; others' are theirs, hidden ones too
+            if HALF.fullmatch(half.name):
+                half.unlink(missing_ok=True)
         yield folder
 
 

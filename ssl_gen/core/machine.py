@@ -32,8 +32,8 @@ def free_memory(device: jax.Device) -> int | None:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     if device.platform != "cpu":
         return None
-    numbers = [(_number(most), _number(now)) for most, now in CONTAINER]
-    left = [most - now for most, now in numbers if most and now]
+    numbers = [(_number(most), _number(now), _given_back(now.with_name("memory.stat"))) for most, now in CONTAINER]
+    left = [most - max(now - back, 0) for most, now, back in numbers if most and now]
     found = re.search(r"MemAvailable:\s+(\d+) kB", MEMORY.read_text()) if MEMORY.is_file() else None
     return min([*left, int(found[1]) * 2**10] if found else left, default=None)
 
@@ -45,6 +45,17 @@ def _number(file: Path) -> int:
     except OSError:
         return 0
     return int(said) if said.isdecimal() else 0
+
+
+def _given_back(file: Path) -> int:
+    """Bytes of files that a container has read and the system gives back when it wants memory: they count as used."""
+    try:
+        said = file.read_text()
+    except OSError:
+        return 0
+    # total_: of cgroup v1, with the groups below, as the number in use is; v2 has no other
+    found = re.search(r"^total_inactive_file (\d+)$", said, re.M) or re.search(r"^inactive_file (\d+)$", said, re.M)
+    return int(found[1]) if found else 0
 
 
 def cache_folder() -> Path | None:

@@ -11,6 +11,8 @@ Micikevicius et al. 2018, arXiv:1710.03740, sec. 3.1, keep them; bfloat16: Kalam
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -36,6 +38,31 @@ def chosen(asked: Asked) -> Precision:
     number = float(capability) if capability.replace(".", "", 1).isdigit() else 0.0  # other makers' have names
     has = first.platform == "tpu" or (first.platform == "gpu" and number >= HAS_BFLOAT16)
     return "bfloat16" if has else "float32"
+
+
+def of_float32() -> str:
+    """How this process multiplies float32 matrices: jax's setting, and what its default means here, in words.
+
+    TF32 has 10 bits of mantissa, bfloat16 7, float32 23; sums are float32. Source: jax's documentation, "Matmul
+    precision".
+    """
+    asked, first = jax.config.values["jax_default_matmul_precision"], jax.local_devices()[0]
+    if asked not in (None, "default"):
+        return str(asked)
+    capability = str(getattr(first, "compute_capability", ""))
+    if first.platform == "tpu":
+        return "default (bfloat16)"
+    if first.platform == "gpu" and re.fullmatch(r"\d+\.\d+", capability):  # NVIDIA's; others have names
+        tf32 = float(capability) >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+        return "default (TF32)" if tf32 else "default (float32)"
+    return "default (float32)" if first.platform == "cpu" else "default"
+
+
+def arithmetic() -> str:
+    """What features depend on besides weights and images, in words that are one kind of processor's."""
+    words = of_float32()
+    backend = jax.default_backend()
+    return backend if (backend, words) == ("cpu", "default (float32)") else f"{backend} {words}"
 
 
 def current() -> Precision:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN = 75  # exit status of a part of a table that a signal stopped: EX_TEMPFAIL, else it would count as done
 received: list[int] = []  # of `STOPPING`, by this process, in order: signals are a process's, not a run's
 
 
@@ -64,3 +65,11 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
     with _handled(flag):
         yield lambda: bool(seen)
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[Callable[[], int]]:
+    """Within, signals are counted, and do nothing else."""
+    seen: list[int] = []
+    with _handled(seen.append):
+        yield lambda: len(seen)

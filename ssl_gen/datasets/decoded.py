@@ -24,7 +24,7 @@ import PIL
 from ssl_gen.core.files import check_seal, read_json, say, say_once, write_json
 from ssl_gen.core.machine import cache_folder
 from ssl_gen.datasets.disk import Growing, blocks
-from ssl_gen.datasets.halfway import sync, workshop
+from ssl_gen.datasets.halfway import moving, sync, workshop
 from ssl_gen.datasets.reading import Reading
 from ssl_gen.types import UserError
 
@@ -69,6 +69,8 @@ def read(key: str) -> Decoded | None:
         reading = Reading.of_plain({"left_out": {}} | content["reading"])  # which older accounts do not have
     except (OSError, ValueError, KeyError, TypeError, UserError):
         say(f"{_pixels(folder, key)} was cut or changed since it was written: the folder is decoded again")
+        with contextlib.suppress(OSError):
+            _account(folder, key).unlink()
         return None
     return Decoded(images, kept, unread, reading)
 
@@ -88,7 +90,10 @@ def growing(key: str | None, files: int) -> Iterator[Growing]:
 
 
 def keep(key: str, decoded: Decoded, grown: Growing) -> Decoded:
-    """Give what was decoded on disk its name and account; the same, mapped there. In memory it stays as it is."""
+    """Give what was decoded on disk its name and account; the same, mapped there. In memory it stays as it is.
+
+    Where another process has kept the same meanwhile, that is mapped.
+    """
     folder = _folder()
     if folder is None or grown.path is None:
         return decoded
@@ -101,9 +106,13 @@ def keep(key: str, decoded: Decoded, grown: Growing) -> Decoded:
     }
     try:
         sync(grown.path)
-        os.replace(grown.path, _pixels(folder, key))
-        decoded = decoded._replace(images=_mapped(folder, key, decoded.images.shape))
-        write_json(_account(folder, key), content)
+        with moving(folder):
+            there = read(key)
+            if there is not None:
+                return there
+            os.replace(grown.path, _pixels(folder, key))
+            decoded = decoded._replace(images=_mapped(folder, key, decoded.images.shape))
+            write_json(_account(folder, key), content)
     except OSError as error:
         say_once(f"cannot write {folder}: {error.strerror}; decoded images are not kept; set XDG_CACHE_HOME")
     return decoded

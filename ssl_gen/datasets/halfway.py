@@ -68,6 +68,19 @@ def notes_of(files: Sequence[Path]) -> Notes:
     return Notes(files[0].with_suffix(".json") if inside else None)
 
 
+@contextlib.contextmanager
+def moving(folder: Path) -> Iterator[None]:
+    """Within, no other process moves what it made into a folder: who comes later sees what is there, and takes it.
+
+    To replace a file that another process has mapped can end that process, on a network file system. Without locks
+    (some of these have none) nobody waits.
+    """
+    with open(folder / ".lock", "w") as handle:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def sync(file: Path) -> None:
     """Bring what was written to a file, or into a map of it, to the disk."""
     with open(file, "rb+") as opened:

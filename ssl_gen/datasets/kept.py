@@ -29,7 +29,7 @@ from ssl_gen.core.machine import cache_folder
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.dataset import Dataset, Known
 from ssl_gen.datasets.disk import Empty, blocks, in_folder, in_memory, mapped_from, write
-from ssl_gen.datasets.halfway import sync, workshop
+from ssl_gen.datasets.halfway import moving, sync, workshop
 from ssl_gen.datasets.reading import Reading
 from ssl_gen.types import UserError
 
@@ -45,11 +45,15 @@ class Origin(NamedTuple):
     stamp: str = ""  # of its files
 
 
-def stamp_of(files: Iterable[Path], more: str = "") -> str:
-    """Names, sizes and moments of change of files, hashed: another one where any was changed, added or taken away."""
-    digest = hashlib.sha256(more.encode(errors="surrogateescape"))
+def stamp_of(root: Path, files: Iterable[Path], passed: Iterable[Path] = ()) -> str:
+    """Names, sizes and moments of change of files, hashed: another one where any was changed, added or taken away.
+
+    Names are those below `root`, by whatever path that is given. passed: paths there of which the names count alone.
+    """
+    names = "\0".join(str(path.relative_to(root)) for path in passed)
+    digest = hashlib.sha256(names.encode(errors="surrogateescape"))
     for file in files:
-        digest.update(f"\0{file}\0{_state(file)}".encode(errors="surrogateescape"))
+        digest.update(f"\0{file.relative_to(root)}\0{_state(file)}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -166,7 +170,8 @@ def _hash(block: np.ndarray) -> str:
 def _keep(origin: Origin, dataset: Dataset, bench: Path) -> Dataset:
     """The data set, kept and mapped from where it is kept; as it is, which is said, where the disk does not take it.
 
-    All of it is hashed where it was made: who is killed meanwhile goes on from there. Then it is moved.
+    All of it is hashed where it was made: who is killed meanwhile goes on from there. Then it is moved, unless another
+    process has kept the same meanwhile: then that is taken.
     """
     folder = bench.parent.parent
     account = _account(folder, origin)
@@ -177,29 +182,35 @@ def _keep(origin: Origin, dataset: Dataset, bench: Path) -> Dataset:
         places = [_place(getattr(dataset, name), kind, bench) for name, kind in ARRAYS.items()]
         dataset = dataset.hash_known()
         hashes = [[_hash(block) for block in blocks(getattr(dataset, name))] for name in ARRAYS]
-        kept: dict[str, dict[str, Any]] = {}
-        for name, (file, offset), each in zip(ARRAYS, places, hashes, strict=True):
+        for file, _ in places:
             if file.parent == bench:
                 sync(file)
-                file = file.replace(account.with_name(f"{account.stem}-{name}.u8"))
-            inside = file.is_relative_to(folder)
-            kept[name] = {
-                "file": str(file.relative_to(folder) if inside else file),
-                "offset": offset,
-                "shape": list(getattr(dataset, name).shape),
-                "state": _state(file),
-                "blocks": each,
+        with moving(account.parent):
+            there = read(origin)
+            if there is not None:
+                return there
+            kept: dict[str, dict[str, Any]] = {}
+            for name, (file, offset), each in zip(ARRAYS, places, hashes, strict=True):
+                if file.parent == bench:
+                    file = file.replace(account.with_name(f"{account.stem}-{name}.u8"))
+                inside = file.is_relative_to(folder)
+                kept[name] = {
+                    "file": str(file.relative_to(folder) if inside else file),
+                    "offset": offset,
+                    "shape": list(getattr(dataset, name).shape),
+                    "state": _state(file),
+                    "blocks": each,
+                }
+            content = {
+                "format": FORMAT,
+                "stamp": origin.stamp,
+                "class_names": list(dataset.class_names),
+                "skipped": list(dataset.skipped),
+                "reading": (dataset.reading or Reading()).plain(),
+                "dataset": dataset.sha256,
+                "arrays": kept,
             }
-        content = {
-            "format": FORMAT,
-            "stamp": origin.stamp,
-            "class_names": list(dataset.class_names),
-            "skipped": list(dataset.skipped),
-            "reading": (dataset.reading or Reading()).plain(),
-            "dataset": dataset.sha256,
-            "arrays": kept,
-        }
-        write_json(account, content)
+            write_json(account, content)
         train, labels, test, test_labels = (_mapped(folder, kept[name], kind) for name, kind in ARRAYS.items())
     except OSError as error:
         say_once(f"cannot write {folder / 'kept'}: {error.strerror}; the data set is not kept; set XDG_CACHE_HOME")

@@ -180,7 +180,7 @@ def folder_origin(asked: Asked) -> Origin | None:
         return None
     tables = found.passed.get(NO_IMAGE, [])  # labels.csv is no image; of what else is passed over, names count
     names = [*found.folders, *(path for paths in found.passed.values() for path in paths)]
-    stamp = kept.stamp_of([*found.images, *tables], "\0".join(map(str, names)))
+    stamp = kept.stamp_of(root, [*found.images, *tables], names)
     return Origin(f"folder:{root.resolve()}", stamp)
 
 
@@ -189,7 +189,7 @@ def npz_origin(asked: Asked) -> Origin | None:
     file = Path(asked.path)
     if not file.is_file() or npz.size_of(asked.path) < disk.LARGE:
         return None
-    return Origin(f"npz:{file.resolve()}", kept.stamp_of([file]))
+    return Origin(f"npz:{file.resolve()}", kept.stamp_of(file.parent, [file]))
 
 
 def prepared_origin(asked: Asked) -> Origin | None:
@@ -201,7 +201,7 @@ def prepared_origin(asked: Asked) -> Origin | None:
     ]  # a version, a config
     files = sorted(file for account in accounts for file in account.parent.iterdir())
     large = bool(files) and sum(file.stat().st_size for file in files) >= disk.LARGE // 4  # they are compressed
-    return Origin(f"{asked.name} in {root.resolve()}", kept.stamp_of(files)) if large else None
+    return Origin(f"{asked.name} in {root.resolve()}", kept.stamp_of(root, files)) if large else None
 
 
 DATASETS = {  # name -> what it is and how it is read; any other name is one of tensorflow-datasets

@@ -165,15 +165,23 @@ def batch_of(labelled: Array, unlabelled: Array, rows: Rows) -> Batch:
     return batch
 
 
-def open_store(images: np.ndarray, asked: Asked = "auto", several: bool = False) -> Store:
-    """The store of training images (N, H, W, C) uint8; `auto` streams what would take too much of a device's memory.
+def choose_store(images: np.ndarray, asked: Asked = "auto") -> Asked:
+    """Where training images (N, H, W, C) uint8 lie: `auto` streams what would take too much of a device's memory.
 
-    several: the devices are of several processes. Raises UserError on another word.
+    Raises UserError on another word.
     """
-    if choose("store", asked, ("auto", "device", "stream")) == "auto":
-        free = free_memory(jax.local_devices()[0])
-        asked = "stream" if free is not None and images.nbytes > SHARE * free else "device"
-    if asked == "device":
+    if choose("store", asked, ("auto", "device", "stream")) != "auto":
+        return asked
+    free = free_memory(jax.local_devices()[0])
+    return "stream" if free is not None and images.nbytes > SHARE * free else "device"
+
+
+def open_store(images: np.ndarray, asked: Asked = "auto", several: bool = False) -> Store:
+    """The store of training images (N, H, W, C) uint8, as `choose_store` says.
+
+    several: the devices are of several processes, which have agreed on one. Raises UserError on another word.
+    """
+    if choose_store(images, asked) == "device":
         return Store(images)
     advise(images, mmap.MADV_RANDOM)  # else the system reads up to megabytes around each image
     return StreamedStore(images, lazy=several)

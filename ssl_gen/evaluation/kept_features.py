@@ -2,7 +2,8 @@
 
 A frozen encoder says the same of the same images in every run, seed and metric, and on a CPU it says it slowly. What it
 said is kept in the user's cache under the name of the encoder, which holds a hash of its weights and settings, and the
-hash of the images: 5 kB an image of 1,280 features. What cannot be kept, or came back damaged, is computed again.
+hash of the images and of what multiplies (backend, precision): 5 kB an image of 1,280 features. What cannot be kept, or
+came back damaged, is computed again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from ssl_gen.core.compiling import jit_inference
 from ssl_gen.core.files import read_hashed, say_once, write_hashed
 from ssl_gen.core.machine import cache_folder, cores
+from ssl_gen.core.precision import arithmetic
 from ssl_gen.types import Array, Tree
 
 AT_ONCE = 50  # images; ours: of 500 images of 224 x 224 pixels the widest maps alone hold 2.4 GB
@@ -74,7 +76,7 @@ def folder(name: str) -> Path | None:
 
 def place(name: str, images: np.ndarray) -> Path | None:
     """The file of the features of some images."""
-    said = f"{FORMAT} {images.dtype} {images.shape} {jax.default_backend()}"
+    said = f"{FORMAT} {images.dtype} {images.shape} {arithmetic()}"
     found = hashlib.sha256(said.encode() + images.tobytes()).hexdigest()
     kept_in = folder(name)
     return kept_in and kept_in / f"{found[:32]}.npy"

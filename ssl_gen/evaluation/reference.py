@@ -14,6 +14,7 @@ import numpy as np
 
 from ssl_gen.core.files import read_hashed, say_once, write_hashed
 from ssl_gen.core.machine import cache_folder
+from ssl_gen.core.precision import arithmetic
 from ssl_gen.datasets.dataset import Dataset
 from ssl_gen.datasets.store import Store
 from ssl_gen.evaluation.features import Extractor
@@ -28,11 +29,12 @@ UNKEPT: dict[str, np.ndarray] = {}  # features that could not be written to the 
 
 
 def cached_features(extractor: Extractor, store: Store) -> np.ndarray:
-    """Features (N, F) of real images, kept on disk under a hash of the images and the extractor's name.
+    """Features (N, F) of real images, kept on disk under a hash of all that they depend on.
 
-    Where they cannot be kept there they are kept in memory, and what is broken there is made again.
+    That is the images, the extractor's name, and the backend and precision of products. Where they cannot be kept there
+    they are kept in memory, and what is broken there is made again.
     """
-    digest = hashlib.sha256(f"{extractor.name} {(len(store), *store.shape)}".encode())
+    digest = hashlib.sha256(f"{extractor.name} {(len(store), *store.shape)} {arithmetic()}".encode())
     for block in store.blocks():
         digest.update(np.ascontiguousarray(block).data)
     key, folder = digest.hexdigest(), cache_folder()

@@ -374,7 +374,8 @@ def check_note(folder: Path, note: Mapping[str, Any] | None, record: RunRecord) 
 def common(record: RunRecord) -> dict[str, Any]:
     """What must be the same in all processes of a run: what its numbers depend on, and how they divide the work."""
     plain = to_plain(record)
-    placing = {name: record.options[name] for name in ("replicas", "data_parallel", "shard_params")}
+    names = ("replicas", "data_parallel", "shard_params", "store", "accumulate", "remat")
+    placing = {name: record.options[name] for name in names}
     return {name: plain[name] for name in SAME} | placing | {"versions": record.versions}
 
 

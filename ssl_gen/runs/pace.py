@@ -19,6 +19,7 @@ from ssl_gen.types import Tree, UserError
 
 MINUTES = 10.0  # of training, start and evaluation apart; ours
 TIMED = 2.0  # seconds of each phase, at least
+CALL = 5.0  # seconds of one call, at most, if its steps take as long as one alone; ours
 LEAST = 100  # steps, however slow the machine is
 
 
@@ -54,30 +55,38 @@ def steps_in(minutes: float, name: str, config: Any, options: Options) -> Paced:
 
 
 def seconds_a_step(job: train.Job) -> float:
-    """The mean over a run's steps, of all its seeds, each phase as often as it comes."""
-    replicas, states, rows, _ = train.begin(job, min(job.every))
+    """The mean over a run's steps, of all its seeds, each phase as often as it comes, in calls as in training."""
+    longest = min(job.every)
+    replicas, states, rows, _ = train.begin(job, longest)
     phases, active = job.compiled.method.phases, [True] * len(job.record.seeds)
     total, first, seconds = sum(phase.steps for phase in phases), 0, 0.0
     for index, phase in enumerate(phases):
 
-        def step(states: Tree, index: int = index, first: int = first) -> Tree:
-            one = rows(Segment(index, first, first, first + 1))
-            return replicas.advance(states, index, one, 1, active)[0]
+        def advance(states: Tree, start: int, steps: int, index: int = index, first: int = first) -> Tree:
+            some = rows(Segment(index, first, first + start, first + start + steps))
+            return jax.block_until_ready(replicas.advance(states, index, some, steps, active)[0])
 
         if phase.steps:
-            states = jax.block_until_ready(step(states))  # compiled
-            seconds += phase.steps / total * timed(step, states)
+            each, states = timed(advance, states, longest)
+            seconds += phase.steps / total * each
         first += phase.steps
     return seconds
 
 
-def timed(step: Callable[[Tree], Tree], states: Tree) -> float:
-    """Seconds of one step, over as many as take `TIMED` seconds."""
+def timed(advance: Callable[[Tree, int, int], Tree], states: Tree, longest: int) -> tuple[float, Tree]:
+    """Seconds of a step, and the states that the next phase goes on with: those that were given are given away.
+
+    advance: (states, first step, steps) -> states; in calls of up to `longest` steps, as many as take `TIMED` seconds.
+    """
+    states = advance(states, 0, 1)  # compiled
+    start = perf_counter()
+    states = advance(states, 1, 1)
+    steps = max(1, min(longest, round(CALL / max(perf_counter() - start, 1e-6))))
     start, passed, made = perf_counter(), 0.0, 0
     while passed < TIMED:
-        states = jax.block_until_ready(step(states))
-        made, passed = made + 1, perf_counter() - start
-    return passed / made
+        states = advance(states, 2 + made, steps)
+        made, passed = made + steps, perf_counter() - start
+    return passed / made, states
 
 
 def rounded_down(steps: float) -> int:

@@ -7,7 +7,6 @@ import datetime
 import functools
 import os
 import platform
-import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from ssl_gen.core.machine import cores
 from ssl_gen.core.plain import to_plain
+from ssl_gen.core.precision import of_float32
 from ssl_gen.datasets import stratify, summary
 from ssl_gen.datasets.dataset import HIDDEN
 from ssl_gen.datasets.masking import Mask
@@ -93,23 +93,11 @@ def device() -> str:
 
 
 def precision(products: Precision = "float32") -> str:
-    """How this process multiplies matrices and convolves: jax's setting of float32, and what its default means here.
+    """How this process multiplies matrices and convolves.
 
-    TF32 has 10 bits of mantissa, bfloat16 7, float32 23; sums are float32. Source: jax's documentation, "Matmul
-    precision". Where products are cast to bfloat16, float32 is left to few, such as those of spectral norms.
+    Where products are cast to bfloat16, float32 is left to few, such as those of spectral norms.
     """
-    if products != "float32":
-        return f"{products} (what stays float32: {precision()})"
-    asked, first = jax.config.values["jax_default_matmul_precision"], jax.local_devices()[0]
-    if asked not in (None, "default"):
-        return str(asked)
-    capability = str(getattr(first, "compute_capability", ""))
-    if first.platform == "tpu":
-        return "default (bfloat16)"
-    if first.platform == "gpu" and re.fullmatch(r"\d+\.\d+", capability):  # NVIDIA's; others have names
-        tf32 = float(capability) >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
-        return "default (TF32)" if tf32 else "default (float32)"
-    return "default (float32)" if first.platform == "cpu" else "default"
+    return of_float32() if products == "float32" else f"{products} (what stays float32: {of_float32()})"
 
 
 def precisions(group: ProcessGroup, products: Precision = "float32") -> str:
@@ -275,15 +263,18 @@ def conclude(
     outcome: Outcome,
     lines: Sequence[dict[str, Any]],
     reference: Reference,
+    devices: int,
 ) -> tuple[FinalRecord, list[np.ndarray]]:
     """final.json: the metrics of the replicas that did not stop, and what the log says of the way there.
+
+    devices: as many as trained.
 
     With it, where there is a classifier, the log-probabilities (T, K) that each of them gives the test images.
     """
     unmeasured: dict[str, str] = {}
     metrics = measure_seeds(compiled, data, states, reference, unmeasured=unmeasured)
     operations = None if compiled.method.fit else pflop(compiled.method, data.dataset.spec.shape)
-    seconds, words, shared = outcome.seconds, record.precision or "", record.options["data_parallel"]
+    seconds, seeds, words = outcome.seconds, len(record.seeds), record.precision or ""
     final = FinalRecord(
         method=record.method,
         dataset=record.dataset,
@@ -293,8 +284,9 @@ def conclude(
         steps=record.steps,
         seconds=round(seconds, 2),
         pflop=operations,
-        images_per_second=None if outcome.stopped else images_per_second(compiled.method, len(record.seeds), seconds),
-        share_of_peak=None if outcome.stopped else share_of_peak(operations, len(data.seeds), seconds, words, shared),
+        # a seed that stopped did not train to the end
+        images_per_second=None if outcome.stopped else images_per_second(compiled.method, seeds, seconds),
+        share_of_peak=None if outcome.stopped else share_of_peak(operations, seeds, seconds, words, devices),
         metrics=metrics | history(lines, record.seeds, outcome.stopped),
         unmeasured=unmeasured,
         stopped=[Stop(**why) for why in outcome.stopped.values()],

@@ -20,7 +20,7 @@ from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.core.precision import chosen, products_in
 from ssl_gen.core.wording import size
 from ssl_gen.datasets.batches import Rows
-from ssl_gen.datasets.store import Store, open_store
+from ssl_gen.datasets.store import Store, choose_store, open_store
 from ssl_gen.evaluation.inference import Compiled, compiled, probabilities
 from ssl_gen.evaluation.reference import Reference
 from ssl_gen.metrics import classification
@@ -44,6 +44,7 @@ from ssl_gen.runs.rounds import chooser
 from ssl_gen.training import loop, trackers
 from ssl_gen.training.checkpoints import newest_whole, open_checkpoints
 from ssl_gen.training.log import Log, NullLog, text_of
+from ssl_gen.training.mesh import idle
 from ssl_gen.training.processes import SINGLE_PROCESS, ProcessGroup, join, words
 from ssl_gen.training.programs import Replicas, check_memory
 from ssl_gen.training.replicas import make_replicas
@@ -242,7 +243,9 @@ def begin(job: Job, longest: int) -> Begun:
     """The seeds of a job, in calls of up to `longest` steps."""
     method, data, options = job.compiled.method, job.data, job.options
     seeds, several = job.record.seeds, job.group.count > 1
-    store = open_store(data.dataset.train_images, options.store, several)
+    images = data.dataset.train_images
+    places = job.group.all_gather(choose_store(images, options.store))  # each process has its own free memory
+    store = open_store(images, "stream" if "stream" in places else "device", several)
     replicas = make_replicas(
         method,
         store,
@@ -269,6 +272,7 @@ def train_claimed(job: Job) -> Any:
         kept = open_checkpoints(job.target / "checkpoints", group, records.identity(job.record))
         opened.enter_context(contextlib.closing(kept))
         records.check_note(job.target, kept.note, job.record)
+        devices = 1
         before = () if method.fit else kept.log  # a method fitted in one go is fitted again
         log = Log(job.target, before, open_trackers(job)) if group.is_main else NullLog()
         opened.callback(log.close)
@@ -284,14 +288,16 @@ def train_claimed(job: Job) -> Any:
                 job.asked, job.target, job.record.method, job.compiled, job.data, job.reference(), group.is_main
             )
             replicas, initial, rows, _ = begin(job, min(*job.every, *(evaluator.every for evaluator in during)))
+            devices = replicas.devices
             if group.is_main:
                 check_room(job.target, initial)
+                warn_of_idle(job, replicas)
             outcome = loop.train(
                 replicas, method.phases, rows, seeds, job.every, log, kept, during, initial, options.quiet, group
             )
             ended = [] if outcome.interrupted else [i for i in range(len(seeds)) if i not in outcome.stopped]
             states = {i: replicas.replica(outcome.states, i) for i in ended}
-    return group.broadcast(lambda: concluded(job, outcome, states, log.lines))
+    return group.broadcast(lambda: concluded(job, outcome, states, log.lines, devices))
 
 
 def open_trackers(job: Job) -> list[trackers.Guarded]:
@@ -299,7 +305,8 @@ def open_trackers(job: Job) -> list[trackers.Guarded]:
     names = (*(("tensorboard",) if job.options.tensorboard else ()), *job.options.track)
     record = to_plain(job.record)
     settings = {name: record[name] for name in ("method", "config", "dataset", "labels", "mask", "versions", "commit")}
-    return list(trackers.opened(names, trackers.About(job.target, job.record.seeds, settings)))
+    created = records.load_run(job.target).created  # of the first call, not of this one
+    return list(trackers.opened(names, trackers.About(job.target, job.record.seeds, settings, created)))
 
 
 def check_room(folder: Path, states: Tree) -> None:
@@ -311,8 +318,16 @@ def check_room(folder: Path, states: Tree) -> None:
         raise UserError(f"{folder}: its disk has {left} left, and checkpoints need {needed}: free some, or give --out")
 
 
+def warn_of_idle(job: Job, replicas: Replicas) -> None:
+    """Say where devices have nothing to do that as many seeds could use; with `--replicas loop` that is asked for."""
+    there = jax.device_count() if job.group.count > 1 else jax.local_device_count()
+    said = idle(len(job.record.seeds), job.options.data_parallel, replicas.devices, there)
+    if said and replicas.mode != "loop":
+        print(f"warning: {said}", flush=True)
+
+
 def concluded(
-    job: Job, outcome: loop.Outcome, states: dict[int, State], lines: Sequence[dict[str, Any]]
+    job: Job, outcome: loop.Outcome, states: dict[int, State], lines: Sequence[dict[str, Any]], devices: int
 ) -> dict[str, Any] | None:
     """Samples, final.json and the report of the seeds that did not stop; only the report where a signal stopped it."""
     if outcome.interrupted:
@@ -328,7 +343,7 @@ def concluded(
         replica = min(states)
         given = job.compiled, job.data, states[replica], replica, job.record.method
         undrawn = attempt_grid(job.target / SAMPLES, *given)
-    final, outputs = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference())
+    final, outputs = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference(), devices)
     if undrawn:
         final = dataclasses.replace(final, unmeasured=final.unmeasured | {SAMPLES: undrawn})
     if outputs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from ssl_gen.core.trees import digest, named
 from ssl_gen.training import processes
 from ssl_gen.types import Tree, UserError
 
+HALF = ".orbax-checkpoint-tmp"  # of the name of a checkpoint that is being written
 KEEP = 3  # newest checkpoints that stay
 
 
@@ -216,14 +218,17 @@ def open_checkpoints(
 ) -> Checkpoints:
     """The checkpoints in `folder`, which is made where it is missing, to go on with: what is damaged is set aside.
 
-    identity: what says which run it is, as JSON holds it. Of several processes all open them together.
-    Raises UserError where the folder cannot be written.
+    Nobody else may write there, as in a run folder that is `claimed`: what is half written is removed. identity: what
+    says which run it is, as JSON holds it. Of several processes all open them together. Raises UserError where the
+    folder cannot be written.
     """
     opened = Checkpoints(folder, None, group, identity or {})
     if not group.is_main:
         return opened
     with opened.writing():
         folder.mkdir(parents=True, exist_ok=True)
+        for half in folder.glob(f"[0-9]*{HALF}*"):  # of a process that was killed while it saved; orbax leaves it
+            shutil.rmtree(half, ignore_errors=True)
         whole = set_aside(folder)
         opened = opened._replace(manager=manager_of(folder, max_to_keep=KEEP, enable_async_checkpointing=True))
         return opened._replace(note=whole.note, log=whole.log) if whole else opened

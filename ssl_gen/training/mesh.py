@@ -50,6 +50,22 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
+def idle(seeds: int, data_parallel: int, used: int, devices: int) -> str | None:
+    """What leaves devices without work though there are as many seeds, in words; None where none is.
+
+    used: of `devices`, `data_parallel` a seed or a stack of seeds.
+    """
+    groups = devices // data_parallel
+    if used >= min(seeds, groups) * data_parallel:
+        return None
+    fewer = seeds // groups * groups
+    numbers = " or ".join(str(number) for number in (fewer, fewer + groups) if number)
+    return (
+        f"{seeds} seeds train on {used} of {devices} devices, for they do not divide over more: "
+        f"--seeds {numbers} would use all"
+    )
+
+
 def part_of(shape: tuple[int, ...], devices: int) -> P:
     """How a leaf lies over the devices of the axis `data`: along its largest axis that their number divides.
 

@@ -37,6 +37,7 @@ class StepPrograms(NamedTuple):
     ]  # (state, phase, rows (steps, ...), steps) -> sums
     lower: Callable[[Replica, int, Rows], jax.stages.Lowered]  # (state, phase, rows of one step)
     step: Callable[[int], Any]  # phase -> the jitted step
+    devices: int  # that are at work
     zeros: list[dict[str, np.ndarray]]  # the metrics of each phase at 0
 
 
@@ -149,6 +150,7 @@ def make_step_programs(
         run,
         lower,
         compiled.__getitem__,
+        mesh.size if mesh else 1,
         totals,
     )
 
@@ -183,6 +185,7 @@ def looped(programs: StepPrograms, replicas: int, at_once: int) -> Replicas:
         replica=lambda states, index: programs.whole(states[index].state),
         step=programs.step,
         lower=lambda states, phase, rows: programs.lower(states[0], phase, Rows(*(part[0] for part in rows))),
+        devices=programs.devices,
     )
 
 
@@ -204,6 +207,7 @@ def vmapped(programs: StepPrograms) -> Replicas:
         replica=lambda states, index: jax.tree.map(lambda leaf: leaf[index], programs.whole(states.state)),
         step=programs.step,
         lower=programs.lower,
+        devices=programs.devices,
     )
 
 
@@ -274,4 +278,4 @@ def pmapped(
     def replica(states: Tree, index: int) -> State:
         return jax.tree.map(lambda leaf: leaf[index], stack(states).state)
 
-    return Replicas("pmap", init, advance, stack, place, replica, compiled.__getitem__, lower)
+    return Replicas("pmap", init, advance, stack, place, replica, compiled.__getitem__, lower, count)

@@ -30,6 +30,7 @@ class Replicas(NamedTuple):
     replica: Callable[[Tree, int], State]  # states -> the method's state of one replica, on this process's devices
     step: Callable[[int], Any]  # phase -> the jitted step
     lower: Callable[[Tree, int, Rows], jax.stages.Lowered]  # (states, phase, rows of one step (S, ...)) -> for a look
+    devices: int  # that train
 
 
 class Replica(NamedTuple):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ssl_gen.core.failures import in_words
-from ssl_gen.core.files import say
+from ssl_gen.core.files import say, sha256
 from ssl_gen.types import UserError
 
 PROJECT = "ssl_gen"  # under which both servers keep the runs
@@ -28,6 +28,11 @@ class About(NamedTuple):
     folder: Path
     seeds: Sequence[int]
     settings: Mapping[str, Any]  # nested, as run.json has them
+    created: str  # when the run began, as run.json has it
+
+    def key(self, seed: int) -> str:
+        """Hexadecimal digits: those of a seed of this run whenever it goes on, and not of a new one in its folder."""
+        return sha256(f"{self.created}#{self.folder.resolve().name}#{seed}".encode())[:32]
 
 
 class Tracker(Protocol):
@@ -60,12 +65,17 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run a seed, grouped by the run's folder, in which its files lie; offline unless there is an account."""
+    """A run a seed, grouped by the run's folder, in which its files lie; offline unless there is an account.
+
+    A resumed run goes on in the same ones on a server. Offline it has new ones: of two with one name the server keeps
+    the latter (wandb's issue 3841).
+    """
 
     def __init__(self, about: About) -> None:
         import wandb
 
         known = "WANDB_MODE" in os.environ or "WANDB_API_KEY" in os.environ
+        online = known and os.environ.get("WANDB_MODE", "online") in ("online", "run", "shared")
         self.runs: dict[int, Any] = {}
         for seed in about.seeds:
             run = wandb.init(
@@ -77,6 +87,7 @@ class WeightsAndBiases:
                 mode=None if known else "offline",
                 reinit="create_new",  # the seeds' runs are open side by side
                 settings=wandb.Settings(silent=True, console="off"),
+                **({"id": about.key(seed), "resume": "allow"} if online else {}),
             )
             run.define_metric("step")
             run.define_metric("*", step_metric="step")  # its own count never goes back, as a resumed run does
@@ -105,8 +116,8 @@ class MLflow:
 
     def _run(self, experiment: str, about: About, seed: int) -> str:
         """The run of a seed: the one that an earlier part of the training made, or a new one with its settings."""
-        key = f"{about.folder.resolve()}#{seed}"
-        earlier = self.client.search_runs([experiment], f"tags.`ssl_gen.run` = '{key}'".replace("\\", "\\\\"))
+        key = about.key(seed)
+        earlier = self.client.search_runs([experiment], f"tags.`ssl_gen.run` = '{key}'")
         if earlier:
             self.client.update_run(earlier[0].info.run_id, status="RUNNING")
             return str(earlier[0].info.run_id)
