@@ -13,6 +13,7 @@ import yaml
 
 from experiments import (
     cifar10_jpeg_label_efficiency,
+    cifar10_jpeg_ten_masks,
     digits_flow,
     digits_label_efficiency,
     label_efficiency,
@@ -37,7 +38,13 @@ from ssl_gen.types import ImageSpec, UserError
 
 ROOT = Path(__file__).parents[1]
 BOTH = [digits_label_efficiency, mnist_label_efficiency]
-ALL = [*BOTH, cifar10_jpeg_label_efficiency, digits_flow, mnist_flow]  # that have a tiny form with curves
+ALL = [
+    *BOTH,
+    cifar10_jpeg_label_efficiency,
+    cifar10_jpeg_ten_masks,
+    digits_flow,
+    mnist_flow,
+]  # that have a tiny form with curves
 COMMAND = re.compile(r'python -m experiments\."\$EXPERIMENT" --index "\$\w+" --of "\$COUNT" --out "\$OUT"')
 LINEAR = Row("linear", linear.Config(), Options(dataset="digits", seeds=2, features="random", quiet=True))
 
