@@ -10,11 +10,11 @@
 
 Dai et al. 2017 (arXiv:1705.09783) say that a discriminator which tells classes apart gains by generated images beside
 the data and not by good ones: then error and FID should go against each other. The four in the middle share networks,
-batches, noise, rate and number of updates (300 epochs), so that their generators' aims are what differs (and what is said of each
-method on its page: `sgan` has a score for "generated" where the others have 0, normal latents, and a mean whose batch
-statistics are its own). Sizes and the rate are those of the plain GANs of `digits_label_efficiency`, `a`, `b` and the
-distance of `bad_gan` those of its script for SVHN. Nothing was chosen on these data. No sample obeys a label but
-`triple_gan`'s.
+batches, noise, rate and number of updates (300 epochs), so that their generators' aims are what differs, and what is
+said of each method on its page: `sgan` has a score for "generated" where the others have 0, normal latents, and a mean
+whose batch statistics are its own. Sizes and the rate are those of the plain GANs of `digits_label_efficiency`, weights
+and the distance of `bad_gan` those of its script for SVHN. Nothing was chosen on these data. No sample obeys a label
+but `triple_gan`'s.
 
 Command: python -m experiments.digits_bad_gan (three minutes of one core a row); with --missing two of its rows come
 from the record of `digits_label_efficiency`
