@@ -230,7 +230,8 @@ def test_what_a_row_to_be_trained_learns_of_is_trained_though_it_is_recorded():
 def test_ten_masks_of_photographs_train_side_by_side_in_half_precision(tmp_path):
     name, row = "airbench@40", cifar10_jpeg_ten_masks.TINY["airbench@40"]
     assert cifar10_jpeg_ten_masks.ROWS[name].options.seeds == 10
-    row = row._replace(config=dataclasses.replace(row.config, steps=2))
+    few = dataclasses.replace(row.options, evaluators=())
+    row = row._replace(config=dataclasses.replace(row.config, steps=2), options=few)
     (entry,) = table.train({name: row}, tmp_path).values()
     assert entry.final.seeds == [0, 1] and len(set(entry.final.masks)) == 2
     assert entry.final.precision.startswith("bfloat16")
