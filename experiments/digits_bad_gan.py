@@ -16,8 +16,8 @@ whose batch statistics are its own. Sizes and the rate are those of the plain GA
 and the distance of `bad_gan` those of its script for SVHN. Nothing was chosen on these data. No sample obeys a label
 but `triple_gan`'s.
 
-Command: python -m experiments.digits_bad_gan (three minutes of one core a row); with --missing two of its rows come
-from the record of `digits_label_efficiency`
+Command: python -m experiments.digits_bad_gan (three minutes of one idle core a row); with --missing two of its rows
+come from the record of `digits_label_efficiency`
 """
 
 import dataclasses
