@@ -10,6 +10,9 @@
 All but `linear` have the network of Jordan 2024 (arXiv:2404.00498) at half width, 0.5 M parameters, Adam and an EMA
 that classifies (and, where there are guesses, makes them). Settings are those of `fixmatch`'s quick preset but for
 steps and batches: none was chosen by an error; that noisy_student's two networks have half of its steps each is ours.
+Nor were the methods: wanted was the one that does best on a validation split of one mask, for which two cores, at two
+to three hours a seed and method, had no time. `fixmatch` is there as what the others build on, `free_match` as the one
+whose thresholds set themselves; `cifar10_jpeg_candidates` asks six of them, and is to be run on an accelerator.
 The files are a lossy copy (quality 75): numbers compare with each other, not with CIFAR-10's. `cifar10_jpeg_frozen` has
 features of pretrained networks, of a fifth of the images and with masks of its own.
 

@@ -7,6 +7,7 @@
     null                    unlabelled images are told no class, as in plain classifier-free guidance: the warning
     floor                   the labelled images alone
     ceiling                 with all labels
+    unconditional           a flow of the same images that is told no class: what labels are worth to it is the rest
     dual_pseudo_training    FixMatch's classifier guesses what the flow learns, and then learns what the flow draws
     edm, mean_flow          other ways to learn the same images and guesses, with 50 labels; mean_flow draws in one look
     r3gan, s3gan            GANs that learn the same images and guesses, with 50 labels
@@ -100,7 +101,9 @@ OTHERS = {
     "s3gan": GUESSING._replace(method="s3gan", config=S3GAN),
 }
 
-ROWS = label_efficiency.spread(METHODS, COUNTS, {"ceiling": DRAWING}) | label_efficiency.spread(OTHERS, (50,), {})
+UNCONDITIONAL = DRAWING._replace(config=dataclasses.replace(FLOW, unlabelled="null", label_dropout=1.0))
+REFERENCES = {"ceiling": DRAWING, "unconditional": UNCONDITIONAL}
+ROWS = label_efficiency.spread(METHODS, COUNTS, REFERENCES) | label_efficiency.spread(OTHERS, (50,), {})
 BASELINE = "floor"
 COPYING = ("copying_labelled", "copying_unlabelled")
 METRICS = ("fid", "agreement_svc", "coverage", *COPYING, "deviation_ratio", "first_error")

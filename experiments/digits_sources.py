@@ -19,6 +19,15 @@ from ssl_gen.methods.self_training import gan_self_training
 from ssl_gen.runs.options import Options
 
 TWENTY = Options(dataset="digits", labels="20", seeds=5, features="random")
+SETS: dict[str, tuple[str, ...]] = {
+    "labels": ("labels",),
+    "samples": ("samples",),
+    "guesses": ("guesses",),
+    "labels_and_samples": ("labels", "samples"),
+    "labels_and_guesses": ("labels", "guesses"),
+    "guesses_and_samples": ("guesses", "samples"),
+    "all": ("labels", "guesses", "samples"),
+}
 WHOLE = gan_self_training.Config(
     steps=2_000,
     warm_up=0.2,
@@ -36,26 +45,23 @@ WHOLE = gan_self_training.Config(
 )
 
 
-def learning(*sources: str) -> Row:
-    """The method with these sources alone."""
+def learning(whole: Row, *sources: str) -> Row:
+    """A method that has the three switches, with these sources alone."""
     config = dataclasses.replace(
-        WHOLE,
+        whole.config,
         from_labels="labels" in sources,
         from_guesses="guesses" in sources,
         from_samples="samples" in sources,
     )
-    return Row("gan_self_training", config, TWENTY)
+    return whole._replace(config=config)
 
 
-ROWS = {
-    "labels": learning("labels"),
-    "samples": learning("samples"),
-    "guesses": learning("guesses"),
-    "labels_and_samples": learning("labels", "samples"),
-    "labels_and_guesses": learning("labels", "guesses"),
-    "guesses_and_samples": learning("guesses", "samples"),
-    "all": learning("labels", "guesses", "samples"),
-}
+def of_each_set(whole: Row) -> dict[str, Row]:
+    """The rows of a method with each set of its sources."""
+    return {name: learning(whole, *sources) for name, sources in SETS.items()}
+
+
+ROWS = of_each_set(Row("gan_self_training", WHOLE, TWENTY))
 BASELINE = "labels"
 METRICS = ("agreement_svc", "fid")
 

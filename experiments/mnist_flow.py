@@ -10,6 +10,7 @@
     gan_self_training       the GAN to measure them by, of `mnist_label_efficiency`, on the same features
     mean_flow               draws in one look, of the same guesses, with 100 labels
     ceiling                 a flow of all labels
+    unconditional           a flow of the same images that is told no class
 
 Samples are drawn without guidance, the network sees 2 x 2 pixels as one. Lengths are what 40 minutes of one core a seed
 allow; no setting was tuned. Read agreement beside `copying` (below -3: nearer to the training images than test images
@@ -59,7 +60,10 @@ METHODS = {
 }
 MEAN_FLOW = GUESSING._replace(method="mean_flow", config=mean_flow.Config(steps=FLOW.steps, fold=True))
 
-ROWS = label_efficiency.spread(METHODS, COUNTS, {"ceiling": FLOWS})
+UNCONDITIONAL = Row("flow_matching", dataclasses.replace(FLOW, unlabelled="null", label_dropout=1.0), DRAWING)
+REFERENCES = {"ceiling": FLOWS, "unconditional": UNCONDITIONAL}
+
+ROWS = label_efficiency.spread(METHODS, COUNTS, REFERENCES)
 ROWS |= label_efficiency.spread({"mean_flow": MEAN_FLOW}, (100,), {})
 BASELINE = "fixmatch"
 METRICS = ("fid", "agreement", "cas", "coverage", "copying_labelled", "copying_unlabelled", "first_error")

@@ -1,9 +1,12 @@
 """What `digits_sampling` and `mnist_sampling` share: trained flows drawn from in other ways; nothing is trained.
 
 steps       1 to 50 of them, against how often the network is looked at: Euler's method looks once in a step, Heun's
-            twice, `edm`'s Heun once in the last
+            twice, `edm`'s Heun once in the last; `mean_flow` once
 guidance    1 (none) to 5, `flow_matching` as it is drawn from otherwise, 20 steps by Heun's method: what is gained
             in obedience (agreement) stands beside what is lost (FID, and C_T, below -3 where samples are copies)
+
+Runs that are not there yet are passed over and named: what there is can be measured, recorded and drawn, the rest
+later.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from ssl_gen.types import UserError
 
 STEPS = (1, 2, 5, 10, 20, 50)
 GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0)
+Measured = dict[str, dict[str, Summary]]  # metric -> way -> summary over the seeds
 WIDE = 20.0  # a metric's largest value over its smallest, above which its axis is logarithmic
 
 
@@ -54,7 +58,7 @@ class Study(NamedTuple):
     seeds: int
     samples: int  # of each seed and way
     steps: Mapping[str, Way]
-    guidance: Mapping[str, Way]  # none: no figure of it
+    guidance: Mapping[str, Way]
     shown: tuple[str, ...]  # metrics, of which fid stands in both figures, the others beside guidance
 
 
@@ -73,6 +77,20 @@ def guided(method: str, run: str, metrics: tuple[str, ...]) -> dict[str, Way]:
     return {f"guidance {by:g}": Way(method, by, run, {"guidance": by}, metrics) for by in GUIDANCE}
 
 
+def ways_of(study: Study) -> dict[str, Way]:
+    """All of them."""
+    return {**study.steps, **study.guidance}
+
+
+def in_order(study: Study, found: Measured) -> Measured:
+    """What was measured of the study's ways, in its order; a metric that no way has is left out."""
+    metrics = [metric for metric in study.shown if metric in found]
+    ordered = {
+        metric: {key: found[metric][key] for key in ways_of(study) if key in found[metric]} for metric in metrics
+    }
+    return {metric: values for metric, values in ordered.items() if values}
+
+
 class Made(NamedTuple):
     """Where the numbers of a way come from."""
 
@@ -84,7 +102,7 @@ class Made(NamedTuple):
 class Kept(NamedTuple):
     """What is measured so far."""
 
-    metrics: dict[str, dict[str, Summary]]  # metric -> way -> summary over the seeds
+    metrics: Measured  # metric -> way -> summary over the seeds
     made: dict[str, Made]  # way ->
 
 
@@ -102,7 +120,7 @@ def read(path: Path, study: Study, folder: Path) -> Kept:
     """
     content = json.loads(path.read_text()) if path.exists() else {}
     made = {key: Made(*values) for key, values in content.get("made", {}).items()}
-    ways = {**study.steps, **study.guidance}
+    ways = ways_of(study)
     now = {key: source(study, ways[key], folder) for key in made if key in ways}
     left = {key: each for key, each in made.items() if now.get(key, each.of) in (None, each.of)}
     metrics = content["metrics"] if "made" in content else content  # as it was: nothing says of which runs
@@ -114,15 +132,21 @@ def read(path: Path, study: Study, folder: Path) -> Kept:
     )
 
 
-def measure(study: Study, folder: Path, kept: Path, data_dir: Path | None) -> dict[str, dict[str, Summary]]:
-    """{metric: {way: summary over the seeds}}, those that `read` has of the file `kept`; it grows way by way.
+def measure(study: Study, folder: Path, kept: Path, data_dir: Path | None) -> Kept:
+    """What can be measured of a study, with what `read` has of the file `kept`, which grows way by way.
 
-    Raises UserError where a run is not there or not trained.
+    Runs that are not finished are passed over, and said in one line. Raises UserError where one stopped.
     """
-    ways = {**study.steps, **study.guidance}
+    ways = ways_of(study)
     found, made = read(kept, study, folder)
     known = set(made)
-    for name in dict.fromkeys(way.run for key, way in ways.items() if key not in known):
+    wanted = list(dict.fromkeys(way.run for key, way in ways.items() if key not in known))
+    absent = [name for name in wanted if not (folder / name / "final.json").exists()]
+    if absent:
+        print(f"passed over, not finished in {folder}: {', '.join(absent)}", flush=True)
+    for name in wanted:
+        if name in absent:
+            continue
         run = load_run(folder / name)
         run.check_trained()
         states = {replica: run.states[replica] for replica in run.temperatures}
@@ -140,7 +164,26 @@ def measure(study: Study, folder: Path, kept: Path, data_dir: Path | None) -> di
                 made[key] = Made(str(source(study, way, folder)), record.commit(), record.device())
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(kept, json.dumps(Kept(found, made)._asdict()).encode())
-    return {metric: {key: found[metric][key] for key in ways if key in found[metric]} for metric in study.shown}
+    return Kept(in_order(study, found), made)
+
+
+def together(study: Study, measured: Kept, earlier: Numbers | None) -> Numbers:
+    """The record of what was measured and, of other ways, of what was recorded, and where each of it was made.
+
+    Raises UserError where there is neither.
+    """
+    old, found = {} if earlier is None else earlier.metrics, measured.metrics
+    metrics = in_order(study, {name: {**old.get(name, {}), **found.get(name, {})} for name in study.shown})
+    if not metrics:
+        raise UserError(f"nothing to record: train {study.of} first")
+    cells = [(name, key, each) for name, values in metrics.items() for key, each in values.items()]
+    new = [key for name, key, each in cells if old.get(name, {}).get(key) != each]
+    made = [(measured.made[key].device, str(measured.made[key].commit)) for key in new]
+    if earlier is not None and len(new) < len(cells):
+        made = [(earlier.device, str(earlier.commit)), *made]
+    device, commit = ("; ".join(dict.fromkeys("; ".join(each).split("; "))) for each in zip(*made, strict=True))
+    seeds = list(range(study.seeds))
+    return Numbers(study.dataset, study.samples, study.labels, seeds, "drawn with", device, commit, metrics)
 
 
 def draw(study: Study, numbers: Numbers, folder: Path) -> list[Path]:
@@ -150,16 +193,16 @@ def draw(study: Study, numbers: Numbers, folder: Path) -> list[Path]:
         ("steps", study.steps, study.shown[:1], "looks at the network"),
         ("guidance", study.guidance, study.shown, "guidance"),
     ):
-        for metric in metrics if ways else ():
-            values = numbers.metrics[metric]
+        for metric in metrics:
+            values = numbers.metrics.get(metric, {})
             points = [
                 efficiency.Point(way.curve, way.place, {metric: values[key]})
                 for key, way in ways.items()
                 if key in values
             ]
             shown = efficiency.figure(points, metric, against, WIDE)
-            assert shown is not None, "a record has at least one point"
-            written += efficiency.save(shown, folder / f"{study.name}_{what}_{metric}")
+            if shown is not None:  # else none of it is measured yet
+                written += efficiency.save(shown, folder / f"{study.name}_{what}_{metric}")
     return written
 
 
@@ -176,20 +219,14 @@ def main(study: Study, description: str | None, arguments: Sequence[str] | None 
     parser.add_argument("--record", action="store_true", help=f"write the results to experiments/{name}.json")
     asked = parser.parse_args(arguments)
     path = HERE / f"{name}.json"
+    recorded = load(path) if path.exists() else None
+    tracked = recorded if isinstance(recorded, Numbers) else None
     if asked.what == "measure":
         cache.keep_compiled()
         found = measure(study, asked.runs, asked.out, asked.data_dir)
-        seeds = list(range(study.seeds))
-        made = read(asked.out, study, asked.runs).made.values()  # maybe at other times, on other machines
-        device = " or ".join(dict.fromkeys(each.device for each in made))
-        commit = " or ".join(dict.fromkeys(each.commit for each in made if each.commit)) or None
-        numbers = Numbers(
-            study.dataset, study.samples, study.labels, seeds, "drawn with", device, commit, metrics=found
-        )
         if asked.record:
-            write_whole(path, (json.dumps(to_plain(numbers), indent=1) + "\n").encode())
+            write_whole(path, (json.dumps(to_plain(together(study, found, tracked)), indent=1) + "\n").encode())
         return
-    tracked = load(path) if path.exists() else None
-    if not isinstance(tracked, Numbers):
+    if tracked is None:
         raise UserError(f"experiments/{name}.json is not there: measure with --record")
     draw(study, tracked, DOCS)

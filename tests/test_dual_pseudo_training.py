@@ -171,6 +171,7 @@ def test_drawing_comes_on_top_of_the_steps_of_the_other_phases(steps):
         ({"from_labels": False, "from_guesses": False, "from_samples": False}, "nothing to learn"),
         ({"generated_batch": 48}, "multiple"),
         ({"unlabelled_batch": 96}, "multiple"),
+        ({"label_dropout": 1.0}, "draws none for the classifier"),
         ({"widths": ()}, "widths is empty"),
         ({"attention": (2,)}, "levels are 0 to 1"),
     ],

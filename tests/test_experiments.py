@@ -7,14 +7,21 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from experiments import (
+    cifar10_jpeg_ten_masks,
+    digits_bad_gan,
     digits_demo,
+    digits_dual_sources,
+    digits_flow,
     digits_sampling,
+    digits_sources,
     figures,
+    mnist_flow,
     mnist_orderings,
     mnist_sampling,
     readme,
@@ -27,12 +34,15 @@ from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
 from ssl_gen.evaluation import features
 from ssl_gen.methods import METHODS
+from ssl_gen.metrics import statistics
 from ssl_gen.networks.pretrained.sources import PACKAGES
 from ssl_gen.reports import records
 from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page as comparing
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.runs import train
+from ssl_gen.runs.options import Options
+from ssl_gen.types import ImageSpec, UserError
 
 ROOT = Path(__file__).parents[1]
 TABLES = [path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "ROWS = " in path.read_text()]
@@ -247,6 +257,107 @@ def test_a_row_that_a_signal_stopped_is_not_taken_for_done(asked, tmp_path, monk
     with pytest.raises(SystemExit) as stopped:
         table.main("digits_demo", SHRUNK, None, (), "a title", arguments=[*asked, "--out", str(tmp_path)])
     assert stopped.value.code == signals.AGAIN == 75
+
+
+def test_ten_masks_of_photographs_train_side_by_side_in_half_precision(tmp_path):
+    name, row = "airbench@40", cifar10_jpeg_ten_masks.TINY["airbench@40"]
+    assert cifar10_jpeg_ten_masks.ROWS[name].options.seeds == 10
+    few = dataclasses.replace(row.options, evaluators=())
+    row = row._replace(config=dataclasses.replace(row.config, steps=2), options=few)
+    (entry,) = table.train({name: row}, tmp_path).values()
+    assert entry.final.seeds == [0, 1] and len(set(entry.final.masks)) == 2
+    assert entry.final.precision.startswith("bfloat16")
+    assert row.options.replicas == "vmap"
+
+
+def test_the_two_networks_of_ten_masks_differ_in_nothing_else():
+    for row in cifar10_jpeg_ten_masks.ROWS.values():
+        plain = cifar10_jpeg_ten_masks.ROWS["wide_resnet@40"]
+        assert dataclasses.replace(row.config, network="wide_resnet", width=32) == plain.config
+        assert dataclasses.replace(row.options, labels="40") == plain.options
+
+
+def test_every_source_of_two_methods_is_switched_alike():
+    gan, flow = digits_sources.ROWS, digits_dual_sources.ROWS
+    assert list(gan) == list(flow) and len({table.fingerprint(row) for row in flow.values()}) == len(flow)
+    for name, row in flow.items():
+        switches = [f"from_{source}" for source in ("labels", "guesses", "samples")]
+        assert [getattr(row.config, each) for each in switches] == [
+            getattr(gan[name].config, each) for each in switches
+        ]
+        assert row.options.labels == gan[name].options.labels
+    assert table.fingerprint(flow["all"]) == table.fingerprint(digits_flow.ROWS["dual_pseudo_training@20"])
+
+
+def test_discriminators_that_tell_classes_apart_share_sizes_batches_rate_and_length():
+    rows = [digits_bad_gan.ROWS[name] for name in ("sgan", "feature_matching", "bad_gan", "without_pull_away")]
+    for name in digits_bad_gan.SHARED:
+        assert len({getattr(row.config, name) for row in rows}) == 1
+    assert {row.config.network for row in rows} == {"mlp"}
+
+
+@pytest.mark.parametrize("module", [digits_flow, mnist_flow])
+def test_an_unconditional_flow_is_measured_by_no_label(module):
+    row = module.ROWS["unconditional@all"]
+    assert not METHODS[row.method].make(row.config, ImageSpec(8, 8, 1, 10)).conditional and not row.metrics
+    assert dataclasses.replace(row.config, unlabelled="guessed", label_dropout=0.1) == module.FLOW
+
+
+def a_study(steps, guidance):
+    """Of a run that is there, and of one that is not."""
+    ways = {f"steps {n}": sampling.Way("flow", n, "flow", {"steps": n}, ("fid",)) for n in steps}
+    ways |= {"later": sampling.Way("later", 1, "later", {"steps": 1}, ("fid",))}
+    guided = {f"guidance {w:g}": sampling.Way("flow", w, "flow", {"guidance": w}, ("fid", "copying")) for w in guidance}
+    return sampling.Study("a_study", "an_experiment", "digits", 50, 2, 50, ways, guided, ("fid", "copying_labelled"))
+
+
+@pytest.fixture
+def drawn_from(tmp_path, monkeypatch):
+    """Its folder of finished runs, without a network: every way to draw comes to the same numbers."""
+    for name in ("HERE", "DOCS"):
+        monkeypatch.setattr(sampling, name, tmp_path)
+    run = types.SimpleNamespace(check_trained=lambda: None, states={}, temperatures={}, compiled=None, sampler=dict)
+    names = {"fid": "fid_some_ref=test_n=50", "copying": "copying_labelled_some_ref=test_n=50"}
+
+    def measured(_compiled, _data, _states, _reference, metrics, _sampler):
+        return {names[metric]: statistics.summary([1.0, 2.0]) for metric in metrics}
+
+    monkeypatch.setattr(sampling.cache, "keep_compiled", lambda: None)
+    monkeypatch.setattr(sampling, "load_run", lambda _folder: run)
+    monkeypatch.setattr(sampling, "data_of", lambda _run: (Options(), None))
+    monkeypatch.setattr(sampling, "make_reference", lambda _data, _options: None)
+    monkeypatch.setattr(sampling.record, "measure_seeds", measured)
+    monkeypatch.setattr(sampling.record, "commit", lambda: "first")
+    (tmp_path / "runs" / "flow").mkdir(parents=True)
+    (tmp_path / "runs" / "flow" / "final.json").touch()
+    return tmp_path
+
+
+def test_what_can_be_measured_is_recorded_and_drawn_and_the_rest_is_named(drawn_from, monkeypatch, capsys):
+    runs, record = drawn_from / "runs", drawn_from / "a_study.json"
+    sampling.main(a_study((1, 2), ()), None, ["--record", "--runs", str(runs), "--out", str(drawn_from / "kept.json")])
+    assert f"passed over, not finished in {runs}: later\n" in capsys.readouterr().out
+    first = json.loads(record.read_text())
+    assert {name: list(ways) for name, ways in first["metrics"].items()} == {"fid": ["steps 1", "steps 2"]}
+    sampling.main(a_study((1, 2), (1.0,)), None, ["figures"])
+    assert {path.name for path in drawn_from.glob("*.svg")} == {"a_study_steps_fid.svg"}
+    # elsewhere, where no run is but what was measured of another way: the record keeps its own, and says both places
+    monkeypatch.setattr(sampling.record, "commit", lambda: "second")
+    kept = {"fid": {"guidance 1": statistics.summary([3.0, 5.0])}}
+    made = {"guidance 1": ("a run that is elsewhere", "second", first["device"])}
+    (drawn_from / "other.json").write_text(json.dumps({"metrics": kept, "made": made}))
+    there = ["--record", "--runs", "absent", "--out", str(drawn_from / "other.json")]
+    for _ in range(2):  # and stays as it is where nothing is new
+        sampling.main(a_study((1, 2), (1.0,)), None, there)
+        after = json.loads(record.read_text())
+        assert list(after["metrics"]["fid"]) == ["steps 1", "steps 2", "guidance 1"]
+        assert after["metrics"]["fid"] == first["metrics"]["fid"] | kept["fid"]
+        assert after["commit"] == "first; second" and after["device"] == first["device"]
+
+
+def test_a_study_of_which_nothing_is_there_is_one_line(drawn_from):
+    with pytest.raises(UserError, match="nothing to record: train an_experiment first"):
+        sampling.main(a_study((1,), ()), None, ["--record", "--runs", "absent", "--out", str(drawn_from / "kept.json")])
 
 
 def test_an_experiment_resumes_what_is_finished(trained):

@@ -1,5 +1,7 @@
 """Lipman et al. 2023: the field of a Gaussian and of two points in closed form, the solvers on them, loss, guidance."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -308,6 +310,30 @@ def test_guidance_away_from_no_class_needs_a_field_that_learnt_it(module, sample
     ) as refused:
         method.sample(None, jax.random.key(0), jnp.zeros(2, jnp.int32), sampler)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("module", [flow_matching, edm, mean_flow])
+def test_a_field_whose_labels_are_all_dropped_draws_the_same_whatever_class_is_asked_for(module):
+    small = module.Config(label_dropout=1.0, unlabelled="null", widths=(8,))
+    method = module.make(small, SPEC)
+    images = jnp.zeros((3, *SPEC.shape))
+    state = method.init(jax.random.key(0), Batch(images, jnp.zeros(3, jnp.int32), images))
+    # the last layer starts at 0
+    state = jax.tree.map(lambda each: each + 0.1 if jnp.issubdtype(each.dtype, jnp.floating) else each, state)
+    drawn = [method.sample(state, jax.random.key(1), jnp.full(3, k), method.sampler) for k in (-1, 0, 2)]
+    assert not method.conditional
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    told = module.make(dataclasses.replace(small, label_dropout=0.5), SPEC)
+    assert told.conditional
+    assert np.any(np.asarray(told.sample(state, jax.random.key(1), jnp.zeros(3, jnp.int32), told.sampler)) != drawn[0])
+
+
+@pytest.mark.parametrize(("module", "sampler"), [(flow_matching, FlowSampler), (edm, edm.EdmSampler)])
+def test_guidance_towards_a_class_needs_a_field_that_learnt_one(module, sampler):
+    method = module.make(module.Config(label_dropout=1.0), SPEC)
+    with pytest.raises(UserError, match="never learnt one: train it with label_dropout below 1"):
+        method.sample(None, jax.random.key(0), jnp.zeros(2, jnp.int32), sampler(guidance=2.0))
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,10 @@ def test_a_list_is_rows_that_may_wait_for_another():
         read("a b\nc\n")
 
 
-def test_the_list_for_an_accelerator_is_of_rows_that_there_are():
-    jobs = read((Path(many.__file__).parent / "accelerator_rows.txt").read_text())
-    assert len(jobs) == len({(job.experiment, job.row) for job in jobs}) > 50
+@pytest.mark.parametrize(("name", "least"), [("accelerator_rows", 60), ("accelerator_ten_masks", 6)])
+def test_a_list_for_an_accelerator_is_of_rows_that_there_are(name, least):
+    jobs = read((Path(many.__file__).parent / f"{name}.txt").read_text())
+    assert len(jobs) == len({(job.experiment, job.row) for job in jobs}) >= least
     for job in jobs:
         rows = importlib.import_module(f"experiments.{job.experiment}").ROWS
         assert job.row in rows

@@ -22,6 +22,7 @@ def study(tmp_path, monkeypatch):
     for run in "ab":
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "metrics.jsonl").write_text(f"{run}\n")
+        (tmp_path / "runs" / run / "final.json").touch()
     calls: list[str] = []
 
     def load(folder):
@@ -71,7 +72,7 @@ def test_a_record_says_the_commits_that_measured_it_not_the_one_that_wrote_it(st
     assert record.commit == "first" and list(record.metrics["fid"]) == list(WAYS)
     (tmp_path / "runs" / "b" / "metrics.jsonl").write_text("trained again\n")
     study()
-    assert tracked.load(tmp_path / "a_study.json").commit == "first or second"
+    assert tracked.load(tmp_path / "a_study.json").commit == "first; second"
 
 
 def test_what_was_measured_of_a_run_that_is_gone_stands(study, tmp_path):

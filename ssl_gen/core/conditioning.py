@@ -2,7 +2,8 @@
 
 All images are one pool, in which each is seen once an epoch. Images whose label is visible have it; of the others they
 are told the class that an earlier run guesses (`guessed`), or none (`null`), or they are not seen (`left_out`). Labels
-are dropped at times, so that one network knows both the class and no class; none is class K.
+are dropped at times, so that one network knows both the class and no class; none is class K. Where all are dropped
+nothing is told, and the model is an unconditional one, which draws what it likes whatever class it is asked for.
 """
 
 from __future__ import annotations
@@ -47,8 +48,18 @@ def knows_none(config: Any) -> bool:
     return config.label_dropout > 0 or config.unlabelled == "null"
 
 
-def check_guided(guidance: float, knows: bool) -> None:
-    """Raise UserError for guidance other than 1, none, away from no class where that was never learnt."""
+def knows_classes(config: Any) -> bool:
+    """Does a model with this config learn any class?"""
+    return config.label_dropout < 1
+
+
+def check_guided(guidance: float, knows: bool, classes: bool = True) -> None:
+    """Raise UserError for guidance other than 1, none, away from no class where that, or any class, was not learnt."""
+    if guidance != 1 and not classes:
+        raise UserError(
+            f"guidance is {guidance:g}, towards a class, and this network never learnt one: "
+            "train it with label_dropout below 1, or leave guidance at 1"
+        )
     if guidance != 1 and not knows:
         raise UserError(
             f"guidance is {guidance:g}, away from images without a class, which this network never learnt: "
@@ -59,6 +70,11 @@ def check_guided(guidance: float, knows: bool) -> None:
 def or_none(labels: Array, classes: int) -> Array:
     """labels (B,) int32, negative for none -> (B,), K for none."""
     return jnp.where(labels < 0, classes, labels)
+
+
+def asked_for(labels: Array, dropout: float) -> Array:
+    """labels (B,) that samples are asked for -> (B,), -1, none, of a model whose labels were all dropped."""
+    return labels if dropout < 1 else jnp.full_like(labels, -1)
 
 
 def told_classes(key: Key, labels: Array, dropout: float, classes: int) -> Array:

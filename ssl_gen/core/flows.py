@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jax.scipy.stats
 
 from ssl_gen.core.batching import shard_batch
-from ssl_gen.core.conditioning import guided_at, told_classes
+from ssl_gen.core.conditioning import asked_for, guided_at, told_classes
 from ssl_gen.core.ema import update_ema
 from ssl_gen.core.gradient import Terms
 from ssl_gen.core.odes import integrate
@@ -115,6 +115,7 @@ class Flow:
 
     def velocity(self, state: TrainState, labels: Array, sampler: FlowSampler) -> Callable[[Array, Array], Array]:
         """(x (B, H, W, C), t ()) -> v_w, for labels (B,), negative for none, with the sampler's guidance."""
+        labels = asked_for(labels, self.label_dropout)
 
         def at(x: Array, time: Array) -> Array:
             def predict(x: Array, classes: Array) -> Array:

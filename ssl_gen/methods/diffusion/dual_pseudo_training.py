@@ -30,7 +30,7 @@ import optax
 
 from ssl_gen.augmentation import STRONG_DIGITS, STRONG_PHOTOGRAPHS, WEAK_PHOTOGRAPHS, Augmentation, augment
 from ssl_gen.core.batching import shard_batch
-from ssl_gen.core.conditioning import check_guided
+from ssl_gen.core.conditioning import check_guided, knows_classes
 from ssl_gen.core.flows import Flow
 from ssl_gen.core.options import check_multiples
 from ssl_gen.core.players import Player
@@ -40,7 +40,7 @@ from ssl_gen.losses.sources import Taught, learn_sources, lengths
 from ssl_gen.losses.thresholds import Marginals, uniform_marginals
 from ssl_gen.networks import classifiers
 from ssl_gen.networks.unet import unet
-from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState
+from ssl_gen.types import Array, Batch, ImageSpec, Key, Method, Metrics, Phase, TrainState, UserError
 
 PAPER = "You et al. 2023, arXiv:2302.10586"
 
@@ -109,6 +109,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
     """Flow and classifiers for images of `spec`; samples obey their labels."""
     check_multiples(config, "labelled_batch", "generated_batch", "unlabelled_batch")
     check_multiples(config, "generated_batch", "unlabelled_batch")
+    if not knows_classes(config):
+        raise UserError("label_dropout is 1: a flow that learns no class draws none for the classifier; choose less")
     first, second, third = lengths(config)
     drawn, size = draws(config, spec.classes), config.generated_batch
     network = classifiers.classifier(

@@ -37,8 +37,10 @@ from ssl_gen.core.batching import shard_batch
 from ssl_gen.core.conditioning import (
     TOLD,
     Unlabelled,
+    asked_for,
     check_guided,
     guided_at,
+    knows_classes,
     knows_none,
     phase_of,
     told_classes,
@@ -65,7 +67,7 @@ class Config:
     unlabelled: Unlabelled = "guessed"  # what is done with images without a label; ours
     labelled_batch: int = 64  # images a step, of the labelled alone where others are left out; ours
     unlabelled_batch: int = 64  # images a step of all images, else; ours
-    label_dropout: float = 0.1  # share of labels that are dropped; Ho and Salimans 2022, sec. 4.2
+    label_dropout: float = 0.1  # share of labels dropped, 1: no class is learnt; Ho and Salimans 2022, sec. 4.2
     widths: tuple[int, ...] = (32, 64)  # channels of a level of the U-Net, sides halve from one to the next; ours
     blocks: int = 1  # residual blocks a level, down and up; ours
     attention: tuple[int, ...] = ()  # levels, from 0, with attention; ours: none
@@ -156,7 +158,8 @@ def churned(levels: Array, sampler: EdmSampler) -> Array:
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
-    """A denoiser for images of `spec`; samples obey their labels."""
+    """A denoiser for images of `spec`; samples obey their labels, unless all are dropped."""
+    conditional = knows_classes(config)
     rate = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
     denoiser = Player("denoiser", unet(config, spec, highest=HIGHEST), optax.adam(rate), ema=True)
 
@@ -188,7 +191,8 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(update_ema(player, config.averaging, step)), metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: EdmSampler) -> Array:
-        check_guided(sampler.guidance, knows_none(config))
+        check_guided(sampler.guidance, knows_none(config), conditional)
+        labels = asked_for(labels, config.label_dropout)
         keys = jax.random.split(key)
         levels = noise_levels(sampler)
         starts = churned(levels, sampler)
@@ -211,4 +215,4 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return integrate(slope, noise, levels, sampler.solver, churn, correct_last=False).clip(-1, 1)
 
     phase = phase_of(config, learn)
-    return Method(init, (phase,), sample, conditional=True, told=TOLD[config.unlabelled], sampler=EdmSampler())
+    return Method(init, (phase,), sample, conditional=conditional, told=TOLD[config.unlabelled], sampler=EdmSampler())

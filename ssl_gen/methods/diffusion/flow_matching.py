@@ -43,7 +43,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_gen.augmentation import Augmentation, augment
-from ssl_gen.core.conditioning import TOLD, Unlabelled, check_guided, knows_none, phase_of
+from ssl_gen.core.conditioning import TOLD, Unlabelled, check_guided, knows_classes, knows_none, phase_of
 from ssl_gen.core.flows import Flow
 from ssl_gen.core.players import Player
 from ssl_gen.core.samplers import FlowSampler
@@ -60,7 +60,7 @@ class Config:
     unlabelled: Unlabelled = "guessed"  # what is done with images without a label; ours
     labelled_batch: int = 64  # images a step, of the labelled alone where others are left out; ours
     unlabelled_batch: int = 64  # images a step of all images, else; ours
-    label_dropout: float = 0.1  # share of labels that are dropped; Ho and Salimans 2022, sec. 4.2
+    label_dropout: float = 0.1  # share of labels dropped, 1: no class is learnt; Ho and Salimans 2022, sec. 4.2
     widths: tuple[int, ...] = (32, 64)  # channels of a level of the U-Net, sides halve from one to the next; ours
     blocks: int = 1  # residual blocks a level, down and up; ours
     attention: tuple[int, ...] = ()  # levels, from 0, with attention; ours: none
@@ -91,7 +91,8 @@ def nothing(images: Array) -> Array:
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
-    """A velocity field for images of `spec`; samples obey their labels."""
+    """A velocity field for images of `spec`; samples obey their labels, unless all are dropped."""
+    conditional = knows_classes(config)
     rate = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
     field = Player("field", unet(config, spec), optax.adam(rate), ema=True)
     flow = Flow(field, spec.shape, spec.classes, config.logit_deviation, config.label_dropout, config.averaging)
@@ -106,7 +107,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(player), metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: FlowSampler) -> Array:
-        check_guided(sampler.guidance, knows_none(config))
+        check_guided(sampler.guidance, knows_none(config), conditional)
         return flow.sample(state.field, key, labels, sampler)
 
     def encode(state: State, images: Array) -> Array:
@@ -122,7 +123,9 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return of_levels(flow.log_density(state.field, keys[1], images, nothing(images)), images)
 
     phase = phase_of(config, learn)
-    method = Method(init, (phase,), sample, conditional=True, told=TOLD[config.unlabelled], sampler=FlowSampler())
+    method = Method(
+        init, (phase,), sample, conditional=conditional, told=TOLD[config.unlabelled], sampler=FlowSampler()
+    )
     if not knows_none(config):
         return method
     return method._replace(

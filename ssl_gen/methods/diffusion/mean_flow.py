@@ -33,7 +33,17 @@ import optax
 
 from ssl_gen.augmentation import Augmentation, augment
 from ssl_gen.core.batching import shard_batch
-from ssl_gen.core.conditioning import TOLD, Unlabelled, check_guided, knows_none, or_none, phase_of, told_classes
+from ssl_gen.core.conditioning import (
+    TOLD,
+    Unlabelled,
+    asked_for,
+    check_guided,
+    knows_classes,
+    knows_none,
+    or_none,
+    phase_of,
+    told_classes,
+)
 from ssl_gen.core.ema import update_ema
 from ssl_gen.core.flows import between
 from ssl_gen.core.gradient import Terms
@@ -53,7 +63,7 @@ class Config:
     unlabelled: Unlabelled = "guessed"  # what is done with images without a label; ours
     labelled_batch: int = 64  # images a step, of the labelled alone where others are left out; ours
     unlabelled_batch: int = 64  # images a step of all images, else; ours
-    label_dropout: float = 0.1  # share of labels that are dropped; Ho and Salimans 2022, arXiv:2207.12598, sec. 4.2
+    label_dropout: float = 0.1  # share dropped, 1: no class is learnt; Ho and Salimans 2022, arXiv:2207.12598, sec. 4.2
     widths: tuple[int, ...] = (32, 64)  # channels of a level of the U-Net, sides halve from one to the next; ours
     blocks: int = 1  # residual blocks a level, down and up; ours
     attention: tuple[int, ...] = ()  # levels, from 0, with attention; ours: none
@@ -125,9 +135,10 @@ def on_both_sides(
 
 
 def make(config: Config, spec: ImageSpec) -> Method:
-    """A field of mean velocities for images of `spec`; samples obey their labels."""
+    """A field of mean velocities for images of `spec`; samples obey their labels, unless all are dropped."""
     choose("tangent", config.tangent, ("conditional", "predicted"))
-    check_guided(config.trained_guidance, knows_none(config))
+    conditional = knows_classes(config)
+    check_guided(config.trained_guidance, knows_none(config), conditional)
     rate = optax.cosine_decay_schedule(config.learning_rate, max(config.steps, 1))
     # the native convolution alone has the forward mode that a jvp needs
     field = Player("field", unet(config, spec, "native", HIGHEST), optax.adam(rate), ema=True)
@@ -168,7 +179,7 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return State(update_ema(player, config.averaging, step)), metrics
 
     def sample(state: State, key: Key, labels: Array, sampler: MeanFlowSampler) -> Array:
-        classes, length = or_none(labels, spec.classes), 1 / sampler.steps
+        classes, length = or_none(asked_for(labels, config.label_dropout), spec.classes), 1 / sampler.steps
 
         def step(i: Array, x: Array) -> Array:
             told = jnp.stack([1 - i * length, jnp.float32(length)])
@@ -178,4 +189,6 @@ def make(config: Config, spec: ImageSpec) -> Method:
         return jax.lax.fori_loop(0, sampler.steps, step, noise).clip(-1, 1)
 
     phase = phase_of(config, learn)
-    return Method(init, (phase,), sample, conditional=True, told=TOLD[config.unlabelled], sampler=MeanFlowSampler())
+    return Method(
+        init, (phase,), sample, conditional=conditional, told=TOLD[config.unlabelled], sampler=MeanFlowSampler()
+    )
