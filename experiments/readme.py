@@ -1,4 +1,4 @@
-"""The tables of README and docs/results.md, from the tracked records: python -m experiments.readme writes them between
+"""The tables of README, docs/results.md and docs/own_images.md, from the tracked records: python -m experiments.readme writes them between
 their markers."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ssl_gen.reports import tables
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.reports.records import FinalRecord
 
-PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
+PAGES = (HERE.parent / "README.md", *(HERE.parent / "docs" / f"{name}.md" for name in ("results", "own_images")))
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -6,11 +6,12 @@
     supervised       the same from the labelled images alone
     flow_matching    samples, from all images with the classes that `poisson_mbo` guesses
 
-Each is `--preset quick` of its method, with as many steps as two quiet cores make in about ten minutes, `supervised` in
-as many updates as `fixmatch`. One seed: a folder has one set of labels. Nothing was chosen on the test images.
+Each is `--preset quick` of its method, with steps that were set beforehand: two quiet cores make those of
+`flow_matching` in eleven minutes, those of `fixmatch` in four and of `supervised`, as many, in two, where the preset
+would go on to ten. One seed: a folder has one set of labels. Nothing was chosen on the test images.
 
 Command: python -m experiments.strangers_folder --data-dir DIR, where DIR/cifar10_jpeg holds train/CLASS/*.jpg and
-test/CLASS/*.jpg; the folder is made of them as DIR/strangers. It needs the extra `pretrained` (half an hour of two
+test/CLASS/*.jpg; the folder is made of them as DIR/strangers. It needs the extra `pretrained` (twenty minutes of two
 cores)
 """
 
