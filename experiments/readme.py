@@ -1,5 +1,5 @@
-"""The tables of README, docs/results.md and docs/own_images.md, from the tracked records: python -m experiments.readme writes them between
-their markers."""
+"""The tables of README, docs/results.md and docs/own_images.md, from the tracked records: python -m experiments.readme
+writes them between their markers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def block(name: str) -> str:
     devices = "; ".join(dict.fromkeys(machine(each) for each in made_by))
     commits = "; ".join(dict.fromkeys(str(each.commit) for each in made_by))
     counts = " or ".join(str(each) for each in dict.fromkeys(len(each.seeds) for each in made_by))
-    made = f"{counts} seeds, {devices}, commit {commits}; `experiments/{name}.json`"
+    made = f"{counts} seed{'' if counts == '1' else 's'}, {devices}, commit {commits}; `experiments/{name}.json`"
     stale = staleness(record.rows) if isinstance(record, Tracked) else ""
     return "\n\n".join(filter(None, (drawn, stale.replace("\n", "  \n"), made))) + "\n"
 

@@ -48,7 +48,7 @@ ROWS = {
     ),
 }
 BASELINE = None
-METRICS = ("worst_class_error", "fid", "coverage", "deviation_ratio", "copying_labelled", "copying_unlabelled")
+METRICS = ("worst_class_error", "fid", "deviation_ratio")
 
 
 def make(source: Path, folder: Path) -> None:
