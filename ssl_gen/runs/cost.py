@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend import core as traced
+from jax.extend import core as extend
 
 from ssl_gen.core import chips
 from ssl_gen.networks.convolution import with_body
@@ -34,34 +33,25 @@ def flop(method: Method, phase: Phase, spec: tuple[int, ...]) -> float | None:
         return phase.step(*given)  # a function of its own: jax keeps what it traced of one, whatever the body
 
     with with_body("native"), _on_cpu():
-        given = arguments(method, phase, spec)
-        counted, loops = _once(step, given), _turns(jax.make_jaxpr(step)(*given).jaxpr)
-    return None if counted is None or loops is None else counted + loops
+        return _counted(jax.jit(step).trace(*arguments(method, phase, spec)))
 
 
-def _once(function: Callable[..., Any], given: Any) -> float | None:
-    """Operations of a function as XLA counts them: those of a loop's body once. None where it cannot say."""
-    counted: Any = jax.jit(function).lower(*given).cost_analysis()
-    return counted["flops"] if counted and "flops" in counted else None  # jax promises neither
+def _counted(program: Any) -> float | None:
+    """Operations of a traced function: as XLA counts them, a loop's body once, and those of all turns but the first."""
+    once: Any = program.lower().cost_analysis()
+    return once["flops"] + _turns(program.jaxpr.jaxpr) if once and "flops" in once else None  # jax promises neither
 
 
-def _turns(program: traced.Jaxpr) -> float | None:
+def _turns(program: extend.Jaxpr) -> float:
     """Operations of all turns but the first of the loops in a program (`scan`, which a loop of known length is)."""
     total = 0.0
     for equation in program.eqns:
-        turns = 1
         if equation.primitive.name == "scan":
-            body, turns = equation.params["jaxpr"], equation.params["length"]
+            body = equation.params["jaxpr"]
             shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in body.in_avals]
-            each = _once(traced.jaxpr_as_fun(body), shapes) if turns > 1 else 0.0
-            if each is None:
-                return None
-            total += (turns - 1) * each
-        for inner in traced.jaxprs_in_params(equation.params):
-            within = _turns(inner)
-            if within is None:
-                return None
-            total += turns * within
+            turn = _counted(jax.jit(extend.jaxpr_as_fun(body)).trace(*shapes))
+            total += (equation.params["length"] - 1) * (turn or 0.0)  # said of the whole, it is said of a part
+        total += sum(map(_turns, extend.jaxprs_in_params(equation.params)))
     return total
 
 
