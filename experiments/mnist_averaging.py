@@ -18,7 +18,6 @@ train-features mnist --data-dir DIR`; half an hour of one core, a minute of a GP
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,9 @@ import optax
 
 from experiments import mnist_systems, table
 from experiments.table import HERE, Place, Row
-from experiments.tracked import Numbers
+from experiments.tracked import Numbers, save
 from ssl_gen.core.ema import MOVING
-from ssl_gen.core.plain import from_plain, to_plain
+from ssl_gen.core.plain import from_plain
 from ssl_gen.core.players import Player
 from ssl_gen.datasets import sources
 from ssl_gen.datasets.store import scaled
@@ -153,9 +152,9 @@ def main() -> None:
     made = (record.device(), record.commit())
     seeds = list(range(mnist_systems.HUNDRED.seeds))
     numbers = Numbers("mnist", len(data.train_images), 100, seeds, "measured with", *made, metrics=found)
-    (asked.out / "numbers.json").write_text(json.dumps(to_plain(numbers), indent=1) + "\n")
+    save(asked.out / "numbers.json", numbers)
     if asked.record:
-        (HERE / "mnist_averaging.json").write_text(json.dumps(to_plain(numbers), indent=1) + "\n")
+        save(HERE / "mnist_averaging.json", numbers)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.table import DOCS, HERE
-from experiments.tracked import Numbers, load
+from experiments.tracked import Numbers, load, save
 from ssl_gen.core.files import say, sha256, write_whole
-from ssl_gen.core.plain import to_plain
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports import tables
 from ssl_gen.reports.charts import efficiency
@@ -225,7 +224,7 @@ def main(study: Study, description: str | None, arguments: Sequence[str] | None 
         cache.keep_compiled()
         found = measure(study, asked.runs, asked.out, asked.data_dir)
         if asked.record:
-            write_whole(path, (json.dumps(to_plain(together(study, found, tracked)), indent=1) + "\n").encode())
+            save(path, together(study, found, tracked))
         return
     if tracked is None:
         raise UserError(f"experiments/{name}.json is not there: measure with --record")

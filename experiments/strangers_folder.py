@@ -15,8 +15,8 @@ test/CLASS/*.jpg; the folder is made of them as DIR/strangers. It needs the extr
 cores)
 """
 
+import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +80,10 @@ def make(source: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if "--data-dir" in sys.argv:
-        data = Path(sys.argv[sys.argv.index("--data-dir") + 1])
+    place = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # of the table's options the one that is needed
+    place.add_argument("--data-dir", type=Path)
+    data = place.parse_known_args()[0].data_dir
+    if data is not None:
         make(data / SOURCE, data / NAME)
     title = "2,000 photographs of mixed sizes, ten labels a class, --preset quick"
     table.main("strangers_folder", ROWS, BASELINE, METRICS, title)

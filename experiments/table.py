@@ -35,6 +35,7 @@ from ssl_gen.reports.compare import page
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.reports.records import PublishedNumber, RunRecord, difference, load_run, to_json
 from ssl_gen.reports.tables import matching
+from ssl_gen.runs.catalogue import has_steps
 from ssl_gen.runs.evaluate import evaluate
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.train import train as train_run
@@ -121,7 +122,7 @@ def fingerprint(row: Row) -> str:
 
 def shrunk(row: Row) -> Row:
     """The row with few steps (where it has any) and two seeds, to see that the file works."""
-    few = {"steps": TINY_STEPS} if hasattr(row.config, "steps") else {}
+    few = {"steps": TINY_STEPS} if has_steps(row.config) else {}
     options = dataclasses.replace(row.options, seeds=2)
     return row._replace(config=dataclasses.replace(row.config, **few), options=options, metrics=())
 
@@ -145,7 +146,7 @@ def placed(name: str, row: Row, folder: Path, place: Place) -> Options:
         key: other if other is None or other in PACKAGES else str(folder / other) for key, other in named.items()
     }
     options = dataclasses.replace(row.options, out=folder / name, data_dir=place.data_dir, **earlier)
-    if not hasattr(row.config, "steps"):
+    if not has_steps(row.config):
         return options
     own = row.options
     return dataclasses.replace(

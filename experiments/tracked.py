@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssl_gen.core.plain import from_plain
+from ssl_gen.core.files import write_whole
+from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare.columns import comparison
@@ -39,6 +40,11 @@ class Numbers:
     commit: str | None
     metrics: dict[str, dict[str, Summary]]
     published: dict[str, dict[str, PublishedNumber]] | None = None  # {column: {row: number}}
+
+
+def save(path: Path, numbers: Numbers) -> None:
+    """Write such a record, whole or not at all."""
+    write_whole(path, (json.dumps(to_plain(numbers), indent=1) + "\n").encode())
 
 
 def load(path: Path) -> Tracked | Numbers | None:

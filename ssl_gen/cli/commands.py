@@ -109,7 +109,7 @@ def train(arguments: Sequence[str]) -> int:
     from ssl_gen.methods import METHODS
     from ssl_gen.runs import pace
     from ssl_gen.runs import train as training
-    from ssl_gen.runs.catalogue import find_method, with_steps
+    from ssl_gen.runs.catalogue import find_method, has_steps, with_steps
     from ssl_gen.runs.options import Options
     from ssl_gen.training.cache import keep_compiled
     from ssl_gen.types import UserError
@@ -201,11 +201,6 @@ def is_named(given: settings_file.Given, name: str) -> bool:
     return name in given.values or f"--{name}" in {word.partition("=")[0] for word in given.words}
 
 
-def has_steps(config: Any) -> bool:
-    """Is a method trained, step by step, rather than fitted in one go?"""
-    return hasattr(config, "steps")
-
-
 def named_preset(given: settings_file.Given) -> str:
     """The preset that the words of a command name, or else its file; without one the paper's."""
     words = [word for argument in given.words for word in argument.split("=", 1)]
@@ -216,6 +211,7 @@ def named_preset(given: settings_file.Given) -> str:
 
 def preset(name: str, module: Any, chosen: str) -> Any:
     """The settings that a method starts from: its paper's, or those that stand as NAME beside it."""
+    from ssl_gen.runs.catalogue import has_steps
     from ssl_gen.types import UserError
 
     if chosen not in PRESETS[1:] or (chosen == QUICK and not has_steps(module.Config())):

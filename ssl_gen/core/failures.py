@@ -46,6 +46,10 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def reason(error: Exception) -> str:
     """One line for any error, of one metric or one picture, which is not to cost a run."""
+    from ssl_gen.types import UserError  # brings jax, which the command line goes without until it is needed
+
+    if isinstance(error, UserError):
+        return str(error)
     return in_words(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

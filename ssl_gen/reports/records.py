@@ -344,7 +344,7 @@ def agree(folder: Path, record: RunRecord) -> None:
     path = folder / "run.json"
     if path.exists() and is_begun(folder):
         check_identity(folder, identity(load_run(folder)), record)
-    elif not path.exists() or identity(load_run(folder)) != identity(record):
+    else:
         write(path, record)
 
 

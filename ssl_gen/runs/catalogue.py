@@ -30,10 +30,15 @@ def example(module: types.ModuleType) -> Method:
     return module.make(module.Config(), ImageSpec(8, 8, 1, 10, 100, 1_000, 1_000))
 
 
+def has_steps(config: Any) -> bool:
+    """Is a method with these settings trained in steps, rather than fitted in one go?"""
+    return hasattr(config, "steps")
+
+
 def with_steps(name: str, config: Any, steps: int) -> Any:
     """The settings of a method, trained for `steps` updates in all. Raises UserError where it is trained in none."""
     config = checked_config(name, config)
-    if not hasattr(config, "steps"):
+    if not has_steps(config):
         raise UserError(f"{name} is fitted in one go: leave out --steps")
     bounds.check_value("--steps", "steps", steps)
     return dataclasses.replace(config, steps=steps)

@@ -54,8 +54,6 @@ def attempt_grid(path: Path, *what: Any) -> str:
         draw_grid(path, *what)
     except OSError:
         raise
-    except UserError as error:
-        return str(error)
     except Exception as error:
         return failures.reason(error)
     return ""
