@@ -26,8 +26,8 @@ from ssl_gen.metrics.metric import Metric
 from ssl_gen.metrics.registry import METRICS
 from ssl_gen.reports import records
 from ssl_gen.reports.charts import pictures
-from ssl_gen.reports.records import FinalRecord, RunRecord, Stop
-from ssl_gen.runs import evaluate, load, train
+from ssl_gen.reports.records import FinalRecord, PartRecord, RunRecord, Stop
+from ssl_gen.runs import evaluate, load, record, train
 from ssl_gen.runs.data import load_data
 from ssl_gen.training import checkpoints
 from ssl_gen.types import UserError
@@ -188,6 +188,77 @@ def test_checkpoints_say_which_run_they_are_of_where_run_json_is_lost(at_step_8,
     assert records.load_final(folder).metrics == records.load_final(finished("supervised")).metrics
 
 
+def elsewhere(folder, device, commit, monkeypatch):
+    """Go on with the run `supervised` on another machine, with other code; its final.json."""
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "device", lambda: device)
+        patch.setattr(record, "commit", lambda: commit)
+        assert cli.main(with_a_moment(folder)) == 0
+    return records.load_final(folder)
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["", "checkpoints of an earlier version"])
+def test_a_run_that_went_on_elsewhere_names_each_machine_and_commit(
+    at_step_8, finished, tmp_path, monkeypatch, earlier
+):
+    here = records.load_final(finished("supervised"))
+    with monkeypatch.context() as patch:
+        if earlier:
+            save_without_identity(patch)
+        folder = interrupted(at_step_8, tmp_path / "run")
+    final = elsewhere(folder, "1 x Other", "c0ffee", monkeypatch)
+    said = here.precision
+    assert final.parts == [PartRecord(0, here.device, here.commit, said), PartRecord(8, "1 x Other", "c0ffee", said)]
+    assert (final.device, final.commit) == (f"{here.device}; 1 x Other", f"{here.commit}; c0ffee")
+    assert final.precision == said and final.metrics == here.metrics
+    about = json.loads((folder / "run.json").read_text())
+    assert (about["device"], about["commit"]) == (here.device, here.commit)  # of where it began
+    page = (folder / "report.html").read_text()
+    assert f"Device: {final.device}" in page and f"commit {final.commit}" in page
+
+
+def test_a_run_that_went_on_where_it_began_names_it_once(at_step_8, finished, tmp_path, monkeypatch):
+    folder = interrupted(at_step_8, tmp_path / "run")
+    here = records.load_final(finished("supervised"))
+    final = elsewhere(folder, here.device, here.commit, monkeypatch)
+    assert final.parts is None and (final.device, final.commit) == (here.device, here.commit)
+    assert "parts" not in json.loads((folder / "final.json").read_text())
+    assert note_of(folder)["parts"] == to_plain([PartRecord(0, here.device, here.commit, here.precision)])
+
+
+def test_a_part_that_left_no_checkpoint_is_none(finished):
+    """Nor is one after whose start the run was taken up again, from a checkpoint before it."""
+    begun = records.load_run(finished("supervised"))
+    first = PartRecord(0, begun.device, begun.commit, begun.precision)
+    second, third = (dataclasses.replace(begun, commit=each) for each in ("second", "third"))
+    parts = records.parts({}, 6, begun, second)
+    assert parts == [first, dataclasses.replace(first, step=6, commit="second")]
+    note = {"parts": to_plain(parts)}
+    assert records.parts(note, 9, begun, second) == parts
+    for step in (3, 6):
+        assert records.parts(note, step, begun, third) == [first, dataclasses.replace(first, step=step, commit="third")]
+    assert records.parts(note, 6, begun, begun) == [first]
+    assert records.parts(note, 0, begun, third) == records.parts(None, 0, begun, third) == [
+        dataclasses.replace(first, commit="third")
+    ]  # fmt: skip
+
+
+def test_of_two_chips_no_share_of_a_peak_is_told(finished):
+    final = dataclasses.replace(records.load_final(finished("supervised")), share_of_peak=0.25)
+    one, same_chip, other = (PartRecord(step, f"1 x {chip}", None, "TF32") for step, chip in enumerate("AAB"))
+    assert records.in_parts(final, [one]) == final
+    again = records.in_parts(final, [one, dataclasses.replace(same_chip, commit="c0ffee")])
+    assert (again.share_of_peak, again.device, again.commit) == (0.25, "1 x A", "not known; c0ffee")
+    assert records.in_parts(final, [one, other]).share_of_peak is None
+    assert records.in_parts(final, [one, dataclasses.replace(same_chip, precision="bfloat16")]).share_of_peak is None
+
+
+def save_without_identity(patch):
+    """Checkpoints as those of earlier versions, which did not say of which run they are."""
+    save = checkpoints.Checkpoints.save
+    patch.setattr(checkpoints.Checkpoints, "save", lambda kept, *given: save(kept._replace(identity={}), *given))
+
+
 def test_checkpoints_beside_the_record_of_another_run_are_refused(at_step_8, finished, tmp_path):
     folder = interrupted(at_step_8, tmp_path / "run")
     other = finished.options("supervised", folder, labels="40", evaluators=("error", "moment:8"))
@@ -201,14 +272,14 @@ def test_checkpoints_that_do_not_say_of_which_run_they_are_go_on_by_run_json_alo
 ):
     """Those of earlier versions."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "open_checkpoints", lambda folder, group, _: checkpoints.open_checkpoints(folder, group))
+        save_without_identity(patch)
         folder = interrupted(at_step_8, tmp_path / "run")
     assert note_of(folder).keys() == {"seconds", "stopped"}
-    record = (folder / "run.json").rename(tmp_path / "run.json")
+    about = (folder / "run.json").rename(tmp_path / "run.json")
     assert cli.main(with_a_moment(folder)) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "lost its run.json" in said and "restore it or choose another --out" in said
-    record.rename(folder / "run.json")
+    about.rename(folder / "run.json")
     assert cli.main(with_a_moment(folder)) == 0 and "masks" in note_of(folder)
     assert undisturbed(folder) == lines(finished("supervised"))
 
@@ -402,9 +473,9 @@ def test_a_run_loaded_from_its_folder_samples_and_predicts(finished):
 def test_records_are_read_back_equal_to_what_was_written(name, finished):
     folder = finished(name)
     for file, kind in (("run.json", RunRecord), ("final.json", FinalRecord)):
-        record = records.load(folder / file, kind)
-        assert from_plain(kind, to_plain(record)) == record
-        assert files.sealed(records.to_json(record)) == json.loads((folder / file).read_text())
+        read = records.load(folder / file, kind)
+        assert from_plain(kind, to_plain(read)) == read
+        assert files.sealed(records.to_json(read)) == json.loads((folder / file).read_text())
 
 
 def test_the_record_of_a_run_is_the_one_made_before_it_started(finished, tmp_path):

@@ -164,6 +164,16 @@ class RunRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class PartRecord:
+    """A part of a run, up to the next that another machine or another commit trained."""
+
+    step: int  # after which it went on; the last of all where it did the rest alone, such as measuring
+    device: str
+    commit: str | None
+    precision: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Stop:
     """A seed that stopped for a number that is not finite."""
 
@@ -204,9 +214,10 @@ class FinalRecord:
     averaged: list[str] = dataclasses.field(
         default_factory=list
     )  # players that were measured at the EMA of their params
-    device: str
+    device: str  # of a run in parts each of them, "; " between, as precision and commit
     precision: str | None = None  # of matrix products and convolutions in training; older records do not say it
     commit: str | None
+    parts: list[PartRecord] | None = None  # where another machine or commit went on
     command: str = ""
     confusion: list[list[int]] | None = None  # true class by predicted class, summed over the seeds that did not stop
     per_class_error: dict[str, Summary] | None = None
@@ -369,6 +380,39 @@ def check_note(folder: Path, note: Mapping[str, Any] | None, record: RunRecord) 
             f"{folder} lost its run.json, and its checkpoints do not say of which run they are: "
             "restore it or choose another --out"
         )
+
+
+def parts(note: Mapping[str, Any] | None, step: int, begun: RunRecord, record: RunRecord) -> list[PartRecord]:
+    """The parts of a run that goes on as `record` from a checkpoint, by its note; None and step 0 where it begins.
+
+    begun: run.json as it stands, for the checkpoints of earlier versions, which do not say of whom they are.
+    """
+    said = [{"step": 0, "device": begun.device, "commit": begun.commit, "precision": begun.precision}]
+    former = [from_plain(PartRecord, each) for each in (note or {}).get("parts", said)]
+    kept = [each for each in former if each.step < step]
+    latest = PartRecord(step, record.device, record.commit, record.precision)
+    goes_on = bool(kept) and dataclasses.replace(latest, step=kept[-1].step) == kept[-1]
+    return kept if goes_on else [*kept, latest]
+
+
+def in_parts(final: FinalRecord, made: Sequence[PartRecord]) -> FinalRecord:
+    """A FinalRecord that names each machine, precision and commit of a run in several parts, and itself with one.
+
+    What share of its peak a chip did is not known of two chips.
+    """
+    if len(made) < 2:
+        return final
+    found = zip(*((part.device, part.commit, part.precision) for part in made), strict=True)
+    devices, commits, precisions = ([each or "not known" for each in dict.fromkeys(column)] for column in found)
+    alike = len(devices) == len(precisions) == 1
+    return dataclasses.replace(
+        final,
+        device="; ".join(devices),
+        commit="; ".join(commits),
+        precision="; ".join(precisions),
+        parts=list(made),
+        share_of_peak=final.share_of_peak if alike else None,
+    )
 
 
 def common(record: RunRecord) -> dict[str, Any]:

@@ -254,7 +254,7 @@ def describe(
     hashes: dict[str, str],
 ) -> Card:
     """The card of one replica; `hashes` are the SHA-256 of its files."""
-    record = run.record
+    record, made = run.record, run.final or run.record  # in parts, some of them elsewhere, it may have gone on
     kind, colon, place = record.dataset.partition(":")
     return Card(
         format=FORMAT,
@@ -268,9 +268,9 @@ def describe(
         labels=record.labels,
         mask=record.mask,
         versions=record.versions,
-        commit=record.commit,
-        device=record.device,
-        precision=record.precision,
+        commit=made.commit,
+        device=made.device,
+        precision=made.precision,
         products=record.products,
         created=record.created,
         data=dataclasses.replace(record.data, skipped=[]),  # they are names of a user's files

@@ -28,7 +28,7 @@ from ssl_gen.metrics.statistics import Summary
 from ssl_gen.networks.pretrained.sources import HUB
 from ssl_gen.reports import records, run_folder, tested
 from ssl_gen.reports.charts import pictures
-from ssl_gen.reports.records import EncoderRecord, FinalRecord, ReadRecord, RunRecord
+from ssl_gen.reports.records import EncoderRecord, FinalRecord, PartRecord, ReadRecord, RunRecord
 from ssl_gen.reports.run import page
 from ssl_gen.runs import evaluators
 from ssl_gen.runs.catalogue import checked, checked_config, find_method
@@ -269,9 +269,12 @@ def train_claimed(job: Job) -> Any:
     """
     group, seeds, method, options = job.group, job.record.seeds, job.compiled.method, job.options
     with contextlib.ExitStack() as opened:
-        kept = open_checkpoints(job.target / "checkpoints", group, records.identity(job.record))
+        kept = open_checkpoints(job.target / "checkpoints", group)
         opened.enter_context(contextlib.closing(kept))
         records.check_note(job.target, kept.note, job.record)
+        begun = records.load_run(job.target) if group.is_main else job.record  # the others write nothing
+        parts = records.parts(kept.note, kept.step, begun, job.record)
+        kept = kept._replace(identity=records.identity(job.record) | {"parts": to_plain(parts)})
         devices = 1
         before = () if method.fit else kept.log  # a method fitted in one go is fitted again
         log = Log(job.target, before, open_trackers(job)) if group.is_main else NullLog()
@@ -297,7 +300,7 @@ def train_claimed(job: Job) -> Any:
             )
             ended = [] if outcome.interrupted else [i for i in range(len(seeds)) if i not in outcome.stopped]
             states = {i: replicas.replica(outcome.states, i) for i in ended}
-    return group.broadcast(lambda: concluded(job, outcome, states, log.lines, devices))
+    return group.broadcast(lambda: concluded(job, outcome, states, log.lines, devices, parts))
 
 
 def open_trackers(job: Job) -> list[trackers.Guarded]:
@@ -327,7 +330,12 @@ def warn_of_idle(job: Job, replicas: Replicas) -> None:
 
 
 def concluded(
-    job: Job, outcome: loop.Outcome, states: dict[int, State], lines: Sequence[dict[str, Any]], devices: int
+    job: Job,
+    outcome: loop.Outcome,
+    states: dict[int, State],
+    lines: Sequence[dict[str, Any]],
+    devices: int,
+    parts: Sequence[PartRecord],
 ) -> dict[str, Any] | None:
     """Samples, final.json and the report of the seeds that did not stop; only the report where a signal stopped it."""
     if outcome.interrupted:
@@ -344,6 +352,7 @@ def concluded(
         given = job.compiled, job.data, states[replica], replica, job.record.method
         undrawn = attempt_grid(job.target / SAMPLES, *given)
     final, outputs = conclude(job.record, job.compiled, job.data, states, outcome, lines, job.reference(), devices)
+    final = records.in_parts(final, parts)
     if undrawn:
         final = dataclasses.replace(final, unmeasured=final.unmeasured | {SAMPLES: undrawn})
     if outputs:

@@ -57,9 +57,10 @@ class Checkpoints(NamedTuple):
     folder: Path
     manager: ocp.CheckpointManager | None  # None: another process's, or not written to
     group: processes.ProcessGroup
-    identity: Mapping[str, Any] = MappingProxyType({})  # of the run, for every note
+    identity: Mapping[str, Any] = MappingProxyType({})  # of the run and of who trains it, for every note
     note: dict[str, Any] | None = None  # of the newest whole checkpoint, when it was opened; None where there is none
     log: Sequence[dict[str, Any]] = ()  # the lines of the log up to it
+    step: int = 0  # its step
 
     def save(self, step: int, states: Tree, note: dict[str, Any], log: Sequence[dict[str, Any]]) -> None:
         """Begin to write `states`, `note`, the identity and the lines of the log so far as the checkpoint of `step`.
@@ -213,16 +214,13 @@ def reason(error: BaseException) -> str:
     return said if len(said) <= 120 else f"{said[:120]} ..."
 
 
-def open_checkpoints(
-    folder: Path, group: processes.ProcessGroup = processes.SINGLE_PROCESS, identity: Mapping[str, Any] | None = None
-) -> Checkpoints:
+def open_checkpoints(folder: Path, group: processes.ProcessGroup = processes.SINGLE_PROCESS) -> Checkpoints:
     """The checkpoints in `folder`, which is made where it is missing, to go on with: what is damaged is set aside.
 
-    Nobody else may write there, as in a run folder that is `claimed`: what is half written is removed. identity: what
-    says which run it is, as JSON holds it. Of several processes all open them together. Raises UserError where the
-    folder cannot be written.
+    Nobody else may write there, as in a run folder that is `claimed`: what is half written is removed. Of several
+    processes all open them together. Raises UserError where the folder cannot be written.
     """
-    opened = Checkpoints(folder, None, group, identity or {})
+    opened = Checkpoints(folder, None, group)
     if not group.is_main:
         return opened
     with opened.writing():
@@ -231,7 +229,7 @@ def open_checkpoints(
             shutil.rmtree(half, ignore_errors=True)
         whole = set_aside(folder)
         opened = opened._replace(manager=manager_of(folder, max_to_keep=KEEP, enable_async_checkpointing=True))
-        return opened._replace(note=whole.note, log=whole.log) if whole else opened
+        return opened._replace(note=whole.note, log=whole.log, step=whole.step) if whole else opened
 
 
 def read_newest(folder: Path, like: Callable[[dict[str, Any]], Tree]) -> Kept | None:

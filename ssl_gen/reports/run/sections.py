@@ -57,9 +57,10 @@ def introduction(run: Run) -> str:
     parts.append(f"<p>{html.escape(done + took)}</p>")
     if run.record.read is not None:
         parts.append(f'<p class="soft">{html.escape(run.record.read.line)}.</p>')
-    commit = "of no known commit" if record.commit is None else f"commit {record.commit[:12]}"
-    products = "" if record.precision is None else f", products in precision {record.precision}"
-    source = f"Method: {record.paper} ({record.family}). Device: {record.device}{products}. Code: {commit}. "
+    made = run.final or record  # in parts, some of them elsewhere, it may have gone on
+    commit = "of no known commit" if made.commit is None else f"commit {made.commit}"
+    products = "" if made.precision is None else f", products in precision {made.precision}"
+    source = f"Method: {record.paper} ({record.family}). Device: {made.device}{products}. Code: {commit}. "
     parts.append(f'<p class="soft">{html.escape(source)}Started {html.escape(record.created)}.</p>')
     return "".join(parts)
 
