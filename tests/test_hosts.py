@@ -56,16 +56,17 @@ def options(folder, **changes):
 
 
 def disturbed(change):
-    """`make_replicas`, whose programs call change(step, metrics) after every segment."""
+    """`make_replicas`, whose programs call change(step, sums of metrics) after every call."""
     make = train.make_replicas
 
     def disturbing(*arguments, **keywords):
         program = make(*arguments, **keywords)
 
-        def advance(states, phase, rows, steps, active):
-            states, metrics = program.advance(states, phase, rows, steps, active)
-            change(int(program.stack(states).step[0]), metrics)
-            return states, metrics
+        def advance(states, *given):
+            states, sums = program.advance(states, *given)
+            sums = {name: value.copy() for name, value in sums.items()}  # JAX's own cannot be changed
+            change(int(program.stack(states).step[0]), sums)
+            return states, sums
 
         return program._replace(advance=advance)
 

@@ -203,14 +203,29 @@ def test_a_leaf_is_divided_along_its_largest_axis_that_the_devices_divide(shape,
     assert part_of(shape, devices) == axes
 
 
-def test_metrics_are_means_over_the_steps(single):
+def test_metrics_are_added_up_over_the_steps(single):
     program, begin = single
     states, one_by_one = begin(), []
     for step in range(STEPS):
         states, metrics = program.advance(states, 0, some_rows(METHOD, 0, step, 1), 1, [True])
         one_by_one.append(metrics["loss"][0])
     _, whole = program.advance(begin(), 0, some_rows(METHOD, 0, 0, STEPS), STEPS, [True])
-    assert whole["loss"][0] == pytest.approx(np.mean(one_by_one), rel=1e-6)
+    assert whole["loss"][0] == pytest.approx(np.sum(one_by_one), rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["loop", "vmap", "pmap"])
+@pytest.mark.parametrize("fold", [False, True])
+def test_steps_in_two_calls_are_those_of_one_to_the_last_bit(mode, fold):
+    """The sums of metrics, too, where the second call goes on with those of the first."""
+    program = make_replicas(METHOD, STORE, 4, mode, longest=STEPS, fold=fold)
+    whole, once = program.advance(program.init(range(4), first_rows(4)), 0, ROWS, STEPS, [True] * 4)
+    states, sums, at = program.init(range(4), first_rows(4)), None, 0
+    for count in (1, STEPS - 1):
+        part = Rows(*(each[at : at + count] for each in ROWS))
+        states, sums = program.advance(states, 0, part, count, [True] * 4, sums)
+        at += count
+    assert same(program.stack(states), program.stack(whole))
+    assert sums.keys() == once.keys() and all(sums[name].tobytes() == once[name].tobytes() for name in once)
 
 
 def test_a_step_is_the_methods_own_with_the_noise_of_its_number_and_its_seed(reference):

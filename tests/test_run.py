@@ -1,11 +1,14 @@
 """A run from door to door: the folder it leaves, resuming, refusing, stopping."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import shlex
 import signal
 import sys
+import types
 
 import jax
 import numpy as np
@@ -19,6 +22,7 @@ from ssl_gen.augmentation import Augmentation
 from ssl_gen.core import files, signals
 from ssl_gen.core.plain import from_plain, to_plain
 from ssl_gen.datasets import masking
+from ssl_gen.datasets.batches import Rows
 from ssl_gen.methods import METHODS
 from ssl_gen.methods.classical import supervised
 from ssl_gen.metrics import classification, statistics
@@ -29,7 +33,9 @@ from ssl_gen.reports.charts import pictures
 from ssl_gen.reports.records import FinalRecord, PartRecord, RunRecord, Stop
 from ssl_gen.runs import evaluate, load, record, train
 from ssl_gen.runs.data import load_data
-from ssl_gen.training import checkpoints
+from ssl_gen.training import calls, checkpoints, loop
+from ssl_gen.training.processes import SINGLE_PROCESS
+from ssl_gen.training.segments import Segment
 from ssl_gen.types import UserError
 
 TINY = RECIPES["supervised"].config
@@ -156,6 +162,75 @@ def interrupted(acts, out):
     acts.append(lambda: signal.raise_signal(signal.SIGTERM))
     assert cli.main(with_a_moment(out)) == 143
     return out
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """stopping(n): training makes one step a call and hears a signal at its n-th look for one; None: never."""
+    monkeypatch.setattr(calls, "CALL", 0.0)
+
+    def at(number):
+        @contextlib.contextmanager
+        def looked():
+            looks = itertools.count(1)
+            yield lambda: next(looks) == number
+
+        monkeypatch.setattr(loop, "interruptible", looked)
+
+    return at
+
+
+@pytest.mark.parametrize("mode", ["loop", "vmap"])
+def test_a_signal_waits_for_no_segment_and_the_log_is_the_same(stopping, mode, finished, tmp_path):
+    """Of 12 steps between two lines 2 are made, then 5, then the rest; means over all of them are the same bits."""
+    every = {"log_every": 12, "evaluate_every": 12, "checkpoint_every": 12, "replicas": mode}
+
+    def trained(folder):
+        return train.train("supervised", TINY, finished.options("supervised", folder, **every)).final
+
+    stopping(None)
+    whole = trained(tmp_path / "whole")
+    for look, step in ((2, 2), (5, 7)):
+        stopping(look)
+        assert trained(tmp_path / "run") is None
+        kept = checkpoints.newest_whole(tmp_path / "run" / "checkpoints")
+        assert kept.step == step and kept.note["cut"]["since"] == 0 and kept.log == []
+    stopping(None)
+    assert trained(tmp_path / "run").metrics == whole.metrics
+    assert lines(tmp_path / "run") == lines(tmp_path / "whole") and len(lines(tmp_path / "run")) == 4
+    assert "cut" not in note_of(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("active", "end"), [([True, True], 6), ([True, False], 3)])
+def test_a_segment_in_which_a_seed_breaks_is_not_cut(active, end):
+    """Else the checkpoint that it goes back to would be the broken one."""
+    rows = Rows(*(np.zeros((4, 2, 1), np.int32) for _ in Rows._fields))
+
+    def step(states, phase, rows, steps, active, sums=None):
+        assert steps == len(rows.labels) == 1
+        return states + 1, {"loss": np.array([1.0, np.nan], np.float32)}
+
+    program = types.SimpleNamespace(advance=step)
+    every_step = calls.Calls(SINGLE_PROCESS, lambda: True)
+    every_step.learn = lambda steps, seconds: None
+    states, at, _ = calls.advance(program, Segment(0, 0, 2, 6), rows, 0, active, calls.Cut(0), every_step)
+    assert (states, at) == (end - 2, end)
+
+
+def test_calls_are_as_long_as_two_seconds_hold():
+    paced = calls.Calls(SINGLE_PROCESS, lambda: False)
+    assert paced.steps == 1
+    for steps, seconds, then in ((1, 30.0, 1), (1, 0.5, 4), (4, 1.0, 8), (8, 4.0, 4)):
+        paced.learn(steps, seconds)
+        assert paced.steps == then
+
+
+def test_what_a_cut_segment_came_to_is_kept_to_the_last_bit():
+    values = np.array([0.1, 1e-45, -0.0, 3e38], np.float32)
+    cut = calls.Cut(7, {"loss": values, "count": np.array([1, 2, 3, 4], np.int32)})
+    again = calls.cut_of(json.loads(json.dumps(cut.note())))
+    assert again.since == 7 and again.sums["loss"].tobytes() == values.tobytes()
+    assert again.sums["count"].dtype == np.int32 and again.sums["count"].tolist() == [1, 2, 3, 4]
 
 
 def note_of(folder):

@@ -1,14 +1,14 @@
 """The training loop: segments of steps between the moments at which something is written, measured or kept.
 
 A state at step t is that after t updates. Segments end at fixed steps, so that a resumed run writes the same lines.
+A signal may cut one: see `calls`.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ssl_gen.core.signals import interruptible
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.training import processes
+from ssl_gen.training.calls import Calls, advance, cut_of, first_nonfinite
 from ssl_gen.training.checkpoints import Checkpoints
 from ssl_gen.training.log import Log, NullLog
 from ssl_gen.training.programs import Replica, Replicas
@@ -42,12 +43,6 @@ class Outcome(NamedTuple):
     interrupted: bool
 
 
-def first_nonfinite(metrics: dict[str, np.ndarray], replica: int) -> tuple[str, float] | None:
-    """The first metric of one replica that is NaN or infinite."""
-    values = ((name, float(value[replica])) for name, value in metrics.items())
-    return next(((name, value) for name, value in values if not math.isfinite(value)), None)
-
-
 def train(
     program: Replicas,
     phases: Sequence[Phase],
@@ -68,26 +63,38 @@ def train(
     """
     names = [phase.name for phase in phases]
     total = sum(phase.steps for phase in phases)
-    states, step, stopped, seconds, frozen = initial, 0, {}, 0.0, {}
+    states, step, seconds, frozen = initial, 0, 0.0, {}
+    stopped: dict[int, dict] = {}
     kept = checkpoints.newest(lambda note: jax.eval_shape(program.stack, initial))
+
+    def keep(cut: dict[str, Any]) -> None:
+        note = {"seconds": seconds, "stopped": {str(i): why for i, why in stopped.items()}} | cut
+        checkpoints.save(step, program.stack(states), note, log.lines)
+
     if kept is None:
-        checkpoints.save(0, program.stack(states), {"seconds": 0.0, "stopped": {}}, log.lines)
+        keep({})
     else:
         states, step, seconds = program.place(kept.states), kept.step, kept.note["seconds"]
         stopped = {int(replica): why for replica, why in kept.note["stopped"].items()}
         frozen = {i: one_of(kept.states, i) for i in stopped}
+    cut = None if kept is None else cut_of(kept.note)
     started = time.perf_counter() - seconds
     silent = True if quiet or not group.is_main else None
     bar = tqdm(total=total, initial=step, unit="step", disable=silent, dynamic_ncols=True)
     stop = False
     with interruptible() as interrupted, bar:
+        calls = Calls(group, interrupted)
         for segment in segments(phases, [*every, *(evaluator.every for evaluator in evaluators)], step):
             active = [i not in stopped for i in range(len(seeds))]
             if stop or not any(active):
                 break
-            count = segment.stop - segment.start
-            states, metrics = program.advance(states, segment.phase, rows(segment), count, active)
-            step = segment.stop
+            states, step, cut = advance(program, segment, rows(segment), states, active, cut, calls)
+            bar.update(step - segment.start)
+            if step < segment.stop:
+                states, seconds, stop = with_frozen(program, states, frozen), time.perf_counter() - started, True
+                keep(cut.note())
+                break
+            metrics, cut = cut.means(step), None
             # The first's word counts: another kind of processor may round otherwise.
             nonfinite = group.all_gather([first_nonfinite(metrics, i) for i in range(len(seeds))])[0]
             for i in (i for i in range(len(seeds)) if active[i]):
@@ -99,18 +106,15 @@ def train(
                     frozen[i] = last_good(checkpoints, program, states, i)
                     if group.is_main:
                         bar.write(f"seed {seeds[i]} stopped at step {step}: {name} is {value}")
-            if frozen:
-                states = with_frozen(program, states, frozen)
+            states = with_frozen(program, states, frozen)
             due = [evaluator for evaluator in evaluators if step % evaluator.every == 0 or step == total]
             for i in range(len(seeds)):
                 if due and i not in stopped:
                     measure_replica(due, step, i, seeds[i], program.replica(states, i), log)
             seconds = time.perf_counter() - started
-            stop = any(group.all_gather(interrupted()))  # all wait here while the main one evaluates
+            stop = calls.stopped()  # all wait here while the main one evaluates
             if step % every.checkpoint == 0 or step == total or stop:
-                note = {"seconds": seconds, "stopped": {str(i): why for i, why in stopped.items()}}
-                checkpoints.save(step, program.stack(states), note, log.lines)
-            bar.update(count)
+                keep({})
     checkpoints.wait()
     return Outcome(states, step, seconds, stopped, stop and step < total)
 
@@ -143,6 +147,8 @@ def one_of(stacked: Tree, replica: int) -> Replica:
 
 def with_frozen(program: Replicas, states: Tree, frozen: dict[int, Replica]) -> Tree:
     """The states with the stopped replicas put back to where they stopped."""
+    if not frozen:
+        return states
     stacked = program.stack(states)
     for i, state in frozen.items():
         stacked = jax.tree.map(lambda leaf, value, i=i: leaf.at[i].set(value), stacked, state)

@@ -21,7 +21,7 @@ from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import Store, read
 from ssl_gen.training import processes
 from ssl_gen.training.mesh import largest_divisor, parts_of
-from ssl_gen.training.programs import Replica, Replicas, accumulating, folded, padded, start, zeros
+from ssl_gen.training.programs import Replica, Replicas, Sums, accumulating, folded, padded, start, zeros
 from ssl_gen.types import Method, Metrics, Phase, State, Tree
 
 
@@ -33,8 +33,8 @@ class StepPrograms(NamedTuple):
     whole: Callable[[Tree], Tree]  # likewise, all of it on each
     init: Callable[[Any, Rows], Replica]  # (seed, rows), or stacks of them
     run: Callable[
-        [Replica, int, Rows, int], tuple[Replica, Metrics]
-    ]  # (state, phase, rows (steps, ...), steps) -> sums
+        [Replica, int, Rows, int, Sums | None], tuple[Replica, Metrics]
+    ]  # (state, phase, rows (steps, ...), steps, sums so far) -> sums
     lower: Callable[[Replica, int, Rows], jax.stages.Lowered]  # (state, phase, rows of one step)
     step: Callable[[int], Any]  # phase -> the jitted step
     devices: int  # that are at work
@@ -119,11 +119,12 @@ def make_step_programs(
             return put(given, *leading, "data")
         return given if store.folds else jax.device_put(given)
 
-    def begin(state: Replica, phase: int) -> tuple[Replica, Metrics]:
-        return state, {name: put(np.zeros(shape, value.dtype), *leading) for name, value in totals[phase].items()}
+    def begin(state: Replica, phase: int, sums: Sums | None = None) -> tuple[Replica, Metrics]:
+        sums = {name: np.zeros(shape, value.dtype) for name, value in totals[phase].items()} if sums is None else sums
+        return state, {name: put(value, *leading) for name, value in sums.items()}
 
-    def run(state: Replica, phase: int, rows: Rows, steps: int) -> tuple[Replica, Metrics]:
-        carry, step = begin(state, phase), compiled[phase]
+    def run(state: Replica, phase: int, rows: Rows, steps: int, sums: Sums | None) -> tuple[Replica, Metrics]:
+        carry, step = begin(state, phase, sums), compiled[phase]
         with here():
             if fold:
                 return step(carry, resident, put(padded(rows, longest), None, *leading, "data"), steps)
@@ -164,17 +165,20 @@ def looped(programs: StepPrograms, replicas: int, at_once: int) -> Replicas:
         return [programs.put(programs.init(seed, Rows(*(part[i] for part in rows)))) for i, seed in each]
 
     def advance(
-        states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]
-    ) -> tuple[Tree, dict[str, np.ndarray]]:
+        states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool], sums: Sums | None = None
+    ) -> tuple[Tree, Sums]:
+        names = programs.zeros[phase]
+
         def train(i: int) -> tuple[Tree, Any]:
+            own = names if sums is None else {name: np.asarray(sums[name][i]) for name in names}
             if not active[i]:
-                return states[i], programs.zeros[phase]
-            return jax.block_until_ready(programs.run(states[i], phase, Rows(*(part[:, i] for part in rows)), steps))
+                return states[i], own
+            part = Rows(*(part[:, i] for part in rows))
+            return jax.block_until_ready(programs.run(states[i], phase, part, steps, own))
 
         results = list(pool.map(train, range(replicas)))
-        names = programs.zeros[phase]
-        means = {name: np.array([np.asarray(sums[name]) for _, sums in results]) / steps for name in names}
-        return [state for state, _ in results], means
+        added = {name: np.array([np.asarray(its[name]) for _, its in results]) for name in names}
+        return [state for state, _ in results], added
 
     return Replicas(
         "loop",
@@ -193,10 +197,10 @@ def vmapped(programs: StepPrograms) -> Replicas:
     """The placement `vmap`: `states` is stacked, one program advances them all."""
 
     def advance(
-        states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]
-    ) -> tuple[Tree, dict[str, np.ndarray]]:
-        states, sums = programs.run(states, phase, rows, steps)
-        return states, {name: np.asarray(value) / steps for name, value in programs.local(sums).items()}
+        states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool], sums: Sums | None = None
+    ) -> tuple[Tree, Sums]:
+        states, added = programs.run(states, phase, rows, steps, sums)
+        return states, {name: np.asarray(value) for name, value in programs.local(added).items()}
 
     return Replicas(
         "vmap",
@@ -251,8 +255,9 @@ def pmapped(
         first = jax.pmap(within(start(method, store), (0, 0, None)), devices=devices)
         return first(spread(np.asarray(seeds)), spread(store.given(rows)), resident)
 
-    def begin(states: Tree, phase: int) -> tuple[Tree, Metrics]:
-        return states, spread({name: np.zeros(replicas, value.dtype) for name, value in totals[phase].items()})
+    def begin(states: Tree, phase: int, sums: Sums | None = None) -> tuple[Tree, Metrics]:
+        nothing = {name: np.zeros(replicas, value.dtype) for name, value in totals[phase].items()}
+        return states, spread(nothing if sums is None else sums)
 
     def lower(states: Tree, phase: int, rows: Rows) -> jax.stages.Lowered:
         if fold:
@@ -261,16 +266,16 @@ def pmapped(
         return compiled[phase].lower(begin(states, phase), resident, spread(store.given(rows)))
 
     def advance(
-        states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool]
-    ) -> tuple[Tree, dict[str, np.ndarray]]:
-        carry = begin(states, phase)
+        states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool], sums: Sums | None = None
+    ) -> tuple[Tree, Sums]:
+        carry = begin(states, phase, sums)
         if fold:
-            states, sums = compiled[phase](carry, resident, spread(padded(rows, longest), 1), steps)
+            carry = compiled[phase](carry, resident, spread(padded(rows, longest), 1), steps)
         else:
             for given in store.ahead(rows, spread):
                 carry = compiled[phase](carry, resident, given)
-            states, sums = carry
-        return states, {name: np.asarray(value).reshape(replicas) / steps for name, value in sums.items()}
+        states, added = carry
+        return states, {name: np.asarray(value).reshape(replicas) for name, value in added.items()}
 
     def place(tree: Tree) -> Tree:
         return jax.device_put(spread(tree), by_device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,24 @@ from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import Store
 from ssl_gen.types import Array, Batch, Key, Method, Metrics, Phase, State, Tree, UserError, able
 
+Sums = dict[str, np.ndarray]  # metrics (S,), added up over steps
+
+
+class Advance(Protocol):
+    """Some steps of all replicas, from rows (steps, S, ...); those that are not active (S,) need not move."""
+
+    def __call__(
+        self, states: Tree, phase: int, rows: Rows, steps: int, active: Sequence[bool], sums: Sums | None = None
+    ) -> tuple[Tree, Sums]:
+        """The states after them, and their metrics added to `sums`, step by step; None begins with 0."""
+
 
 class Replicas(NamedTuple):
     """S replicas of a method in one placement. `states` is the placement's own form; `stacked` has a leading axis S."""
 
     mode: str
     init: Callable[[Sequence[int], Rows], Tree]  # (seeds, rows (S, ...)) -> states
-    advance: Callable[[Tree, int, Rows, int, Sequence[bool]], tuple[Tree, dict[str, np.ndarray]]]
-    # (states, phase, rows (steps, S, ...), steps, active (S,)) -> states, mean metrics (S,); states are given away
+    advance: Advance  # states are given away
     stack: Callable[[Tree], Tree]  # states -> a stacked copy; of several processes, whole on each
     place: Callable[[Tree], Tree]  # stacked -> states
     replica: Callable[[Tree, int], State]  # states -> the method's state of one replica, on this process's devices
