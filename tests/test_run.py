@@ -217,6 +217,23 @@ def test_a_segment_in_which_a_seed_breaks_is_not_cut(active, end):
     assert (states, at) == (end - 2, end)
 
 
+def test_the_first_call_of_a_phase_makes_one_step():
+    """However many those of the phase before make in two seconds."""
+    made = []
+
+    def step(states, phase, rows, steps, active, sums=None):
+        made.append((phase, steps))
+        return states, {}
+
+    program = types.SimpleNamespace(advance=step)
+    paced = calls.Calls(SINGLE_PROCESS, lambda: False)
+    paced.learn = lambda steps, seconds: setattr(paced, "steps", 10)
+    for segment in (Segment(0, 0, 0, 8), Segment(0, 0, 8, 16), Segment(1, 16, 16, 24)):
+        rows = Rows(*(np.zeros((8, 1, 1), np.int32) for _ in Rows._fields))
+        calls.advance(program, segment, rows, None, [True], None, paced)
+    assert made == [(0, 1), (0, 7), (0, 8), (1, 1), (1, 7)]
+
+
 def test_calls_are_as_long_as_two_seconds_hold():
     paced = calls.Calls(SINGLE_PROCESS, lambda: False)
     assert paced.steps == 1

@@ -56,7 +56,6 @@ class Calls:
     """How many steps a call may make, for it to take about `CALL` seconds, and whether a signal came meanwhile."""
 
     def __init__(self, group: ProcessGroup, interrupted: Callable[[], bool]) -> None:
-        """The first call makes one step: its time, with compilation in it, says little."""
         self.steps, self.group, self.interrupted = 1, group, interrupted
 
     def learn(self, steps: int, seconds: float) -> None:
@@ -77,15 +76,17 @@ def advance(
     the checkpoint before.
     """
     step, (since, sums) = segment.start, cut or Cut(segment.start)
+    if segment.start == segment.begin:
+        calls.steps = 1  # of a phase whose steps take nobody knows how long
     while True:
         steps, first = min(calls.steps, segment.stop - step), step - segment.start
         part = Rows(*(each[first : first + steps] for each in rows))
         began = time.perf_counter()
         states, sums = program.advance(states, segment.phase, part, steps, active, sums)
         step += steps
+        calls.learn(steps, time.perf_counter() - began)
         if step == segment.stop:
             return states, step, Cut(since, sums)
-        calls.learn(steps, time.perf_counter() - began)
         broken = any(first_nonfinite(sums, i) for i in range(len(active)) if active[i])
         if calls.stopped() and not calls.group.all_gather(broken)[0]:
             return states, step, Cut(since, sums)
