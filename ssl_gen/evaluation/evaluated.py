@@ -229,9 +229,7 @@ def attempted(metric: Metric, evaluated: Evaluated) -> tuple[dict[str, float], s
     """The finite numbers of one metric by full name, and why not all of them could be measured, "" where they were."""
     try:
         values = measured(metric, evaluated)
-    except (
-        Exception
-    ) as error:  # of a user, of numpy, scikit-learn, XLA on data that nobody thought of: one metric, not a run
+    except Exception as error:  # of numpy, scikit-learn, XLA on data that nobody thought of: one metric, not a run
         return {}, failures.reason(error)
     finite = {name: value for name, value in values.items() if math.isfinite(value)}
     return finite, ", ".join(f"{name} came out as {values[name]}" for name in values if name not in finite)

@@ -14,12 +14,12 @@ from ssl_gen.reports import records
 from ssl_gen.runs import train
 from ssl_gen.runs.data import Data
 from ssl_gen.runs.options import Options
+from ssl_gen.training.calls import CALL
 from ssl_gen.training.segments import Segment
 from ssl_gen.types import Tree, UserError
 
 MINUTES = 10.0  # of training, start and evaluation apart; ours
 TIMED = 2.0  # seconds of each phase, at least
-CALL = 5.0  # seconds of one call, at most, if its steps take as long as one alone; ours
 LEAST = 100  # steps, however slow the machine is
 
 
