@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,10 @@ import gc
 
 import jax
 import pytest
+
+# Tests send both; what is started with `&` in a script ignores the one, under `nohup` the other, and so do children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def group(nodeid):

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import signal
 import sys
 import types
@@ -299,8 +300,11 @@ def test_a_run_that_went_on_elsewhere_names_each_machine_and_commit(
             save_without_identity(patch)
         folder = interrupted(at_step_8, tmp_path / "run")
     final = elsewhere(folder, "1 x Other", "c0ffee", monkeypatch)
-    said = here.precision
-    assert final.parts == [PartRecord(0, here.device, here.commit, said), PartRecord(8, "1 x Other", "c0ffee", said)]
+    said, versions = here.precision, records.load_run(folder).versions
+    assert final.parts == [
+        PartRecord(0, here.device, here.commit, said, versions),
+        PartRecord(8, "1 x Other", "c0ffee", said, versions),
+    ]
     assert (final.device, final.commit) == (f"{here.device}; 1 x Other", f"{here.commit}; c0ffee")
     assert final.precision == said and final.metrics == here.metrics
     about = json.loads((folder / "run.json").read_text())
@@ -315,13 +319,13 @@ def test_a_run_that_went_on_where_it_began_names_it_once(at_step_8, finished, tm
     final = elsewhere(folder, here.device, here.commit, monkeypatch)
     assert final.parts is None and (final.device, final.commit) == (here.device, here.commit)
     assert "parts" not in json.loads((folder / "final.json").read_text())
-    assert note_of(folder)["parts"] == to_plain([PartRecord(0, here.device, here.commit, here.precision)])
+    assert note_of(folder)["parts"] == to_plain([records.part(0, records.load_run(folder))])
 
 
 def test_a_part_that_left_no_checkpoint_is_none(finished):
     """Nor is one after whose start the run was taken up again, from a checkpoint before it."""
     begun = records.load_run(finished("supervised"))
-    first = PartRecord(0, begun.device, begun.commit, begun.precision)
+    first = records.part(0, begun)
     second, third = (dataclasses.replace(begun, commit=each) for each in ("second", "third"))
     parts = records.parts({}, 6, begun, second)
     assert parts == [first, dataclasses.replace(first, step=6, commit="second")]
@@ -333,6 +337,24 @@ def test_a_part_that_left_no_checkpoint_is_none(finished):
     assert records.parts(note, 0, begun, third) == records.parts(None, 0, begun, third) == [
         dataclasses.replace(first, commit="third")
     ]  # fmt: skip
+    newer = dataclasses.replace(begun, versions=begun.versions | {"jax": "99"})
+    assert records.parts({}, 6, begun, newer) == [first, records.part(6, newer)]
+
+
+def test_a_run_is_not_read_with_the_record_of_another(finished, tmp_path):
+    """Weights say nothing of most settings: without the note beside them they would fit."""
+    folder = shutil.copytree(finished("supervised"), tmp_path / "run")
+    mine = records.load_run(folder)
+    rate = mine.config["learning_rate"]
+    other = dataclasses.replace(mine, config=mine.config | {"learning_rate": 0.5})
+    records.write(folder / "run.json", other)
+    with pytest.raises(
+        UserError, match=rf"run\.json is of another run .* by config\.learning_rate \(0\.5, theirs {rate}\)"
+    ):
+        load.load(folder)
+    moved = dataclasses.replace(mine, commit="c0ffee", device="1 x Other")
+    records.write(folder / "run.json", moved)
+    assert load.load(folder).final is not None
 
 
 def test_of_two_chips_no_share_of_a_peak_is_told(finished):

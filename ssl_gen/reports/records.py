@@ -165,12 +165,13 @@ class RunRecord:
 
 @dataclasses.dataclass(frozen=True)
 class PartRecord:
-    """A part of a run, up to the next that another machine or another commit trained."""
+    """A part of a run, up to the next that another machine, another commit or other packages trained."""
 
     step: int  # after which it went on; the last of all where it did the rest alone, such as measuring
     device: str
     commit: str | None
     precision: str | None = None
+    versions: dict[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +218,7 @@ class FinalRecord:
     device: str  # of a run in parts each of them, "; " between, as precision and commit
     precision: str | None = None  # of matrix products and convolutions in training; older records do not say it
     commit: str | None
-    parts: list[PartRecord] | None = None  # where another machine or commit went on
+    parts: list[PartRecord] | None = None  # where another machine, commit or version went on
     command: str = ""
     confusion: list[list[int]] | None = None  # true class by predicted class, summed over the seeds that did not stop
     per_class_error: dict[str, Summary] | None = None
@@ -339,15 +340,35 @@ def identity(record: RunRecord) -> dict[str, Any]:
     return {name: plain[name] for name in SAME if name in plain}
 
 
-def check_identity(folder: Path, found: Mapping[str, Any], record: RunRecord) -> None:
-    """Raise UserError, naming the first thing that differs, where a run in `folder`, by its `identity`, is another."""
+def another(found: Mapping[str, Any], record: RunRecord) -> tuple[str, Any, Any] | None:
+    """The first thing in which a run, by its `identity`, is not that of `record`: its path and both values; or None."""
     wanted = identity(record)
     for name in SAME:
         if name == "dataset" and own_kind(record.dataset) == own_kind(str(found.get(name))) != "":
             continue  # wherever they lie now: `data` holds the hash of their pixels and labels
         if found.get(name) != wanted.get(name):
-            what, old, new = difference(name, found.get(name), wanted.get(name))
-            raise UserError(f"{folder} holds a run with {what} {old}, this one has {new}; choose another --out")
+            return difference(name, found.get(name), wanted.get(name))
+    return None
+
+
+def check_identity(folder: Path, found: Mapping[str, Any], record: RunRecord) -> None:
+    """Raise UserError, naming the first thing that differs, where a run in `folder`, by its `identity`, is another."""
+    if differs := another(found, record):
+        what, old, new = differs
+        raise UserError(f"{folder} holds a run with {what} {old}, this one has {new}; choose another --out")
+
+
+def check_weights(folder: Path, note: Mapping[str, Any], record: RunRecord) -> None:
+    """Raise UserError where run.json of a folder is not of the run whose checkpoint, by its note, lies beside it.
+
+    Those of earlier versions do not say of which they are.
+    """
+    if "masks" in note and (differs := another(note, record)):
+        what, old, new = differs
+        raise UserError(
+            f"{folder / 'run.json'} is of another run than the checkpoints beside it, by {what} ({new}, theirs {old}): "
+            "restore the one that belongs"
+        )
 
 
 def agree(folder: Path, record: RunRecord) -> None:
@@ -382,15 +403,21 @@ def check_note(folder: Path, note: Mapping[str, Any] | None, record: RunRecord) 
         )
 
 
+def part(step: int, record: RunRecord) -> PartRecord:
+    """What trains from `step` on."""
+    return PartRecord(step, record.device, record.commit, record.precision, record.versions)
+
+
 def parts(note: Mapping[str, Any] | None, step: int, begun: RunRecord, record: RunRecord) -> list[PartRecord]:
     """The parts of a run that goes on as `record` from a checkpoint, by its note; None and step 0 where it begins.
 
     begun: run.json as it stands, for the checkpoints of earlier versions, which do not say of whom they are.
     """
-    said = [{"step": 0, "device": begun.device, "commit": begun.commit, "precision": begun.precision}]
-    former = [from_plain(PartRecord, each) for each in (note or {}).get("parts", said)]
+    former = [part(0, begun)]
+    if note and "parts" in note:
+        former = [from_plain(PartRecord, each) for each in note["parts"]]
     kept = [each for each in former if each.step < step]
-    latest = PartRecord(step, record.device, record.commit, record.precision)
+    latest = part(step, record)
     goes_on = bool(kept) and dataclasses.replace(latest, step=kept[-1].step) == kept[-1]
     return kept if goes_on else [*kept, latest]
 

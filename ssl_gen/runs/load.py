@@ -18,7 +18,7 @@ from ssl_gen.evaluation.densities import prepared
 from ssl_gen.evaluation.inference import Compiled, draw_samples, probabilities
 from ssl_gen.metrics import classification
 from ssl_gen.metrics.statistics import Summary
-from ssl_gen.reports.records import FinalRecord, RunRecord, load_both, load_run
+from ssl_gen.reports.records import FinalRecord, RunRecord, check_weights, load_both, load_run
 from ssl_gen.runs.blueprint import blueprint
 from ssl_gen.runs.data import Data, load_data, recorded
 from ssl_gen.runs.options import Options
@@ -181,6 +181,7 @@ def load(path: str | Path) -> Run:
     kept = read_newest(path / "checkpoints", lambda note: plan.kept_like(note, len(record.seeds)))
     if kept is None:
         raise UserError(f"{path} holds no whole checkpoint; this makes one: {record.command}")
+    check_weights(path, kept.note, record)
     if final is not None and not is_final(kept.step, record, final):
         say(f"{path} is finished, but its weights are of step {kept.step}; this trains the rest: {record.command}")
         final = None  # it speaks of other weights
