@@ -102,6 +102,21 @@ def dinov2_hugging_face(net):
     return found
 
 
+def vit_hugging_face(net, whole=""):
+    """Alone, or as part of a network that is called `whole`."""
+    name = f"{whole}embeddings"
+    found = {f"{name}.cls_token": net["token"][None, None], f"{name}.position_embeddings": net["positions"][None]}
+    found |= named(f"{name}.patch_embeddings.projection", net["patches"]) | named(f"{whole}layernorm", net["norm"])
+    for i, part in enumerate(net["blocks"]):
+        name = f"{whole}encoder.layer.{i}"
+        found |= named(f"{name}.layernorm_before", part["norm1"]) | named(f"{name}.layernorm_after", part["norm2"])
+        for third in ("query", "key", "value"):
+            found |= named(f"{name}.attention.attention.{third}", part[third])
+        found |= named(f"{name}.attention.output.dense", part["out"])
+        found |= named(f"{name}.intermediate.dense", part["first"]) | named(f"{name}.output.dense", part["second"])
+    return found
+
+
 def tower(net):
     """What CLIP and SigLIP share at Hugging Face."""
     name = "vision_model.embeddings"
@@ -208,6 +223,46 @@ def test_every_block_of_a_plain_transformer_and_its_last_layer(library):
     np.testing.assert_allclose(outputs.features, expected[-1][:, 0], atol=1e-4)
     np.testing.assert_allclose(outputs.logits, library.affine(expected[-1][:, 0], head), atol=1e-4)
     assert encoder.settings.preprocessing.size == GRID * PATCH
+
+
+def unread(whole):
+    """Of a model's pooling (of its training, in Google's), of masked images, of MAE's second half."""
+    return {
+        f"{whole}pooler.dense.weight": np.ones((WIDTH, WIDTH), np.float32),
+        f"{whole}embeddings.mask_token": np.zeros((1, 1, WIDTH), np.float32),
+        "decoder.decoder_pos_embed": np.ones((1, GRID**2 + 1, 5), np.float32),
+    }
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(("whole", "classes"), [("", False), ("vit.", False), ("vit.", True)])
+def test_every_block_of_a_plain_transformer_of_hugging_face(whole, classes, library):
+    net, library = network(), library()
+    head = linear(net["draw"], WIDTH, 7)
+    weights = vit_hugging_face(net, whole) | unread(whole) | (named("classifier", head) if classes else {})
+    outputs, layers, encoder = encoded(weights, IMAGENET)
+    expected = walk(net, IMAGES, library, epsilon=1e-12)
+    agree(layers, expected)
+    np.testing.assert_allclose(outputs.features, expected[-1][:, 0], atol=1e-4)
+    if classes:
+        np.testing.assert_allclose(outputs.logits, library.affine(expected[-1][:, 0], head), atol=1e-4)
+    assert (outputs.logits is None) == (not classes)
+    assert encoder.settings.preprocessing.resize == "linear" and encoder.settings.network["epsilon"] == 1e-12
+
+
+def test_a_plain_transformer_of_hugging_face_is_that_of_timm_but_for_the_epsilon_of_its_norms():
+    of_timm = encoders.recognise(timm(network()), "r", said=IMAGENET._replace(resize="cubic"))
+    theirs = IMAGENET._replace(resize="cubic", epsilon=1e-6)
+    other = encoders.recognise(vit_hugging_face(network(), "vit."), "r", said=theirs)
+    assert other.settings.network == of_timm.settings.network | {"epsilon": 1e-6}
+    assert jax.tree.all(jax.tree.map(np.array_equal, other.variables, of_timm.variables))
+
+
+def test_a_distilled_transformer_of_hugging_face_is_refused_in_one_line():
+    token = {"deit.embeddings.distillation_token": np.ones((1, 1, WIDTH), np.float32)}
+    with pytest.raises(UserError, match="unknown: deit") as caught:
+        encoders.recognise(vit_hugging_face(network(), "deit.") | token, "r", said=IMAGENET)
+    assert "\n" not in str(caught.value)
 
 
 def dinov2(layout, gated=False):
@@ -493,6 +548,22 @@ def test_what_lies_beside_a_transformer_says_its_heads_and_how_images_are_resize
     assert found.settings.preprocessing.resize == ("linear" if resized else "cubic")
 
 
+@pytest.mark.parametrize(
+    ("write", "config", "epsilon"),
+    [
+        (vit_hugging_face, {"model_type": "vit_msn", "layer_norm_eps": 1e-6}, 1e-6),
+        (vit_hugging_face, {"model_type": "vit", "layer_norm_eps": 1e-12}, 1e-12),
+        (vit_hugging_face, {"model_type": "vit"}, 1e-12),
+        (timm, {"model_type": "vit", "layer_norm_eps": 1e-6}, None),  # the network's own: names of encoders stay
+        (timm, {"model_type": "vit", "layer_norm_eps": 1e-5}, 1e-5),
+    ],
+)
+def test_what_lies_beside_a_transformer_says_the_epsilon_of_its_norms(lie_beside, write, config, epsilon):
+    pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    found = lie_beside(write(network()), config=config, preprocessor_config=pixels)
+    assert found.settings.network.get("epsilon") == epsilon
+
+
 def test_where_nothing_tells_two_networks_apart_the_file_is_refused_in_one_line_that_says_what_would(lie_beside):
     for weights, said in (
         (clip(clip_timm), "with quick GELU .OpenAI's CLIP. or with GELU: put its config.json"),
@@ -503,7 +574,7 @@ def test_where_nothing_tells_two_networks_apart_the_file_is_refused_in_one_line_
         with pytest.raises(UserError, match=said) as caught:
             lie_beside(weights)
         assert "\n" not in str(caught.value)
-    example = str(caught.value).partition("one that reads ")[2].removesuffix(".")
+    example = str(caught.value).partition("that reads ")[2].removesuffix(".")
     assert (
         lie_beside(timm(network()), config=example).settings
         == encoders.recognise(timm(network()), "w", said=IMAGENET).settings
@@ -519,6 +590,15 @@ def test_where_nothing_tells_two_networks_apart_the_file_is_refused_in_one_line_
         ({"preprocessor_config": {"image_mean": [0.5] * 3, "image_std": [0.0, 1, 1]}}, "deviations above 0"),
         ({"preprocessor_config": {"resample": 1}}, "resizes by 1: known are bilinear, bicubic, 2, 3"),
         ({"config": {"pretrained_cfg": {"interpolation": ["random"]}}}, "resizes by .'random'.: known are"),
+        (
+            {"config": {"model_type": "vit", "hidden_act": "relu"}},
+            "has hidden_act 'relu': of ViT at Hugging Face 'gelu'",
+        ),
+        (
+            {"config": {"vision_config": {"model_type": "siglip_vision_model", "hidden_act": "gelu"}}},
+            "of SigLIP at Hug",
+        ),
+        ({"config": {"layer_norm_eps": 0}}, "config.json has layer_norm_eps 0: give a number above 0"),
         ({"config": {"num_attention_heads": 0}}, "config.json has 0 heads of attention: give a whole number"),
         ({"open_clip_config": {"model_cfg": {"vision_cfg": {"width": 128, "head_width": 80}}}}, "has 128 / 80 heads"),
         (SCALED | {"open_clip_config": {"model_cfg": {"vision_cfg": {"width": 192}}}}, "which 3 heads, as said beside"),

@@ -24,8 +24,20 @@ QUICK = re.compile(
     r".*_clip_quickgelu_.*|.*_clip_\d+\.(openai|metaclip_(400m|2pt5b)|dfn5b)|vit_large_.*\.dfn2b"
     r"|vit_base_patch32_.*\.laion400m_e32|vit_huge_patch14_clip_224\.metaclip2_worldwide"
 )
-# Hugging Face's MobileNetV2, as TensorFlow has it: transformers, configuration_mobilenet_v2.py
-MOBILENET = {"tf_padding": True, "layer_norm_eps": 0.001, "output_stride": 32, "hidden_act": "relu6"}
+# What is known of Hugging Face's networks, by their `model_type`: transformers, configuration_*.py
+GELU = {"hidden_act": "gelu"}
+KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "mobilenet_v2": (
+        "MobileNetV2",
+        {"tf_padding": True, "layer_norm_eps": 0.001, "output_stride": 32, "hidden_act": "relu6"},  # as TensorFlow's
+    ),
+    "vit": ("ViT", GELU),
+    "vit_mae": ("MAE", GELU),
+    "vit_msn": ("MSN", GELU),
+    "dinov2": ("DINOv2", GELU),
+    "dinov2_with_registers": ("DINOv2", GELU),
+    "siglip_vision_model": ("SigLIP", {"hidden_act": "gelu_pytorch_tanh"}),
+}
 Colour = tuple[float, float, float]
 
 
@@ -36,6 +48,7 @@ class Beside(NamedTuple):
     mean: Colour | None = None  # of pixels in [0, 1]
     deviation: Colour | None = None
     heads: int | None = None  # of a transformer's attention
+    epsilon: float | None = None  # of a transformer's norms
     resize: str | None = None  # 'cubic' or 'linear'
     architecture: str | None = None  # what timm calls the network
 
@@ -51,11 +64,12 @@ def read(weights: Path) -> Beside:
         (weights.parent / PREPROCESSOR, processor.get("image_mean"), processor.get("image_std")),
         (weights.parent / OPEN_CLIP, clip.get("mean"), clip.get("std")),
     ]
-    _check_mobilenet(weights.parent / CONFIG, said[CONFIG])
+    _check_known(weights.parent / CONFIG, said[CONFIG])
     architecture = said[CONFIG].get("architecture")
     found = Beside(
         activation,
         heads=_heads(weights.parent, said),
+        epsilon=_epsilon(weights.parent / CONFIG, _vision(said[CONFIG])),
         resize=_resize(weights.parent, said),
         architecture=architecture if isinstance(architecture, str) else None,
     )
@@ -85,7 +99,7 @@ def _activation(folder: Path, said: dict[str, dict[str, Any]]) -> str | None:
     """Of a tower of CLIP. What is not said of one is its library's default: quick GELU, but GELU in open_clip."""
     config = said[CONFIG]
     if str(config.get("model_type", "")).startswith("clip"):
-        name = (_part(config, "vision_config") or config).get("hidden_act", "quick_gelu")
+        name = _vision(config).get("hidden_act", "quick_gelu")
         if name not in ACTIVATIONS:
             raise UserError(f"{folder / CONFIG} names the activation {name!r}: known are {', '.join(ACTIVATIONS)}.")
         return ACTIVATIONS[name]
@@ -97,20 +111,34 @@ def _activation(folder: Path, said: dict[str, dict[str, Any]]) -> str | None:
     return None
 
 
-def _check_mobilenet(path: Path, config: dict[str, Any]) -> None:
-    """Raise UserError where Hugging Face's MobileNetV2 is otherwise than TensorFlow's, which no array tells."""
-    if config.get("model_type") == "mobilenet_v2":
-        for name, known in MOBILENET.items():
-            if (value := config.get(name, known)) != known:
-                raise UserError(
-                    f"{path} has {name} {value!r}: of MobileNetV2 at Hugging Face {known!r} alone is known."
-                )
+def _vision(config: dict[str, Any]) -> dict[str, Any]:
+    """What Hugging Face's config.json says of the network of images, alone or beside one of text."""
+    return _part(config, "vision_config") or config
+
+
+def _check_known(path: Path, config: dict[str, Any]) -> None:
+    """Raise UserError where a network of Hugging Face is otherwise than is known, which no array tells."""
+    about = _vision(config)
+    kind, known = KNOWN.get(str(about.get("model_type", "")), ("", {}))
+    for name, usual in known.items():
+        if (value := about.get(name, usual)) != usual:
+            raise UserError(f"{path} has {name} {value!r}: of {kind} at Hugging Face {usual!r} alone is known.")
+
+
+def _epsilon(path: Path, about: dict[str, Any]) -> float | None:
+    """Of a transformer's norms. Raises UserError for what is no number above 0."""
+    epsilon = about.get("layer_norm_eps")
+    if epsilon is None:
+        return None
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 < epsilon < math.inf:
+        raise UserError(f"{path} has layer_norm_eps {epsilon!r}: give a number above 0.")
+    return float(epsilon)
 
 
 def _heads(folder: Path, said: dict[str, dict[str, Any]]) -> int | None:
     """Of a transformer's attention. Raises UserError for what is no number of heads."""
     config, clip = said[CONFIG], _part(_part(said[OPEN_CLIP], "model_cfg"), "vision_cfg")
-    heads: Any = (_part(config, "vision_config") or config).get("num_attention_heads")
+    heads: Any = _vision(config).get("num_attention_heads")
     path = folder / CONFIG
     if heads is None and "width" in clip:
         width, each, path = clip["width"], clip.get("head_width", 64), folder / OPEN_CLIP  # 64: open_clip's default

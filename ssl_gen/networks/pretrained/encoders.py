@@ -29,7 +29,7 @@ from ssl_gen.networks.pretrained.beside import Beside
 from ssl_gen.networks.pretrained.families import FAMILIES, Layout, Preprocessing, Untold
 from ssl_gen.networks.pretrained.names import Table, placed
 from ssl_gen.networks.pretrained.outputs import Outputs
-from ssl_gen.networks.pretrained.vit import check_side
+from ssl_gen.networks.pretrained.vit import VisionTransformer, check_side
 from ssl_gen.networks.pretrained.weight_files import Weights, counted, read
 from ssl_gen.types import Array, Tree, UserError
 
@@ -154,6 +154,8 @@ def settled(settings: Settings, layout: Layout, said: Beside, path: str | Path) 
                 "share: mend what lies there, or move it away."
             )
         fields = fields | {"heads": said.heads}
+    if settings.kind == "vit" and said.epsilon not in (None, fields.get("epsilon", VisionTransformer.epsilon)):
+        fields = fields | {"epsilon": said.epsilon}
     return dataclasses.replace(settings, network=fields, preprocessing=preprocessing)
 
 
@@ -179,7 +181,8 @@ def check_scaled(untold: Untold | None, preprocessing: Preprocessing, path: str 
         example = json.dumps({"pretrained_cfg": {"mean": mean, "std": deviation}})
         raise UserError(
             f"{path} may want pixels scaled by ImageNet's mean and deviation (DINO, DeiT) or by 0.5 and 0.5: put its "
-            f"{beside.CONFIG} beside it, or one that reads {example}."
+            f"{beside.CONFIG} (timm) or {beside.PREPROCESSOR} (Hugging Face) beside it, or a {beside.CONFIG} that "
+            f"reads {example}."
         )
     if untold == "satellite":
         example = json.dumps({"image_mean": mean, "image_std": deviation})

@@ -123,7 +123,7 @@ def transformer_size(fields: dict[str, Any]) -> int:
 
 
 def pixels_untold(fields: dict[str, Any]) -> Untold | None:
-    """timm has transformers of ImageNet's mean (DINO, DeiT) and of 0.5; those with scales (DINOv2) have the former."""
+    """Plain transformers are of ImageNet's mean (DINO, DeiT) or of 0.5; those with scales (DINOv2) have the former."""
     return None if fields["scaled"] else "pixels"
 
 
@@ -144,6 +144,9 @@ SIGLIP = Preprocessing(0, "cubic", True, *HALF)
 QUICK: Mapping[str, Any] = {"activation": "quick_gelu", "epsilon": 1e-5}
 TANH: Mapping[str, Any] = {"activation": "gelu_tanh"}
 WIDE_EPSILON: Mapping[str, Any] = {"epsilon": 1e-5}
+FINE_EPSILON: Mapping[str, Any] = {"epsilon": 1e-12}  # transformers, configuration_vit.py; MSN's config.json: 1e-6
+# Of ViT at Hugging Face, behind its features or beside them.
+APART = r"(vit\.)?(pooler\..*|embeddings\.mask_token)|decoder\..*"
 UNREAD = r"mask_token|local_cls_norm\..*"  # of DINOv3, in training alone
 TEXT = r"text_model\..*|text_projection(\.weight)?|logit_(scale|bias)|vision_model\.embeddings\.position_ids"
 OPEN = r"(transformer|token_embedding|ln_final)\..*|positional_embedding|text_projection|logit_(scale|bias)|attn_mask"
@@ -199,6 +202,15 @@ FAMILIES: dict[str, Family] = {
     "vit": Family(
         (
             Layout("timm or DINO", vit_names.timm, DINO, "mask_token", heads=vit_names.HUGE, untold=pixels_untold),
+            Layout(
+                "ViT at Hugging Face",
+                vit_names.vit_hugging_face,
+                Preprocessing(0, "linear", True, *IMAGENET),
+                APART,
+                FINE_EPSILON,
+                vit_names.HUGE,
+                pixels_untold,
+            ),
             Layout("DINOv2 at Hugging Face", vit_names.dinov2_hugging_face, DINO, r"embeddings\.mask_token", heads={}),
             Layout(
                 "DINOv3's authors",

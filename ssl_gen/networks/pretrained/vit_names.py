@@ -128,6 +128,23 @@ def dinov2_hugging_face(weights: Weights) -> Table:
     return table
 
 
+def vit_hugging_face(weights: Weights) -> Table:
+    """Hugging Face's ViT, also with the weights of DINO, DeiT (without distillation), MSN, and MAE's encoder."""
+    whole = "vit." if any(name.startswith("vit.") for name in weights) else ""  # with a last layer, or a decoder
+    inside = f"{whole}embeddings."
+    table = kept(f"{inside}cls_token", "class", 1) | kept(f"{inside}position_embeddings", "positions", 2)
+    table |= dense(f"{inside}patch_embeddings.projection", "patches") | norm(f"{whole}layernorm", "norm")
+    for i in range(depth(weights, rf"{re.escape(whole)}encoder\.layer\.(\d+)\.")):
+        name, path = f"{whole}encoder.layer.{i}", f"block_{i}"
+        table |= norm(f"{name}.layernorm_before", f"{path}/norm_1") | norm(f"{name}.layernorm_after", f"{path}/norm_2")
+        for third in THIRDS:
+            table |= dense(f"{name}.attention.attention.{third}", f"{path}/attention/{third}")
+        table |= dense(f"{name}.attention.output.dense", f"{path}/attention/out")
+        table |= dense(f"{name}.intermediate.dense", f"{path}/mlp/first")
+        table |= dense(f"{name}.output.dense", f"{path}/mlp/second")
+    return table | of_classes(weights, "classifier")
+
+
 def dinov3_authors(weights: Weights) -> Table:
     """DINOv3 of its authors, whose files mask the biases of the keys and keep the periods of `rotary`."""
     table = kept("cls_token", "class", 1) | kept("storage_tokens", "registers", 2) | norm("norm", "norm")
