@@ -24,7 +24,7 @@ from ssl_gen.runs import cost, load, train
 from ssl_gen.runs.options import Options
 from ssl_gen.training import replicas
 from ssl_gen.training.checkpoints import open_checkpoints
-from ssl_gen.training.mesh import idle, largest_divisor, part_of
+from ssl_gen.training.mesh import evenly, idle, largest_divisor, part_of
 from ssl_gen.training.replicas import choose_placement, make_replicas
 from ssl_gen.types import Array, Method, Phase, UserError
 
@@ -71,10 +71,11 @@ METHOD = make(Config(), SPEC)
 ROWS = some_rows(METHOD, 0, 0, STEPS, seeds=4)
 
 
-def trained(mode, data_parallel=1, fold=False, store=STORE):
-    program = make_replicas(METHOD, store, 4, mode, data_parallel, longest=STEPS, fold=fold)
-    states = program.init(range(4), first_rows(4))
-    states, metrics = program.advance(states, 0, ROWS, STEPS, [True] * 4)
+def trained(mode, data_parallel=1, fold=False, store=STORE, seeds=4):
+    program = make_replicas(METHOD, store, seeds, mode, data_parallel, longest=STEPS, fold=fold)
+    states = program.init(range(seeds), first_rows(seeds))
+    rows = ROWS if seeds == 4 else some_rows(METHOD, 0, 0, STEPS, seeds=seeds)
+    states, metrics = program.advance(states, 0, rows, STEPS, [True] * seeds)
     return program.stack(states), metrics
 
 
@@ -95,6 +96,22 @@ def single():
 def test_a_fold_is_the_plain_loop(mode, reference):
     for one, other in zip(numbers(reference), numbers(trained(mode, fold=True)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("seeds", [5, 7])
+def test_seeds_that_do_not_divide_over_devices_train_as_in_a_loop(seeds, fold):
+    """Five on three of four devices, seven on four: the last has one fewer, and none comes of what fills its place."""
+    program = make_replicas(METHOD, STORE, seeds, "pmap", longest=STEPS, fold=fold)
+    (one, one_metrics), (other, metrics) = trained("loop", seeds=seeds), trained("pmap", fold=fold, seeds=seeds)
+    for x, y in zip(numbers(one), numbers(other), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], one_metrics["loss"], rtol=1e-4)
+    assert metrics["loss"].shape == (seeds,) and other.step.tolist() == [STEPS] * seeds
+    again = program.place(other)
+    assert same(program.stack(again), other)
+    last = [program.replica(again, i).weights for i in (seeds - 2, seeds - 1)]
+    assert same(last, list(other.state.weights[-2:])) and not same(*last)
 
 
 @pytest.mark.parametrize(("mode", "fold"), [("vmap", False), ("vmap", True), ("loop", True)])
@@ -319,7 +336,7 @@ def test_a_seed_that_breaks_leaves_no_share_of_the_peak(whole_run):
 
 @pytest.mark.parametrize(
     ("mode", "seeds", "data_parallel", "devices"),
-    [("loop", 4, 1, 1), ("loop", 4, 2, 2), ("vmap", 4, 1, 4), ("vmap", 2, 2, 4), ("pmap", 4, 1, 4), ("pmap", 5, 1, 1)],
+    [("loop", 4, 1, 1), ("loop", 4, 2, 2), ("vmap", 4, 1, 4), ("vmap", 2, 2, 4), ("pmap", 4, 1, 4), ("pmap", 5, 1, 3)],
 )
 def test_a_placement_says_how_many_devices_train(mode, seeds, data_parallel, devices):
     program = make_replicas(METHOD, STORE, seeds, mode, data_parallel)
@@ -354,8 +371,16 @@ def test_seeds_of_several_processes_are_stacked_over_a_mesh_for_pmap_stays_withi
 
 
 @pytest.mark.parametrize(("number", "limit", "expected"), [(6, 4, 3), (5, 4, 1), (8, 4, 4), (3, 8, 3)])
-def test_replicas_spread_over_as_many_devices_as_divide_them(number, limit, expected):
+def test_the_largest_divisor(number, limit, expected):
     assert largest_divisor(number, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "limit", "expected"),
+    [(6, 4, (3, 2)), (5, 4, (3, 2)), (8, 4, (4, 2)), (3, 8, (3, 1)), (3, 2, (2, 2)), (10, 8, (5, 2)), (7, 4, (4, 2))],
+)
+def test_seeds_spread_over_devices_with_as_few_as_can_be_on_each(number, limit, expected):
+    assert evenly(number, limit) == expected
 
 
 @pytest.mark.parametrize(
@@ -379,10 +404,10 @@ def test_seeds_that_leave_devices_without_work_are_told_how_many_would_not(
 
 def test_five_seeds_on_four_devices_are_told_of_before_they_train(whole_run, capsys):
     final = whole_run("auto", seeds=5, name="firm").final
-    said = "warning: 5 seeds train on 1 of 4 devices, for they do not divide over more: --seeds 4 or 8 would use all"
+    said = "warning: 5 seeds train on 3 of 4 devices, for they do not divide over all: --seeds 4 or 8 would use all"
     assert said in capsys.readouterr().out
-    one = 5 * final.pflop * 1e15 / 1e12 / final.seconds  # on one device of 10^12 operations a second
-    assert final.share_of_peak == pytest.approx(one, rel=0.1)
+    three = 5 * final.pflop * 1e15 / 3e12 / final.seconds  # on three devices of 10^12 operations a second each
+    assert final.share_of_peak == pytest.approx(three, rel=0.1)
 
 
 def test_too_many_devices_and_odd_batches_are_refused():

@@ -50,6 +50,12 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
+def evenly(number: int, limit: int) -> tuple[int, int]:
+    """The fewest parts, at most `limit`, in which so many things go with as few as can be in each: (parts, in each)."""
+    each = -(-number // limit)
+    return -(-number // each), each
+
+
 def idle(seeds: int, data_parallel: int, used: int, devices: int) -> str | None:
     """What leaves devices without work though there are as many seeds, in words; None where none is.
 
@@ -61,7 +67,7 @@ def idle(seeds: int, data_parallel: int, used: int, devices: int) -> str | None:
     fewer = seeds // groups * groups
     numbers = " or ".join(str(number) for number in (fewer, fewer + groups) if number)
     return (
-        f"{seeds} seeds train on {used} of {devices} devices, for they do not divide over more: "
+        f"{seeds} seeds train on {used} of {devices} devices, for they do not divide over all: "
         f"--seeds {numbers} would use all"
     )
 

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from ssl_gen.datasets.batches import Rows
 from ssl_gen.datasets.store import Store, read
 from ssl_gen.training import processes
-from ssl_gen.training.mesh import largest_divisor, parts_of
+from ssl_gen.training.mesh import evenly, parts_of
 from ssl_gen.training.programs import Replica, Replicas, Sums, accumulating, folded, padded, start, zeros
 from ssl_gen.types import Method, Metrics, Phase, State, Tree
 
@@ -218,9 +218,12 @@ def vmapped(programs: StepPrograms) -> Replicas:
 def pmapped(
     method: Method, store: Store, replicas: int, devices: Sequence[jax.Device], longest: int, fold: bool
 ) -> Replicas:
-    """The placement `pmap`: each device trains its own replicas, stacked where it has several."""
-    count = largest_divisor(replicas, len(devices))
-    devices, each = list(devices)[:count], replicas // count
+    """The placement `pmap`: each device trains its own replicas, stacked where it has several.
+
+    All have as many: where fewer are left for the last, the last replica is trained again in their place, for nothing.
+    """
+    count, each = evenly(replicas, len(devices))
+    devices, filled = list(devices)[:count], np.minimum(np.arange(count * each), replicas - 1)
     totals = [zeros(method, phase, store.shape) for phase in method.phases]
     resident = jax.pmap(lambda _, x: x, in_axes=(0, None), devices=devices)(np.zeros(count), store.resident)
     by_device = resident.sharding
@@ -229,14 +232,19 @@ def pmapped(
         """(..., S, ...) -> (devices, ..., replicas of one device, ...); the inner axis is dropped where it is 1."""
 
         def divide(leaf: Any) -> Any:
+            leaf = leaf if len(filled) == replicas else leaf[(slice(None),) * axis + (filled,)]
             leaf = leaf.reshape(*leaf.shape[:axis], count, each, *leaf.shape[axis + 1 :])
             leaf = np.moveaxis(leaf, axis, 0) if isinstance(leaf, np.ndarray) else jnp.moveaxis(leaf, axis, 0)
             return leaf.squeeze(axis + 1) if each == 1 else leaf
 
         return jax.tree.map(divide, tree)
 
+    def together(leaf: Any) -> Any:
+        """(devices, replicas of one device, ...) -> (S, ...)"""
+        return leaf if each == 1 else leaf.reshape(-1, *leaf.shape[2:])[:replicas]
+
     def stack(states: Tree) -> Tree:
-        return jax.tree.map(lambda leaf: jnp.copy(leaf if each == 1 else leaf.reshape(-1, *leaf.shape[2:])), states)
+        return jax.tree.map(lambda leaf: jnp.copy(together(leaf)), states)
 
     def within(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
         return function if each == 1 else jax.vmap(function, axes)
@@ -275,7 +283,7 @@ def pmapped(
             for given in store.ahead(rows, spread):
                 carry = compiled[phase](carry, resident, given)
         states, added = carry
-        return states, {name: np.asarray(value).reshape(replicas) for name, value in added.items()}
+        return states, {name: together(np.asarray(value)) for name, value in added.items()}
 
     def place(tree: Tree) -> Tree:
         return jax.device_put(spread(tree), by_device)
