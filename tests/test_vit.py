@@ -1,4 +1,4 @@
-"""Vision transformers, block by block, and ResNet-50 beside a second writing, from files in every layout."""
+"""Vision transformers, block by block, and ResNets beside a second writing, from files in every layout."""
 
 import json
 
@@ -610,7 +610,7 @@ def test_what_makes_no_sense_beside_a_file_is_one_line(lie_beside, files, said):
     assert "\n" not in str(caught.value)
 
 
-# ResNet-50
+# ResNets
 
 
 def convolution(x, kernel, stride):
@@ -620,9 +620,14 @@ def convolution(x, kernel, stride):
     return np.moveaxis(np.tensordot(seen, kernel, ((1, 4, 5), (1, 2, 3))), -1, 1)
 
 
-def resnet():
+BASIC, DEEP = (3, 3), (1, 3, 1)  # sizes of a block's convolutions: He et al. 2016, table 1
+RESNETS = {"resnet18": ((2, 2, 2, 2), BASIC), "resnet34": ((3, 4, 6, 3), BASIC), "resnet50": ((3, 4, 6, 3), DEEP)}
+
+
+def resnet(kind):
     """Random weights by torchvision's names."""
-    random, found = np.random.default_rng(3), {}
+    (stages, sizes), random, found = RESNETS[kind], np.random.default_rng(3), {}
+    expansion = 4 if sizes == DEEP else 1
 
     def unit(name, normalisation, given, features, size):
         found[f"{name}.weight"] = random.normal(0, (1 / (given * size * size)) ** 0.5, (features, given, size, size))
@@ -631,20 +636,22 @@ def resnet():
 
     unit("conv1", "bn1", 3, 64, 7)
     given = 64
-    for stage, count in enumerate((3, 4, 6, 3)):
+    for stage, count in enumerate(stages):
         for i in range(count):
-            name, width = f"layer{stage + 1}.{i}", 64 * 2**stage
-            unit(f"{name}.conv1", f"{name}.bn1", given, width, 1)
-            unit(f"{name}.conv2", f"{name}.bn2", width, width, 3)
-            unit(f"{name}.conv3", f"{name}.bn3", width, 4 * width, 1)
-            if i == 0:
-                unit(f"{name}.downsample.0", f"{name}.downsample.1", given, 4 * width, 1)
-            given = 4 * width
+            name, width, inside = f"layer{stage + 1}.{i}", 64 * 2**stage, given
+            for k, size in enumerate(sizes):
+                out = width * (expansion if k == len(sizes) - 1 else 1)
+                unit(f"{name}.conv{k + 1}", f"{name}.bn{k + 1}", inside, out, size)
+                inside = out
+            if given != inside:
+                unit(f"{name}.downsample.0", f"{name}.downsample.1", given, inside, 1)
+            given = inside
     return {name: array.astype(np.float32) for name, array in found.items()}
 
 
-def test_resnet_50_is_that_of_a_second_writing():
-    weights = resnet()
+@pytest.mark.parametrize("kind", ["resnet18", "resnet50"])
+def test_a_resnet_is_that_of_a_second_writing(kind):
+    weights, (stages, sizes) = resnet(kind), RESNETS[kind]
     images = np.random.default_rng(4).normal(size=(1, 33, 33, 3)).astype(np.float32)
 
     def unit(x, name, normalisation, stride=1):
@@ -656,24 +663,64 @@ def test_resnet_50_is_that_of_a_second_writing():
     x = np.maximum(unit(images.transpose(0, 3, 1, 2), "conv1", "bn1", 2), 0)
     x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     x = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))[:, :, ::2, ::2].max((4, 5))
-    for stage, count in enumerate((3, 4, 6, 3)):
+    for stage, count in enumerate(stages):
         for i in range(count):
-            name, stride = f"layer{stage + 1}.{i}", 2 if stage and i == 0 else 1
-            y = np.maximum(unit(x, f"{name}.conv1", f"{name}.bn1"), 0)
-            y = np.maximum(unit(y, f"{name}.conv2", f"{name}.bn2", stride), 0)
-            y = unit(y, f"{name}.conv3", f"{name}.bn3")
-            x = unit(x, f"{name}.downsample.0", f"{name}.downsample.1", stride) if i == 0 else x
+            name, stride, y = f"layer{stage + 1}.{i}", 2 if stage and i == 0 else 1, x
+            for k, size in enumerate(sizes):
+                strided = size == 3 and (k == 0 or sizes == DEEP)
+                y = unit(
+                    y if k == 0 else np.maximum(y, 0),
+                    f"{name}.conv{k + 1}",
+                    f"{name}.bn{k + 1}",
+                    stride if strided else 1,
+                )
+            short = f"{name}.downsample"
+            x = unit(x, f"{short}.0", f"{short}.1", stride) if f"{short}.0.weight" in weights else x
             x = np.maximum(x + y, 0)
     encoder = encoders.recognise(weights, "random")
-    assert encoder.settings.kind == "resnet50"
+    assert encoder.settings.kind == kind
     outputs = jax.jit(encoders.network(encoder.settings).apply)(encoder.variables, images)
     expected = x.mean((2, 3))
     assert np.abs(outputs.features - expected).max() < 1e-4 * np.abs(expected).max()
-    assert sum(array.size for name, array in weights.items() if "running" not in name) == 25_557_032 - 2049 * 1000
 
 
-def test_resnet_50_of_hugging_face_is_the_same_network():
-    weights, renamed = resnet(), {}
+@pytest.mark.parametrize(
+    ("kind", "parameters", "width"),  # torchvision's documentation of its weights, which classify 1,000 classes
+    [
+        ("resnet18", 11_689_512, 512),
+        ("resnet34", 21_797_672, 512),
+        ("resnet50", 25_557_032, 2048),
+        ("resnet101", 44_549_160, 2048),
+        ("resnet152", 60_192_808, 2048),
+    ],
+)
+def test_a_resnet_has_as_many_parameters_as_torchvisions(kind, parameters, width):
+    settings = encoders.Settings(
+        kind, {"classes": 1000, "kind": kind}, encoders.Preprocessing(224, "linear", True, *[(0.5,) * 3] * 2)
+    )
+    like = encoders.variables_like(settings)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(like)) == parameters
+    assert like["classifier"]["kernel"].shape == (width, 1000)
+
+
+def test_settings_of_resnet_50_say_nothing_new_so_that_its_name_stays():
+    assert encoders.recognise(resnet("resnet50"), "random").settings.network == {"classes": 0}
+
+
+def test_a_wide_resnet_is_refused_in_one_line():
+    weights = {
+        name: np.repeat(array, 2, 0) if ".conv1" in name else array for name, array in resnet("resnet18").items()
+    }
+    with pytest.raises(
+        UserError, match=r"beside resnet18 of torchvision it has 8 misshapen: layer1\.0\.conv1"
+    ) as caught:
+        encoders.recognise(weights, "wide")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", RESNETS)
+def test_a_resnet_of_hugging_face_is_the_same_network(kind):
+    weights, renamed = resnet(kind), {}
     for name, array in weights.items():
         parts = name.split(".")
         where, end = (parts[0], parts[-1]) if parts[0] in ("conv1", "bn1") else (".".join(parts[2:-1]), parts[-1])
@@ -685,4 +732,5 @@ def test_resnet_50_of_hugging_face_is_the_same_network():
             place = f"resnet.encoder.stages.{int(parts[0][-1]) - 1}.layers.{parts[1]}.{inside}"
         renamed[f"{place}.{kind}.{end}"] = array
     found, same = encoders.recognise(renamed, "hugging face"), encoders.recognise(weights, "torchvision")
+    assert found.settings.network == same.settings.network
     assert jax.tree.all(jax.tree.map(np.array_equal, found.variables, same.variables))

@@ -11,9 +11,8 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import numpy as np
 
-from ssl_gen.networks.pretrained import names, vit_names
+from ssl_gen.networks.pretrained import names, resnet, vit_names
 from ssl_gen.networks.pretrained.inverted_residuals import InvertedResiduals
-from ssl_gen.networks.pretrained.resnet import ResNet50
 from ssl_gen.networks.pretrained.vit import VisionTransformer
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of pixels in [0, 1]; torchvision
@@ -73,6 +72,19 @@ def classes_of(arrays: dict[str, np.ndarray]) -> int:
 def inverted(kind: str) -> Callable[[dict[str, np.ndarray]], dict[str, Any]]:
     """The fields of an `InvertedResiduals` of a kind."""
     return lambda arrays: {"kind": kind, "classes": classes_of(arrays)}
+
+
+def residual(kind: str) -> Family:
+    """The ResNet of a kind."""
+    named = {} if kind == resnet.ResNet.kind else {"kind": kind}  # an encoder's name is a hash over what is said here
+    return Family(
+        (
+            Layout("torchvision", names.resnet_torchvision(kind), Preprocessing(224, "linear", True, *IMAGENET)),
+            Layout("Hugging Face", names.resnet_hugging_face(kind), Preprocessing(224, "cubic", True, *IMAGENET)),
+        ),
+        resnet.ResNet,
+        lambda arrays: {"classes": classes_of(arrays)} | named,
+    )
 
 
 def transformer(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -191,14 +203,7 @@ FAMILIES: dict[str, Family] = {
         InvertedResiduals,
         inverted("efficientnet_lite0"),
     ),
-    "resnet50": Family(
-        (
-            Layout("torchvision", names.resnet_torchvision, Preprocessing(224, "linear", True, *IMAGENET)),
-            Layout("Hugging Face", names.resnet_hugging_face, Preprocessing(224, "cubic", True, *IMAGENET)),
-        ),
-        ResNet50,
-        lambda arrays: {"classes": classes_of(arrays)},
-    ),
+    **{kind: residual(kind) for kind in resnet.PLANS},
     "vit": Family(
         (
             Layout("timm or DINO", vit_names.timm, DINO, "mask_token", heads=vit_names.HUGE, untold=pixels_untold),

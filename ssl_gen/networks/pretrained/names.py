@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_gen.networks.pretrained import resnet
 from ssl_gen.networks.pretrained.inverted_residuals import PLANS, blocks
-from ssl_gen.networks.pretrained.resnet import STAGES
 from ssl_gen.networks.pretrained.weight_files import AXES, Weights
 
 NORM = {"weight": "params/{}/scale", "bias": "params/{}/bias"}
@@ -85,33 +85,42 @@ def of_classes(weights: Weights, name: str) -> Table:
     return dense(name, "classifier") if f"{name}.weight" in weights else {}
 
 
-def resnet_torchvision(weights: Weights) -> Table:
-    """ResNet-50 of torchvision, timm and the authors of DINO."""
-    table = unit("conv1", "bn1", "stem") | of_classes(weights, "fc")
-    for stage, count in enumerate(STAGES):
-        for block in range(count):
-            name, path = f"layer{stage + 1}.{block}", f"block_{stage}_{block}"
-            for i in (1, 2, 3):
-                table |= unit(f"{name}.conv{i}", f"{name}.bn{i}", f"{path}_{i}")
-            if not block:
-                table |= unit(f"{name}.downsample.0", f"{name}.downsample.1", f"{path}_short")
+def resnet_torchvision(kind: str) -> Maker:
+    """A ResNet of torchvision, timm and the authors of DINO, by a name of `resnet.PLANS`."""
+    plan = resnet.PLANS[kind]
+
+    def table(weights: Weights) -> Table:
+        found = unit("conv1", "bn1", "stem") | of_classes(weights, "fc")
+        for stage, count in enumerate(plan.stages):
+            for block in range(count):
+                name, path = f"layer{stage + 1}.{block}", f"block_{stage}_{block}"
+                for i in range(1, len(plan.sizes) + 1):
+                    found |= unit(f"{name}.conv{i}", f"{name}.bn{i}", f"{path}_{i}")
+                if plan.short(stage, block):
+                    found |= unit(f"{name}.downsample.0", f"{name}.downsample.1", f"{path}_short")
+        return found
+
     return table
 
 
-def resnet_hugging_face(weights: Weights) -> Table:
-    """ResNet-50 of Hugging Face."""
+def resnet_hugging_face(kind: str) -> Maker:
+    """A ResNet of Hugging Face, by a name of `resnet.PLANS`."""
+    plan = resnet.PLANS[kind]
 
     def layer(name: str, path: str) -> Table:
         return unit(f"{name}.convolution", f"{name}.normalization", path)
 
-    table = layer("resnet.embedder.embedder", "stem") | of_classes(weights, "classifier.1")
-    for stage, count in enumerate(STAGES):
-        for block in range(count):
-            name, path = f"resnet.encoder.stages.{stage}.layers.{block}", f"block_{stage}_{block}"
-            for i in (1, 2, 3):
-                table |= layer(f"{name}.layer.{i - 1}", f"{path}_{i}")
-            if not block:
-                table |= layer(f"{name}.shortcut", f"{path}_short")
+    def table(weights: Weights) -> Table:
+        found = layer("resnet.embedder.embedder", "stem") | of_classes(weights, "classifier.1")
+        for stage, count in enumerate(plan.stages):
+            for block in range(count):
+                name, path = f"resnet.encoder.stages.{stage}.layers.{block}", f"block_{stage}_{block}"
+                for i in range(1, len(plan.sizes) + 1):
+                    found |= layer(f"{name}.layer.{i - 1}", f"{path}_{i}")
+                if plan.short(stage, block):
+                    found |= layer(f"{name}.shortcut", f"{path}_short")
+        return found
+
     return table
 
 
