@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +20,21 @@ BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def of_runs(tracked: Tracked) -> tuple[str, list[FinalRecord]]:
-    """The table of a record made of runs with what its comparisons say together, and where and how each was made."""
+    """The table of a record made of runs with what its comparisons say together, and where and how each was made.
+
+    Of runs of several machines each says by a letter which it was, for their times are not alike.
+    """
     entries = [Entry(name, final) for name, final in tracked.rows.items()]
+    made_by = list(tracked.rows.values())
     headers, rows = layout(entries, tracked.baseline, tracked.metrics, report=False)
+    letters = lettered(made_by)
+    if len(letters) > 1:
+        headers, rows = (
+            [*headers, "on"],
+            [[*row, letters[machine(e.final)]] for e, row in zip(entries, rows, strict=True)],
+        )
     said = comparisons(entries, tracked.baseline)
-    return "\n\n".join([tables.markdown_table(headers, rows), *([said] if said else [])]), list(tracked.rows.values())
+    return "\n\n".join([tables.markdown_table(headers, rows), *([said] if said else [])]), made_by
 
 
 def of_numbers(numbers: Numbers) -> str:
@@ -43,6 +54,11 @@ def machine(made: FinalRecord | Numbers) -> str:
     return made.device if precision is None else f"{made.device}, precision {precision}"
 
 
+def lettered(made_by: Sequence[FinalRecord | Numbers]) -> dict[str, str]:
+    """The machines, each with a letter."""
+    return dict(zip(dict.fromkeys(machine(each) for each in made_by), string.ascii_lowercase, strict=False))
+
+
 def block(name: str) -> str:
     """The markdown of one record: its table, and where and how it was made."""
     record = load(HERE / f"{name}.json")
@@ -53,7 +69,8 @@ def block(name: str) -> str:
         drawn, made_by = of_numbers(record), [record]
     else:
         raise ValueError(f"experiments/{name}.json has no table")
-    devices = "; ".join(dict.fromkeys(machine(each) for each in made_by))
+    letters = lettered(made_by)
+    devices = "; ".join(f"{letter}: {each}" if len(letters) > 1 else each for each, letter in letters.items())
     commits = "; ".join(dict.fromkeys(str(each.commit) for each in made_by))
     counts = " or ".join(str(each) for each in dict.fromkeys(len(each.seeds) for each in made_by))
     made = f"{counts} seed{'' if counts == '1' else 's'}, {devices}, commit {commits}; `experiments/{name}.json`"

@@ -50,6 +50,21 @@ RECORDS = sorted((ROOT / "experiments").glob("*.json"))
 MARKED = [path for path in RECORDS if '"setting"' in path.read_text()]  # whose rows have fingerprints
 
 
+def test_of_rows_of_several_machines_each_says_which_it_was(monkeypatch):
+    made = tracked.load(table.HERE / "digits_demo.json")
+    assert list(dict.fromkeys(final.device for final in made.rows.values())) == ["2 cores, Intel(R) Xeon(R) Processor"]
+    assert "| on |" not in readme.block("digits_demo")
+    elsewhere = dataclasses.replace(made.rows["floor"], device="1 x NVIDIA H200")
+    moved = dataclasses.replace(made, rows=made.rows | {"floor": elsewhere})
+    monkeypatch.setattr(readme, "load", lambda path: moved)
+    drawn = readme.block("digits_demo")
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in drawn.splitlines() if line.startswith("| ")}
+    assert lines["run"].endswith("| time | on |")
+    assert [lines[name].removesuffix(" |")[-1] for name in made.rows] == ["a", "b", "b", "b"]
+    said = ", precision default (float32)"
+    assert f"a: 1 x NVIDIA H200{said}; b: 2 cores, Intel(R) Xeon(R) Processor{said}, commit" in drawn
+
+
 @pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.stem)
 def test_the_tables_of_a_page_are_those_of_the_records(page):
     text = page.read_text()
