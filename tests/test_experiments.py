@@ -10,6 +10,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import (
@@ -21,6 +22,7 @@ from experiments import (
     digits_sampling,
     digits_sources,
     figures,
+    mnist_barred_sevens,
     mnist_flow,
     mnist_orderings,
     mnist_sampling,
@@ -32,6 +34,7 @@ from experiments import (
 from ssl_gen.core import signals
 from ssl_gen.core.plain import to_plain
 from ssl_gen.datasets import sources
+from ssl_gen.datasets.masking import Scheme
 from ssl_gen.evaluation import features
 from ssl_gen.methods import METHODS
 from ssl_gen.metrics import statistics
@@ -41,6 +44,7 @@ from ssl_gen.reports.compare import entries as compared
 from ssl_gen.reports.compare import page as comparing
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.runs import train
+from ssl_gen.runs.data import load_data
 from ssl_gen.runs.options import Options
 from ssl_gen.types import ImageSpec, UserError
 
@@ -184,6 +188,21 @@ def test_metrics_order_corrupted_thinned_and_copied_images():
         scores, ratios = found[f"copying_{kind}"], found[f"nearest_ratio_{kind}"]
         assert scores[f"copies of {kind} images"] < -3 < scores["new images"]
         assert ratios[f"copies of {kind} images"] < 0.1 < 0.9 < ratios["new images"]
+
+
+def test_labels_of_sevens_are_moved_and_nothing_else():
+    options = Options(dataset="digits", labels="50", seeds=2, first_seed=9, mask=Scheme(seed=mnist_barred_sevens.MASK))
+    data = load_data(options)
+    shown, labels = data.masks[0].labels, data.dataset.train_labels
+    sevens, hidden = np.flatnonzero(shown == 7), np.flatnonzero((labels == 7) & (shown < 0))
+    assert mnist_barred_sevens.moved(data, ()) is data
+    first, second = mnist_barred_sevens.moved(data, (hidden[3], hidden[1])).masks
+    changed = np.flatnonzero(first.labels != shown)
+    assert first is second and sorted(changed) == sorted([*sevens[:2], hidden[1], hidden[3]])
+    assert first.labels[hidden[[1, 3]]].tolist() == [7, 7] and (first.pool == data.masks[0].pool).all()
+    assert first.sha256 != data.masks[0].sha256
+    with pytest.raises(AssertionError, match="hidden sevens"):
+        mnist_barred_sevens.moved(data, (sevens[0],))
 
 
 @pytest.mark.slow
