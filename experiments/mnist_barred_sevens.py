@@ -25,10 +25,10 @@ import numpy as np
 
 from experiments import mnist_systems, table
 from experiments.table import HERE
-from experiments.tracked import Numbers, save
+from experiments.tracked import Numbers, joined, save
 from ssl_gen.datasets.masking import Scheme, make_mask
 from ssl_gen.reports import tables
-from ssl_gen.reports.records import FinalRecord, load_final
+from ssl_gen.reports.records import FinalRecord
 from ssl_gen.runs.data import Data, load_data
 from ssl_gen.runs.options import Options
 from ssl_gen.runs.train import train
@@ -50,11 +50,11 @@ THREE = Options(
 
 def moved(data: Data, to: tuple[int, ...]) -> Data:
     """The data with the labels of the first sevens that its one mask shows on the training images `to`, sevens too."""
+    if not to:
+        return data
     dataset, visible = data.dataset, data.masks[0].labels
     rows, labels = np.flatnonzero(visible >= 0), dataset.train_labels
     given = rows[visible[rows] == SEVEN][: len(to)]
-    if not to:
-        return data
     assert all(labels[row] == SEVEN and visible[row] < 0 for row in to), "labels go to hidden sevens"
     chosen, scheme = np.sort([*np.setdiff1d(rows, given), *to]), Scheme(kind="suggested", seed=MASK)
     mask = make_mask(
@@ -76,12 +76,9 @@ def numbers(finals: dict[str, FinalRecord]) -> Numbers:
         "error (%)": {name: final.metrics["error"] for name, final in finals.items()},
         "error of sevens (%)": {name: (final.per_class_error or {})[str(SEVEN)] for name, final in finals.items()},
     }
-    devices, commits = (
-        "; ".join(dict.fromkeys(str(each) for each in column))
-        for column in zip(*((final.device, final.commit) for final in finals.values()), strict=True)
-    )
+    device, commit = (joined(getattr(final, what) for final in finals.values()) for what in ("device", "commit"))
     seeds = list(range(MASK, MASK + THREE.seeds))
-    return Numbers("mnist", 60_000, 100, seeds, "mask 9", devices, commits, found)
+    return Numbers("mnist", 60_000, 100, seeds, "mask 9", device, commit, found)
 
 
 def main() -> None:
@@ -94,16 +91,19 @@ def main() -> None:
     )
     asked = parser.parse_args()
     cache.keep_compiled()
+    finals = {}
     try:
         for name in [asked.only] if asked.only else MOVED_TO:
-            if trained(name, asked.out, asked.data_dir) is None:
+            final = trained(name, asked.out, asked.data_dir)
+            if final is None:
                 print("stopped; the same command goes on")
                 raise SystemExit(table.AGAIN)
+            finals[name] = final
     except UserError as error:
         raise SystemExit(table.stopped("mnist_barred_sevens", error)) from None
     if asked.only:
         return
-    found = numbers({name: final for name in MOVED_TO if (final := load_final(asked.out / name))})
+    found = numbers(finals)
     for what, summaries in found.metrics.items():
         rows = [[name, tables.measured("", each), each["per_seed"]] for name, each in summaries.items()]
         print(tables.text_table([what, "mean and deviation", "seeds"], rows), end="\n\n")

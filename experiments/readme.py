@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.table import HERE
-from experiments.tracked import Numbers, Tracked, comparisons, layout, load, printed, staleness
+from experiments.tracked import Numbers, Tracked, comparisons, joined, layout, load, printed, staleness
 from ssl_gen.reports import tables
 from ssl_gen.reports.compare.entries import Entry
 from ssl_gen.reports.records import FinalRecord
@@ -19,22 +19,17 @@ PAGES = (HERE.parent / "README.md", *(HERE.parent / "docs" / f"{name}.md" for na
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def of_runs(tracked: Tracked) -> tuple[str, list[FinalRecord]]:
-    """The table of a record made of runs with what its comparisons say together, and where and how each was made.
+def of_runs(tracked: Tracked, letters: Mapping[str, str]) -> str:
+    """The table of a record made of runs, with what its comparisons say together.
 
-    Of runs of several machines each says by a letter which it was, for their times are not alike.
+    letters: of its machines. Of several each row says which it was, for their times are not alike.
     """
     entries = [Entry(name, final) for name, final in tracked.rows.items()]
-    made_by = list(tracked.rows.values())
     headers, rows = layout(entries, tracked.baseline, tracked.metrics, report=False)
-    letters = lettered(made_by)
     if len(letters) > 1:
-        headers, rows = (
-            [*headers, "on"],
-            [[*row, letters[machine(e.final)]] for e, row in zip(entries, rows, strict=True)],
-        )
-    said = comparisons(entries, tracked.baseline)
-    return "\n\n".join([tables.markdown_table(headers, rows), *([said] if said else [])]), made_by
+        headers = [*headers, "on"]
+        rows = [[*row, letters[machine(entry.final)]] for entry, row in zip(entries, rows, strict=True)]
+    return "\n\n".join(filter(None, (tables.markdown_table(headers, rows), comparisons(entries, tracked.baseline))))
 
 
 def of_numbers(numbers: Numbers) -> str:
@@ -62,16 +57,13 @@ def lettered(made_by: Sequence[FinalRecord | Numbers]) -> dict[str, str]:
 def block(name: str) -> str:
     """The markdown of one record: its table, and where and how it was made."""
     record = load(HERE / f"{name}.json")
-    made_by: Sequence[FinalRecord | Numbers]
-    if isinstance(record, Tracked):
-        drawn, made_by = of_runs(record)
-    elif isinstance(record, Numbers):
-        drawn, made_by = of_numbers(record), [record]
-    else:
+    if record is None:
         raise ValueError(f"experiments/{name}.json has no table")
+    made_by = list(record.rows.values()) if isinstance(record, Tracked) else [record]
     letters = lettered(made_by)
+    drawn = of_runs(record, letters) if isinstance(record, Tracked) else of_numbers(record)
     devices = "; ".join(f"{letter}: {each}" if len(letters) > 1 else each for each, letter in letters.items())
-    commits = "; ".join(dict.fromkeys(str(each.commit) for each in made_by))
+    commits = joined(each.commit for each in made_by)
     counts = " or ".join(str(each) for each in dict.fromkeys(len(each.seeds) for each in made_by))
     made = f"{counts} seed{'' if counts == '1' else 's'}, {devices}, commit {commits}; `experiments/{name}.json`"
     stale = staleness(record.rows) if isinstance(record, Tracked) else ""

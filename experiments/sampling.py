@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.table import DOCS, HERE
-from experiments.tracked import Numbers, load, save
+from experiments.tracked import Numbers, joined, load, save
 from ssl_gen.core.files import say, sha256, write_whole
 from ssl_gen.metrics.statistics import Summary
 from ssl_gen.reports import tables
@@ -180,7 +180,7 @@ def together(study: Study, measured: Kept, earlier: Numbers | None) -> Numbers:
     made = [(measured.made[key].device, str(measured.made[key].commit)) for key in new]
     if earlier is not None and len(new) < len(cells):
         made = [(earlier.device, str(earlier.commit)), *made]
-    device, commit = ("; ".join(dict.fromkeys("; ".join(each).split("; "))) for each in zip(*made, strict=True))
+    device, commit = (joined(each) for each in zip(*made, strict=True))
     seeds = list(range(study.seeds))
     return Numbers(study.dataset, study.samples, study.labels, seeds, "drawn with", device, commit, metrics)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssl_gen.core.files import write_whole
@@ -53,6 +53,11 @@ def load(path: Path) -> Tracked | Numbers | None:
     if "rows" in content:
         return from_plain(Tracked, content)
     return from_plain(Numbers, content) if "unit" in content else None
+
+
+def joined(said: Iterable[str | None]) -> str:
+    """Devices, or commits, each once: of records that may name several themselves, "; " between."""
+    return "; ".join(dict.fromkeys("; ".join(map(str, said)).split("; ")))
 
 
 def layout(

@@ -85,18 +85,25 @@ def timm(net, register="reg_token", gated=("fc1", "fc2")):
     return found
 
 
-def dinov2_hugging_face(net):
-    name = "embeddings"
+def hugging_face(net, whole=""):
+    """What ViT and DINOv2 share there; `whole`: what their names begin with."""
+    name = f"{whole}embeddings"
     found = {f"{name}.cls_token": net["token"][None, None], f"{name}.position_embeddings": net["positions"][None]}
-    found |= {f"{name}.mask_token": np.zeros((1, WIDTH), np.float32)} | named("layernorm", net["norm"])
-    found |= named(f"{name}.patch_embeddings.projection", net["patches"])
-    found |= {f"{name}.register_tokens": net["registers"][None]} if len(net["registers"]) else {}
+    found |= named(f"{name}.patch_embeddings.projection", net["patches"]) | named(f"{whole}layernorm", net["norm"])
+    for i, part in enumerate(net["blocks"]):
+        name = f"{whole}encoder.layer.{i}.attention"
+        for third in ("query", "key", "value"):
+            found |= named(f"{name}.attention.{third}", part[third])
+        found |= named(f"{name}.output.dense", part["out"])
+    return found
+
+
+def dinov2_hugging_face(net):
+    found = hugging_face(net) | {"embeddings.mask_token": np.zeros((1, WIDTH), np.float32)}
+    found |= {"embeddings.register_tokens": net["registers"][None]} if len(net["registers"]) else {}
     for i, part in enumerate(net["blocks"]):
         name = f"encoder.layer.{i}"
         found |= named(f"{name}.norm1", part["norm1"]) | named(f"{name}.norm2", part["norm2"])
-        for third in ("query", "key", "value"):
-            found |= named(f"{name}.attention.attention.{third}", part[third])
-        found |= named(f"{name}.attention.output.dense", part["out"])
         found |= mlp(f"{name}.mlp", part, ("weights_in", "weights_out"))
         found |= {f"{name}.layer_scale{k + 1}.lambda1": part["scales"][k] for k in (0, 1)}
     return found
@@ -104,15 +111,10 @@ def dinov2_hugging_face(net):
 
 def vit_hugging_face(net, whole=""):
     """Alone, or as part of a network that is called `whole`."""
-    name = f"{whole}embeddings"
-    found = {f"{name}.cls_token": net["token"][None, None], f"{name}.position_embeddings": net["positions"][None]}
-    found |= named(f"{name}.patch_embeddings.projection", net["patches"]) | named(f"{whole}layernorm", net["norm"])
+    found = hugging_face(net, whole)
     for i, part in enumerate(net["blocks"]):
         name = f"{whole}encoder.layer.{i}"
         found |= named(f"{name}.layernorm_before", part["norm1"]) | named(f"{name}.layernorm_after", part["norm2"])
-        for third in ("query", "key", "value"):
-            found |= named(f"{name}.attention.attention.{third}", part[third])
-        found |= named(f"{name}.attention.output.dense", part["out"])
         found |= named(f"{name}.intermediate.dense", part["first"]) | named(f"{name}.output.dense", part["second"])
     return found
 

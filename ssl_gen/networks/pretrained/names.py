@@ -65,6 +65,11 @@ def unit(convolution: str, normalisation: str, path: str) -> Table:
     return dense(convolution, f"{path}/conv", bias=False) | norm(normalisation, f"{path}/norm", moments=True)
 
 
+def unit_hugging_face(name: str, path: str) -> Table:
+    """Both, as Hugging Face calls them inside a layer."""
+    return unit(f"{name}.convolution", f"{name}.normalization", path)
+
+
 def kept(name: str, path: str, rank: int) -> Table:
     """An array that has no axes to turn: tokens (D,), positions (N, D), scales (D,)."""
     return {name: Place((f"params/{path}",), rank)}
@@ -87,17 +92,13 @@ def of_classes(weights: Weights, name: str) -> Table:
 
 def resnet_torchvision(kind: str) -> Maker:
     """A ResNet of torchvision, timm and the authors of DINO, by a name of `resnet.PLANS`."""
-    plan = resnet.PLANS[kind]
 
     def table(weights: Weights) -> Table:
         found = unit("conv1", "bn1", "stem") | of_classes(weights, "fc")
-        for stage, count in enumerate(plan.stages):
-            for block in range(count):
-                name, path = f"layer{stage + 1}.{block}", f"block_{stage}_{block}"
-                for i in range(1, len(plan.sizes) + 1):
-                    found |= unit(f"{name}.conv{i}", f"{name}.bn{i}", f"{path}_{i}")
-                if plan.short(stage, block):
-                    found |= unit(f"{name}.downsample.0", f"{name}.downsample.1", f"{path}_short")
+        for stage, block, layer in resnet.PLANS[kind].layers():
+            parts = ("downsample.0", "downsample.1") if layer == "short" else (f"conv{layer}", f"bn{layer}")
+            convolution, normalisation = (f"layer{stage + 1}.{block}.{part}" for part in parts)
+            found |= unit(convolution, normalisation, f"block_{stage}_{block}_{layer}")
         return found
 
     return table
@@ -105,20 +106,13 @@ def resnet_torchvision(kind: str) -> Maker:
 
 def resnet_hugging_face(kind: str) -> Maker:
     """A ResNet of Hugging Face, by a name of `resnet.PLANS`."""
-    plan = resnet.PLANS[kind]
-
-    def layer(name: str, path: str) -> Table:
-        return unit(f"{name}.convolution", f"{name}.normalization", path)
 
     def table(weights: Weights) -> Table:
-        found = layer("resnet.embedder.embedder", "stem") | of_classes(weights, "classifier.1")
-        for stage, count in enumerate(plan.stages):
-            for block in range(count):
-                name, path = f"resnet.encoder.stages.{stage}.layers.{block}", f"block_{stage}_{block}"
-                for i in range(1, len(plan.sizes) + 1):
-                    found |= layer(f"{name}.layer.{i - 1}", f"{path}_{i}")
-                if plan.short(stage, block):
-                    found |= layer(f"{name}.shortcut", f"{path}_short")
+        found = unit_hugging_face("resnet.embedder.embedder", "stem") | of_classes(weights, "classifier.1")
+        for stage, block, layer in resnet.PLANS[kind].layers():
+            part = "shortcut" if layer == "short" else f"layer.{int(layer) - 1}"
+            name = f"resnet.encoder.stages.{stage}.layers.{block}.{part}"
+            found |= unit_hugging_face(name, f"block_{stage}_{block}_{layer}")
         return found
 
     return table
@@ -174,8 +168,7 @@ def mobilenet_hugging_face(weights: Weights) -> Table:
     """MobileNetV2 of Hugging Face, `google/mobilenet_v2_1.0_224`."""
 
     def layer(name: str, path: str) -> Table:
-        name = f"mobilenet_v2.{name}"
-        return unit(f"{name}.convolution", f"{name}.normalization", path)
+        return unit_hugging_face(f"mobilenet_v2.{name}", path)
 
     table = layer("conv_stem.first_conv", "stem") | layer("conv_1x1", "head") | of_classes(weights, "classifier")
     for block in blocks(PLANS["mobilenet_v2"]):

@@ -6,6 +6,7 @@ al. 2017, arXiv:1706.02677, sec. 5.1. Batch norms use their running moments.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -28,6 +29,14 @@ class Plan(NamedTuple):
     def short(self, stage: int, block: int) -> bool:
         """Does a convolution bring what a block adds to, to its channels and stride?"""
         return not block and (stage > 0 or self.expansion > 1)
+
+    def layers(self) -> Iterator[tuple[int, int, str]]:
+        """The convolutions of all blocks: stage, block and name, '1', '2', ... or 'short'."""
+        for stage, count in enumerate(self.stages):
+            for block in range(count):
+                yield from ((stage, block, str(i + 1)) for i in range(len(self.sizes)))
+                if self.short(stage, block):
+                    yield stage, block, "short"
 
 
 PLANS = {

@@ -108,21 +108,30 @@ def siglip_timm(weights: Weights) -> Table:
     return table | dense("attn_pool.mlp.fc1", "pool/mlp/first") | dense("attn_pool.mlp.fc2", "pool/mlp/second")
 
 
+def embeddings_hugging_face(whole: str) -> Table:
+    """What stands before and behind the blocks of ViT and DINOv2; `whole`: what their names begin with."""
+    inside = f"{whole}embeddings."
+    table = kept(f"{inside}cls_token", "class", 1) | kept(f"{inside}position_embeddings", "positions", 2)
+    return table | dense(f"{inside}patch_embeddings.projection", "patches") | norm(f"{whole}layernorm", "norm")
+
+
+def attention_hugging_face(name: str, path: str) -> Table:
+    """Of one block of ViT and DINOv2."""
+    table = dense(f"{name}.attention.output.dense", f"{path}/attention/out")
+    for third in THIRDS:
+        table |= dense(f"{name}.attention.attention.{third}", f"{path}/attention/{third}")
+    return table
+
+
 def dinov2_hugging_face(weights: Weights) -> Table:
     """Hugging Face's DINOv2, with and without registers."""
-    inside = "embeddings."
-    table = kept(f"{inside}cls_token", "class", 1) | kept(f"{inside}position_embeddings", "positions", 2)
-    table |= dense(f"{inside}patch_embeddings.projection", "patches") | norm("layernorm", "norm")
-    table |= where(weights, kept(f"{inside}register_tokens", "registers", 2))
+    table = embeddings_hugging_face("") | where(weights, kept("embeddings.register_tokens", "registers", 2))
     blocks = depth(weights, r"encoder\.layer\.(\d+)\.")
     mlp = feed(weights, "encoder.layer.{}.mlp", ("weights_in", "weights_out"), blocks)
     for i in range(blocks):
         name, path = f"encoder.layer.{i}", f"block_{i}"
         table |= norm(f"{name}.norm1", f"{path}/norm_1") | norm(f"{name}.norm2", f"{path}/norm_2")
-        for third in THIRDS:
-            table |= dense(f"{name}.attention.attention.{third}", f"{path}/attention/{third}")
-        table |= dense(f"{name}.attention.output.dense", f"{path}/attention/out")
-        table |= mlp.table(f"{name}.mlp", f"{path}/mlp")
+        table |= attention_hugging_face(name, path) | mlp.table(f"{name}.mlp", f"{path}/mlp")
         table |= kept(f"{name}.layer_scale1.lambda1", f"{path}/scale_1", 1)
         table |= kept(f"{name}.layer_scale2.lambda1", f"{path}/scale_2", 1)
     return table
@@ -131,18 +140,13 @@ def dinov2_hugging_face(weights: Weights) -> Table:
 def vit_hugging_face(weights: Weights) -> Table:
     """Hugging Face's ViT, also with the weights of DINO, DeiT (without distillation), MSN, and MAE's encoder."""
     whole = "vit." if any(name.startswith("vit.") for name in weights) else ""  # with a last layer, or a decoder
-    inside = f"{whole}embeddings."
-    table = kept(f"{inside}cls_token", "class", 1) | kept(f"{inside}position_embeddings", "positions", 2)
-    table |= dense(f"{inside}patch_embeddings.projection", "patches") | norm(f"{whole}layernorm", "norm")
+    table = embeddings_hugging_face(whole) | of_classes(weights, "classifier")
     for i in range(depth(weights, rf"{re.escape(whole)}encoder\.layer\.(\d+)\.")):
         name, path = f"{whole}encoder.layer.{i}", f"block_{i}"
         table |= norm(f"{name}.layernorm_before", f"{path}/norm_1") | norm(f"{name}.layernorm_after", f"{path}/norm_2")
-        for third in THIRDS:
-            table |= dense(f"{name}.attention.attention.{third}", f"{path}/attention/{third}")
-        table |= dense(f"{name}.attention.output.dense", f"{path}/attention/out")
-        table |= dense(f"{name}.intermediate.dense", f"{path}/mlp/first")
+        table |= attention_hugging_face(name, path) | dense(f"{name}.intermediate.dense", f"{path}/mlp/first")
         table |= dense(f"{name}.output.dense", f"{path}/mlp/second")
-    return table | of_classes(weights, "classifier")
+    return table
 
 
 def dinov3_authors(weights: Weights) -> Table:
